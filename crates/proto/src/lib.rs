@@ -1,0 +1,31 @@
+//! Wombat's vocabulary: what every other crate speaks and none of them owns.
+//!
+//! Ids and time are newtypes, so that a session can never be passed where a slot is meant; limits stand
+//! in one file; names are parsed once, here; the wire messages come from `wombat.proto`. Nothing in this
+//! crate has a clock (but for the optional feature [`clock`]), a socket or a file.
+#![no_std]
+
+extern crate alloc;
+#[cfg(any(test, feature = "clock"))]
+extern crate std;
+
+#[cfg(feature = "clock")]
+pub mod clock;
+mod error;
+pub mod frame;
+mod ids;
+pub mod limits;
+mod log;
+mod name;
+mod sequencer;
+mod time;
+pub mod wire;
+
+pub use error::{Class, Error, Result};
+pub use ids::{
+    Ballot, Epoch, Generation, HandleId, Incarnation, Instance, ReplicaId, SessionId, Slot, Token,
+};
+pub use log::{Accepted, Record};
+pub use name::{CellName, Name, NodePath, Path};
+pub use sequencer::{LockMode, Sequencer};
+pub use time::{Instant, Rho};

@@ -1,0 +1,66 @@
+//! Every bound in the system, with what it bounds (SPEC I20: every queue and table is finite).
+
+use core::time::Duration;
+
+/// Longest component of a name, in bytes.
+pub const NAME_BYTES: usize = 255;
+/// Longest whole path, in bytes, `/ls/<cell>` included.
+pub const PATH_BYTES: usize = 1024;
+/// Longest cell name, in bytes.
+pub const CELL_NAME_BYTES: usize = 63;
+/// Largest contents of a file, in bytes (P§2.3: files are small).
+pub const CONTENTS_BYTES: usize = 256 * 1024;
+/// Largest frame in either direction, in bytes, its four length bytes not counted.
+pub const FRAME_BYTES: usize = 512 * 1024;
+/// Largest command in the log, in bytes.
+pub const COMMAND_BYTES: usize = 448 * 1024;
+/// Longest description that a client may give of itself, in bytes.
+pub const CLIENT_DESCRIPTION_BYTES: usize = 256;
+/// Most bytes of entries in one page of a directory listing.
+pub const PAGE_BYTES: usize = 256 * 1024;
+/// Most entries in one page of any listing.
+pub const PAGE_ENTRIES: usize = 1000;
+/// Most guards plus operations in one Multi.
+pub const MULTI_STEPS: usize = 128;
+
+/// Most nodes in a cell.
+pub const NODES: usize = 4_000_000;
+/// Most sessions in a cell.
+pub const SESSIONS: usize = 200_000;
+/// Most open handles of one session.
+pub const HANDLES_PER_SESSION: usize = 16_384;
+/// Most shared holders of one lock.
+pub const SHARED_HOLDERS: usize = 65_536;
+/// Most requests waiting for one lock.
+pub const LOCK_WAITERS: usize = 65_536;
+/// Most outcomes that a session may leave unacknowledged; also how many changes it may have in flight.
+pub const UNACKNOWLEDGED_OUTCOMES: usize = 1024;
+/// Most events waiting for one session before they coalesce into a gap.
+pub const EVENTS_PER_SESSION: usize = 1024;
+/// Most requests of one connection that the server takes before it stops reading from it.
+pub const REQUESTS_IN_FLIGHT_PER_CONNECTION: usize = 4096;
+/// Most commands proposed and not yet chosen.
+pub const PROPOSALS_IN_FLIGHT: usize = 16_384;
+/// Most bytes of commands proposed and not yet chosen.
+pub const PROPOSAL_BYTES_IN_FLIGHT: usize = 64 * 1024 * 1024;
+
+/// Longest lock-delay that a handle may ask for (P§2.4: at most a minute).
+pub const LOCK_DELAY: Duration = Duration::from_secs(60);
+/// The session lease when nothing else is configured (P§2.8: 12 s).
+pub const DEFAULT_LEASE: Duration = Duration::from_secs(12);
+/// Longest session lease that a master may grant (SPEC §3: L_max).
+pub const LEASE: Duration = Duration::from_secs(60);
+/// Shortest session lease that may be configured; shorter ones would end by scheduling noise alone.
+pub const SHORTEST_LEASE: Duration = Duration::from_millis(500);
+/// How long a client in jeopardy waits for a master (P§2.8: 45 s).
+pub const GRACE: Duration = Duration::from_secs(45);
+/// Longest time that an Acquire may ask to wait.
+pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
+
+// A command holds a file, its path and its names; a frame holds a command's worth of request or a page.
+const _: () = assert!(CONTENTS_BYTES + 2 * PATH_BYTES < COMMAND_BYTES);
+const _: () = assert!(COMMAND_BYTES < FRAME_BYTES);
+const _: () = assert!(PAGE_BYTES + 4096 < FRAME_BYTES);
+const _: () = assert!(NAME_BYTES + CELL_NAME_BYTES + "/ls//".len() < PATH_BYTES);
+const _: () = assert!(LOCK_DELAY.as_secs() <= u32::MAX as u64 / 1000);
+const _: () = assert!(DEFAULT_LEASE.as_millis() <= LEASE.as_millis());
