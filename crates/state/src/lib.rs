@@ -1,1 +1,158 @@
-//! Placeholder.
+//! The replicated state of a cell, and the one way to change it: [`State::apply`].
+//!
+//! Every replica applies the same commands in the same order and so holds the same state (SPEC I19).
+//! Nothing here reads a clock, draws a random number or iterates in an order of chance: what apply needs to
+//! know of the world stands in the command. Whatever need not survive a fail-over (queues, leases, plain
+//! handles) is not here but in the master's memory, in the `replica` crate.
+#![no_std]
+
+extern crate alloc;
+
+mod apply;
+mod change;
+mod check;
+mod lock;
+mod node;
+mod outcome;
+mod session;
+mod snapshot;
+mod tree;
+
+pub use change::Change;
+pub use lock::{Delay, Holder, Lock};
+pub use node::{Body, Node};
+pub use outcome::Outcome;
+pub use session::{Fence, Session};
+pub use snapshot::SnapshotError;
+pub use tree::Tree;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use wombat_proto::wire::log;
+use wombat_proto::{CellName, Epoch, Error, Instance, Path, Result, Sequencer, SessionId, Slot};
+
+/// The length of a cell's key, in bytes.
+pub const KEY_BYTES: usize = 32;
+
+/// The state of a cell after some slot of its log.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The last slot applied. Before the first command: [`Slot`] 0.
+    applied: Slot,
+    /// The epoch of the last master that began. Commands of earlier ones do nothing.
+    epoch: Epoch,
+    /// What the cell is; `None` until its first command has founded it.
+    cell: Option<Cell>,
+    /// The greatest instance that any node has had.
+    last_instance: Instance,
+    tree: Tree,
+    sessions: BTreeMap<SessionId, Session>,
+}
+
+#[derive(Clone, Debug)]
+struct Cell {
+    name: CellName,
+    key: [u8; KEY_BYTES],
+}
+
+/// What a command did.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The answer for the one who asked.
+    pub result: Result<Outcome>,
+    /// What has changed, for events, lock queues and caches; empty when nothing was done.
+    pub changes: Vec<Change>,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State::new()
+    }
+}
+
+impl State {
+    /// The state before the first command.
+    pub const fn new() -> State {
+        State {
+            applied: Slot(0),
+            epoch: Epoch::NONE,
+            cell: None,
+            last_instance: Instance(0),
+            tree: Tree::new(),
+            sessions: BTreeMap::new(),
+        }
+    }
+
+    /// Applies the command of `slot`, which must be later than the last. Total: whatever the command says,
+    /// it either does what it names or does nothing and says why.
+    pub fn apply(&mut self, slot: Slot, command: &log::Command) -> Applied {
+        assert!(slot > self.applied, "slot {slot} was applied already: {}", self.applied);
+        self.applied = slot;
+        let mut changes = Vec::new();
+        let result = apply::apply(self, slot, command, &mut changes);
+        Applied { result, changes }
+    }
+
+    /// The last slot applied.
+    pub fn applied(&self) -> Slot {
+        self.applied
+    }
+
+    /// The epoch of the last master that began.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The cell's name, once it is founded.
+    pub fn cell_name(&self) -> Option<&CellName> {
+        self.cell.as_ref().map(|cell| &cell.name)
+    }
+
+    /// The key of handles' check digits and sessions' secrets, once the cell is founded.
+    pub fn key(&self) -> Option<&[u8; KEY_BYTES]> {
+        self.cell.as_ref().map(|cell| &cell.key)
+    }
+
+    /// The nodes.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// A live session.
+    pub fn session(&self, session: SessionId) -> Option<&Session> {
+        self.sessions.get(&session)
+    }
+
+    /// The live sessions in the order of their ids, those after `after`.
+    pub fn sessions_after(&self, after: SessionId) -> impl Iterator<Item = (SessionId, &Session)> {
+        use core::ops::Bound::{Excluded, Unbounded};
+        self.sessions.range((Excluded(after), Unbounded)).map(|(id, session)| (*id, session))
+    }
+
+    /// How many sessions live.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether the lock that `sequencer` speaks of is still held as it says (P§2.4).
+    ///
+    /// Errors: [`Error::SequencerStale`]; [`Error::InvalidArgument`] for a sequencer of another cell.
+    pub fn check_sequencer(&self, sequencer: &Sequencer) -> Result<()> {
+        if self.cell_name() != Some(&sequencer.path.cell) {
+            return Err(Error::invalid(alloc::format!(
+                "the sequencer is of the cell {}, not of this one",
+                sequencer.path.cell
+            )));
+        }
+        let node = self.tree.find(&sequencer.path.node).ok_or(Error::SequencerStale)?;
+        let held = node.instance == sequencer.instance
+            && node.lock.generation() == sequencer.generation
+            && node.lock.holder_of_token(sequencer.token).is_some_and(|holder| holder.mode == sequencer.mode);
+        if held { Ok(()) } else { Err(Error::SequencerStale) }
+    }
+
+    /// The whole name of a node of this cell.
+    pub fn path_of(&self, node: &Node) -> Option<Path> {
+        Some(Path::new(self.cell_name()?.clone(), self.tree.path_of(node)))
+    }
+}

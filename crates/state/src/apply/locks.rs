@@ -1,0 +1,76 @@
+//! Granting and releasing locks (P§2.4).
+
+use super::Context;
+use crate::lock::Holder;
+use crate::outcome::Outcome;
+use crate::session::Fence;
+use crate::{Change, State};
+use core::time::Duration;
+use wombat_proto::limits::HANDLES_PER_SESSION;
+use wombat_proto::wire::log;
+use wombat_proto::{Error, HandleId, Instance, LockMode, Result, Token};
+
+/// A grant checks again, where it takes effect, all that it was proposed on (SPEC §4): the session lives and
+/// the epoch is current (checked by the caller), the instance is the same, the lock is compatible, and no
+/// lock-delay is in the way.
+pub(super) fn grant(state: &mut State, context: &mut Context<'_>, grant: &log::Grant) -> Result<Outcome> {
+    let (instance, handle) = (Instance(grant.instance), HandleId(grant.handle));
+    let node = state.tree.get(instance).ok_or(Error::StaleHandle)?;
+    if let Some(holder) = node.lock.holder(context.session, handle) {
+        // A retry finds its own grant; a second Acquire on a handle that holds is refused.
+        return match holder.acquire == grant.acquire {
+            true => Ok(Outcome::Granted { token: holder.token, generation: node.lock.generation() }),
+            false => Err(Error::LockHeld),
+        };
+    }
+    let holder = Holder {
+        mode: if grant.shared { LockMode::Shared } else { LockMode::Exclusive },
+        token: Token(context.slot.0),
+        lock_delay: Duration::from_millis(grant.lock_delay_ms.into()),
+        acquire: grant.acquire,
+        since_wall_ms: context.wall_ms,
+    };
+    let delay_over = node.lock.delay().is_some_and(|delay| context.is_over(delay.since));
+    let key = (context.session, handle);
+    let generation = state
+        .tree
+        .edit(instance, |node| {
+            node.lock.grant(key, holder, node.permits, delay_over).map(|()| node.lock.generation())
+        })
+        .expect("looked up above")?;
+    let session = state.sessions.get_mut(&context.session).expect("checked by the caller");
+    session.locks.insert((instance, handle));
+    context.changes.push(Change::LockAcquired { instance });
+    Ok(Outcome::Granted { token: holder.token, generation })
+}
+
+pub(super) fn release(
+    state: &mut State,
+    context: &mut Context<'_>,
+    release: &log::Release,
+) -> Result<Outcome> {
+    let (instance, handle) = (Instance(release.instance), HandleId(release.handle));
+    let session = context.session;
+    let released = state.tree.edit(instance, |node| node.lock.release(session, handle));
+    released.ok_or(Error::StaleHandle)?.ok_or(Error::NotHeld)?;
+    let session = state.sessions.get_mut(&session).expect("checked by the caller");
+    session.locks.remove(&(instance, handle));
+    context.changes.push(Change::LockReleased { instance });
+    Ok(Outcome::Done)
+}
+
+pub(super) fn set_sequencer(
+    state: &mut State,
+    context: &mut Context<'_>,
+    set: &log::SetSequencer,
+) -> Result<Outcome> {
+    let fence = Fence { instance: Instance(set.instance), token: Token(set.token) };
+    let node = state.tree.get(fence.instance).ok_or(Error::SequencerStale)?;
+    node.lock.holder_of_token(fence.token).ok_or(Error::SequencerStale)?;
+    let session = state.sessions.get_mut(&context.session).expect("checked by the caller");
+    if session.fences.len() >= HANDLES_PER_SESSION {
+        return Err(Error::QuotaExceeded { what: "handles with a sequencer in one session".into() });
+    }
+    session.fences.insert(HandleId(set.handle), fence);
+    Ok(Outcome::Done)
+}

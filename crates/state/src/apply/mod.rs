@@ -1,0 +1,114 @@
+//! How each command changes the state. What must hold when it takes effect is checked here, at apply, and
+//! not only where it was proposed: in between a session may have ended, a node have gone, a master changed.
+
+mod locks;
+mod multi;
+mod nodes;
+mod sessions;
+
+use crate::outcome::Outcome;
+use crate::session::{Seen, Session};
+use crate::{Cell, Change, KEY_BYTES, State};
+use alloc::vec::Vec;
+use wombat_proto::wire::log::{self, command::Op};
+use wombat_proto::{CellName, Epoch, Error, Instance, Result, SessionId, Slot};
+
+/// What a command's own part needs to know.
+struct Context<'a> {
+    slot: Slot,
+    wall_ms: u64,
+    session: SessionId,
+    /// The lock-delays that have passed.
+    delays_over: &'a [u64],
+    changes: &'a mut Vec<Change>,
+}
+
+impl Context<'_> {
+    fn is_over(&self, delay: Slot) -> bool {
+        self.delays_over.contains(&delay.0)
+    }
+}
+
+pub(crate) fn apply(
+    state: &mut State,
+    slot: Slot,
+    command: &log::Command,
+    changes: &mut Vec<Change>,
+) -> Result<Outcome> {
+    let Some(op) = &command.op else { return Err(Error::invalid("the command names no operation")) };
+    if let Op::FoundCell(found) = op {
+        return found_cell(state, slot, command.wall_ms, found);
+    }
+    if state.cell.is_none() {
+        return Err(Error::invalid("the cell is not founded"));
+    }
+    if let Op::BeginEpoch(_) = op {
+        state.epoch = state.epoch.max(Epoch(command.epoch));
+    }
+    // SPEC I15: what a deposed master proposed takes no effect in a later epoch.
+    if command.epoch != state.epoch.0 {
+        return Err(Error::StaleEpoch { current: state.epoch });
+    }
+    let session = SessionId(command.session);
+    let context =
+        &mut Context { slot, wall_ms: command.wall_ms, session, delays_over: &command.delays_over, changes };
+    match op {
+        Op::FoundCell(_) | Op::BeginEpoch(_) => Ok(Outcome::Done),
+        Op::CreateSession(create) => sessions::create(state, context, create),
+        Op::EndSessions(end) => sessions::end(state, context, end),
+        // A grant is found again by its handle, so its answer needs no keeping.
+        Op::Grant(grant) => {
+            live(state, session)?;
+            locks::grant(state, context, grant)
+        }
+        change => once(state, command, |state| match change {
+            Op::Open(open) => nodes::open(state, context, open),
+            Op::Close(close) => nodes::close(state, context, close),
+            Op::SetContents(set) => nodes::set_contents(state, context, set),
+            Op::Delete(delete) => nodes::delete(state, context, delete),
+            Op::Release(release) => locks::release(state, context, release),
+            Op::SetSequencer(set) => locks::set_sequencer(state, context, set),
+            Op::Multi(multi) => multi::apply(state, context, multi),
+            _ => unreachable!("handled above"),
+        }),
+    }
+}
+
+fn found_cell(state: &mut State, slot: Slot, wall_ms: u64, found: &log::FoundCell) -> Result<Outcome> {
+    if state.cell.is_some() {
+        return Err(Error::invalid("the cell is founded already"));
+    }
+    let key = <[u8; KEY_BYTES]>::try_from(&found.key[..])
+        .map_err(|_| Error::invalid("the cell's key has the wrong length"))?;
+    state.cell = Some(Cell { name: CellName::parse(&found.cell)?, key });
+    state.last_instance = Instance(slot.0);
+    state.tree.insert(nodes::root(slot, wall_ms));
+    Ok(Outcome::Done)
+}
+
+fn live(state: &mut State, session: SessionId) -> Result<&mut Session> {
+    state.sessions.get_mut(&session).ok_or(Error::SessionExpired)
+}
+
+/// Makes a session's change take effect at most once (SPEC I13): a retry gets the first answer.
+fn once(
+    state: &mut State,
+    command: &log::Command,
+    change: impl FnOnce(&mut State) -> Result<Outcome>,
+) -> Result<Outcome> {
+    let id = SessionId(command.session);
+    let session = live(state, id)?;
+    match session.seen(command.number) {
+        Seen::Answered(result) => return result,
+        Seen::Forgotten => {
+            return Err(Error::invalid("the request's number says that its answer was received already"));
+        }
+        Seen::No => {}
+    }
+    session.acknowledge(command.acknowledged.min(command.number.saturating_sub(1)));
+    session.admit()?;
+    let result = change(state);
+    let session = live(state, id).expect("a session's change does not end it");
+    session.outcomes.insert(command.number, result.clone());
+    result
+}

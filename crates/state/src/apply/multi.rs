@@ -1,0 +1,113 @@
+//! Guards and several changes as one entry: all or nothing (SPEC §8; MultiOp of Paxos Made Live).
+
+use super::{Context, nodes};
+use crate::State;
+use crate::node::{Body, Node};
+use crate::outcome::Outcome;
+use alloc::vec::Vec;
+use wombat_proto::limits::MULTI_STEPS;
+use wombat_proto::wire::{self, change, guard, log};
+use wombat_proto::{Error, Generation, HandleId, Instance, NodePath, Path, Result, SessionId};
+
+pub(super) fn apply(state: &mut State, context: &mut Context<'_>, multi: &log::Multi) -> Result<Outcome> {
+    let steps = multi.steps.as_ref().ok_or_else(|| Error::invalid("the command holds no steps"))?;
+    if steps.guards.len() + steps.changes.len() > MULTI_STEPS {
+        return Err(Error::TooLarge { what: alloc::format!("more than {MULTI_STEPS} guards and changes") });
+    }
+    for guard in &steps.guards {
+        check(state, context.session, guard)?;
+    }
+    state.tree.begin();
+    let before = context.changes.len();
+    let result: Result<Vec<wire::Stat>> =
+        steps.changes.iter().map(|change| make(state, context, change)).collect();
+    match &result {
+        Ok(_) => state.tree.commit(),
+        Err(_) => {
+            roll_back(state);
+            context.changes.truncate(before);
+        }
+    }
+    result.map(Outcome::Multi)
+}
+
+/// Takes the changes back, also from the sessions that keep a node alive which was deleted for a moment.
+fn roll_back(state: &mut State) {
+    for instance in state.tree.roll_back() {
+        let Some(node) = state.tree.get(instance) else { continue };
+        for (session, handle) in &node.openers {
+            if let Some(session) = state.sessions.get_mut(session) {
+                session.ephemerals.insert((instance, *handle));
+            }
+        }
+    }
+}
+
+fn check(state: &State, session: SessionId, guard: &wire::Guard) -> Result<()> {
+    match guard.guard.as_ref().ok_or_else(|| Error::invalid("a guard is empty"))? {
+        guard::Guard::Exists(path) => find(state, path).map(drop),
+        guard::Guard::Absent(path) => match state.tree.find(&parse(state, path)?) {
+            None => Ok(()),
+            Some(_) => Err(Error::AlreadyExists),
+        },
+        guard::Guard::GenerationIs(expected) => match &find(state, &expected.path)?.body {
+            Body::File { generation, .. } if generation.0 == expected.generation => Ok(()),
+            Body::File { generation, .. } => Err(Error::GenerationMismatch { actual: *generation }),
+            Body::Directory { .. } => Err(Error::IsDirectory),
+        },
+        guard::Guard::LockHeld(path) => {
+            let mine = find(state, path)?.lock.holders().any(|((holder, _), _)| holder == session);
+            if mine { Ok(()) } else { Err(Error::NotHeld) }
+        }
+    }
+}
+
+fn make(state: &mut State, context: &mut Context<'_>, change: &wire::Change) -> Result<wire::Stat> {
+    match change.change.as_ref().ok_or_else(|| Error::invalid("a change is empty"))? {
+        change::Change::Create(create) => {
+            let path = parse(state, &create.path)?;
+            let Some((directory, name)) = path.split_last() else { return Err(Error::AlreadyExists) };
+            let name = name.clone();
+            let new =
+                create.node.as_ref().ok_or_else(|| Error::invalid("a change says not what to create"))?;
+            if new.ephemeral {
+                return Err(Error::invalid(
+                    "an ephemeral node needs a handle: make it by Open, not in a Multi",
+                ));
+            }
+            let missing = || Error::not_found(alloc::format!("the directory of {}", create.path));
+            let parent = state.tree.find(&directory).ok_or_else(missing)?.instance;
+            if nodes::children(state, parent)?.contains_key(&name) {
+                return Err(Error::AlreadyExists);
+            }
+            let instance = nodes::create(state, context, parent, name, new)?;
+            Ok(stat(state, instance))
+        }
+        change::Change::Set(set) => {
+            let instance = find(state, &set.path)?.instance;
+            nodes::write(state, context, instance, &set.contents, None::<Generation>)
+        }
+        change::Change::Delete(path) => {
+            let instance = find(state, path)?.instance;
+            nodes::remove(state, context, instance, HandleId(0))?;
+            Ok(wire::Stat::default())
+        }
+    }
+}
+
+fn stat(state: &State, instance: Instance) -> wire::Stat {
+    state.tree.get(instance).map(Node::stat).unwrap_or_default()
+}
+
+fn find<'a>(state: &'a State, path: &str) -> Result<&'a Node> {
+    state.tree.find(&parse(state, path)?).ok_or_else(|| Error::not_found(path))
+}
+
+/// Takes the cell off a path.
+fn parse(state: &State, path: &str) -> Result<NodePath> {
+    let path = Path::parse(path)?;
+    match state.cell_name() {
+        Some(cell) if *cell == path.cell => Ok(path.node),
+        _ => Err(Error::invalid(alloc::format!("{path} is in another cell"))),
+    }
+}

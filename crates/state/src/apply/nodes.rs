@@ -1,0 +1,251 @@
+//! Opening, writing, closing and deleting nodes (P§2.3, P§2.6).
+
+use super::Context;
+use crate::lock::Lock;
+use crate::node::{Body, Node};
+use crate::outcome::Outcome;
+use crate::{Change, State};
+use alloc::borrow::ToOwned;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use bytes::Bytes;
+use wombat_proto::limits::{CONTENTS_BYTES, NODES};
+use wombat_proto::wire::{NewNode, Stat, log};
+use wombat_proto::{Error, Generation, HandleId, Instance, Name, Result, SessionId, Slot};
+
+/// The root of a new cell.
+pub(super) fn root(slot: Slot, wall_ms: u64) -> Node {
+    Node {
+        instance: Instance(slot.0),
+        place: None,
+        body: Body::directory(),
+        ephemeral: false,
+        permits: 0,
+        acls: ["*"; 3].map(String::from),
+        acl_generation: Generation(1),
+        lock: Lock::default(),
+        openers: BTreeSet::new(),
+        created_wall_ms: wall_ms,
+        modified_wall_ms: wall_ms,
+    }
+}
+
+pub(super) fn open(state: &mut State, context: &mut Context<'_>, open: &log::Open) -> Result<Outcome> {
+    let handle = HandleId(open.handle);
+    if open.instance != 0 {
+        let node = state.tree.get(Instance(open.instance)).ok_or(Error::StaleHandle)?;
+        return opened(state, context.session, handle, node.instance, false);
+    }
+    let name = Name::parse(&open.name)?;
+    let parent = Instance(open.parent);
+    let existing = children(state, parent)?.get(&name).copied();
+    let wanted = open.node.as_ref().ok_or_else(|| Error::invalid("the command says not what to create"))?;
+    if let Some(instance) = existing {
+        if open.must_create {
+            return Err(Error::AlreadyExists);
+        }
+        let node = state.tree.get(instance).expect("a child exists");
+        right_kind(node, wanted.directory)?;
+        return opened(state, context.session, handle, instance, false);
+    }
+    let instance = create(state, context, parent, name, wanted)?;
+    opened(state, context.session, handle, instance, true)
+}
+
+/// Refuses a file where a directory is wanted, and the other way about.
+fn right_kind(node: &Node, directory: bool) -> Result<()> {
+    match (node.is_directory(), directory) {
+        (false, true) => Err(Error::NotDirectory),
+        (true, false) => Err(Error::IsDirectory),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a node. Its instance is the slot of the entry that makes it or, where one entry makes several, the
+/// next number that no node has had: later than every earlier node's in any case.
+pub(super) fn create(
+    state: &mut State,
+    context: &mut Context<'_>,
+    parent: Instance,
+    name: Name,
+    new: &NewNode,
+) -> Result<Instance> {
+    if state.tree.len() >= NODES {
+        return Err(Error::QuotaExceeded { what: alloc::format!("the cell holds {NODES} nodes already") });
+    }
+    check_contents(&new.contents)?;
+    if new.directory && !new.contents.is_empty() {
+        return Err(Error::invalid("a directory has no contents"));
+    }
+    let acls = state.tree.get(parent).map(|parent| parent.acls.clone()).ok_or(Error::StaleHandle)?;
+    let instance = Instance(context.slot.0.max(state.last_instance.0 + 1));
+    state.last_instance = instance;
+    state.tree.insert(Node {
+        instance,
+        place: Some((parent, name.clone())),
+        body: if new.directory { Body::directory() } else { Body::file(new.contents.clone(), Generation(1)) },
+        ephemeral: new.ephemeral,
+        permits: new.permits,
+        acls,
+        acl_generation: Generation(1),
+        lock: Lock::default(),
+        openers: BTreeSet::new(),
+        created_wall_ms: context.wall_ms,
+        modified_wall_ms: context.wall_ms,
+    });
+    context.changes.push(Change::ChildAdded { parent, name });
+    Ok(instance)
+}
+
+/// Registers the handle where it keeps a node alive, and tells what was opened.
+fn opened(
+    state: &mut State,
+    session: SessionId,
+    handle: HandleId,
+    instance: Instance,
+    created: bool,
+) -> Result<Outcome> {
+    let node = state.tree.get(instance).expect("looked up by the caller");
+    let stat = node.stat();
+    if node.ephemeral {
+        state.tree.edit(instance, |node| node.openers.insert((session, handle)));
+        let session = state.sessions.get_mut(&session).ok_or(Error::SessionExpired)?;
+        session.ephemerals.insert((instance, handle));
+    }
+    Ok(Outcome::Opened { created, stat })
+}
+
+/// Close never fails (P§2.6): what the handle held goes free, what it kept alive may vanish.
+pub(super) fn close(state: &mut State, context: &mut Context<'_>, close: &log::Close) -> Result<Outcome> {
+    let (instance, handle) = (Instance(close.instance), HandleId(close.handle));
+    let Some(session) = state.sessions.get_mut(&context.session) else { return Ok(Outcome::Done) };
+    session.fences.remove(&handle);
+    let held = session.locks.remove(&(instance, handle));
+    let kept_alive = session.ephemerals.remove(&(instance, handle));
+    let key = (context.session, handle);
+    state.tree.edit(instance, |node| {
+        node.lock.release(key.0, key.1);
+        node.openers.remove(&key);
+    });
+    if held {
+        context.changes.push(Change::LockReleased { instance });
+    }
+    if kept_alive {
+        remove_orphans(state, context, instance);
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn set_contents(
+    state: &mut State,
+    context: &mut Context<'_>,
+    set: &log::SetContents,
+) -> Result<Outcome> {
+    check_fence(state, context.session, HandleId(set.handle))?;
+    let expected = (set.if_generation != 0).then_some(Generation(set.if_generation));
+    write(state, context, Instance(set.instance), &set.contents, expected).map(Outcome::Written)
+}
+
+/// Writes a file whole, if its contents are of the expected generation.
+pub(super) fn write(
+    state: &mut State,
+    context: &mut Context<'_>,
+    instance: Instance,
+    contents: &Bytes,
+    expected: Option<Generation>,
+) -> Result<Stat> {
+    check_contents(contents)?;
+    let node = state.tree.get(instance).ok_or(Error::StaleHandle)?;
+    let Body::File { generation, .. } = node.body else { return Err(Error::IsDirectory) };
+    if expected.is_some_and(|expected| expected != generation) {
+        return Err(Error::GenerationMismatch { actual: generation });
+    }
+    let place = node.place.clone();
+    let wall_ms = context.wall_ms;
+    let stat = state.tree.edit(instance, |node| {
+        node.body = Body::file(contents.clone(), generation.next());
+        node.modified_wall_ms = wall_ms;
+        node.stat()
+    });
+    context.changes.push(Change::ContentsModified { instance });
+    if let Some((parent, name)) = place {
+        context.changes.push(Change::ChildModified { parent, name });
+    }
+    Ok(stat.expect("looked up above"))
+}
+
+pub(super) fn delete(state: &mut State, context: &mut Context<'_>, delete: &log::Delete) -> Result<Outcome> {
+    let handle = HandleId(delete.handle);
+    check_fence(state, context.session, handle)?;
+    remove(state, context, Instance(delete.instance), handle)?;
+    Ok(Outcome::Done)
+}
+
+/// Deletes a node that nothing stands against: children, a lock that another handle holds, a lock-delay.
+pub(super) fn remove(
+    state: &mut State,
+    context: &mut Context<'_>,
+    instance: Instance,
+    handle: HandleId,
+) -> Result<()> {
+    let node = state.tree.get(instance).ok_or(Error::StaleHandle)?;
+    if node.place.is_none() {
+        return Err(Error::invalid("the root of a cell cannot be deleted"));
+    }
+    if node.children().is_some_and(|children| !children.is_empty()) {
+        return Err(Error::NotEmpty);
+    }
+    // No guard may believe in a lock that someone else can have by making the name anew (SPEC §4).
+    if node.lock.held_by_another(context.session, handle) {
+        return Err(Error::LockHeld);
+    }
+    if let Some(delay) = node.lock.delay().filter(|delay| !context.is_over(delay.since)) {
+        return Err(Error::LockDelayed { remaining: delay.length });
+    }
+    vanish(state, context, instance);
+    Ok(())
+}
+
+/// Removes a node, what stood on it in its sessions, and the directories above that it kept alive.
+fn vanish(state: &mut State, context: &mut Context<'_>, instance: Instance) {
+    let node = state.tree.remove(instance).expect("looked up by the caller");
+    for ((session, handle), _) in node.lock.holders() {
+        if let Some(session) = state.sessions.get_mut(&session) {
+            session.locks.remove(&(instance, handle));
+        }
+    }
+    for (session, handle) in &node.openers {
+        if let Some(session) = state.sessions.get_mut(session) {
+            session.ephemerals.remove(&(instance, *handle));
+        }
+    }
+    context.changes.push(Change::Deleted { instance });
+    if let Some((parent, name)) = node.place.clone() {
+        context.changes.push(Change::ChildRemoved { parent, name });
+        remove_orphans(state, context, parent);
+    }
+}
+
+/// Removes an ephemeral node that nothing keeps alive any more (P§2.3).
+pub(super) fn remove_orphans(state: &mut State, context: &mut Context<'_>, instance: Instance) {
+    if state.tree.get(instance).is_some_and(Node::is_orphan) {
+        vanish(state, context, instance);
+    }
+}
+
+/// Refuses a change through a handle whose sequencer has become stale (P§2.4, SetSequencer).
+fn check_fence(state: &State, session: SessionId, handle: HandleId) -> Result<()> {
+    let Some(fence) = state.session(session).and_then(|session| session.fence(handle)) else { return Ok(()) };
+    let node = state.tree.get(fence.instance).ok_or(Error::SequencerStale)?;
+    node.lock.holder_of_token(fence.token).map(drop).ok_or(Error::SequencerStale)
+}
+
+fn check_contents(contents: &Bytes) -> Result<()> {
+    if contents.len() > CONTENTS_BYTES { Err(Error::contents_too_large(contents.len())) } else { Ok(()) }
+}
+
+/// The children of a directory that a command names by instance.
+pub(super) fn children(state: &State, parent: Instance) -> Result<&BTreeMap<Name, Instance>> {
+    let gone = || Error::not_found("the directory to create it in".to_owned());
+    state.tree.get(parent).ok_or_else(gone)?.children().ok_or(Error::NotDirectory)
+}

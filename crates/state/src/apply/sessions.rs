@@ -1,0 +1,65 @@
+//! The beginning and end of sessions (P§2.8).
+
+use super::{Context, nodes};
+use crate::outcome::Outcome;
+use crate::session::Session;
+use crate::{Change, State};
+use wombat_proto::limits::{CLIENT_DESCRIPTION_BYTES, SESSIONS};
+use wombat_proto::wire::log;
+use wombat_proto::{Error, Result, SessionId};
+
+pub(super) fn create(
+    state: &mut State,
+    context: &mut Context<'_>,
+    create: &log::CreateSession,
+) -> Result<Outcome> {
+    if state.sessions.len() >= SESSIONS {
+        return Err(Error::QuotaExceeded {
+            what: alloc::format!("the cell has {SESSIONS} sessions already"),
+        });
+    }
+    if create.client.len() > CLIENT_DESCRIPTION_BYTES {
+        return Err(Error::TooLarge { what: "the client's description of itself".into() });
+    }
+    let id = SessionId(context.slot.0);
+    let session =
+        Session { client: create.client.clone(), created_wall_ms: context.wall_ms, ..Session::default() };
+    state.sessions.insert(id, session);
+    Ok(Outcome::Session(id))
+}
+
+/// Ends sessions, as one entry: their locks go free by the lock-delay rules and their ephemerals vanish.
+pub(super) fn end(state: &mut State, context: &mut Context<'_>, end: &log::EndSessions) -> Result<Outcome> {
+    for id in &end.sessions {
+        end_one(state, context, SessionId(*id), end.asked);
+    }
+    Ok(Outcome::Done)
+}
+
+fn end_one(state: &mut State, context: &mut Context<'_>, id: SessionId, asked: bool) {
+    let Some(session) = state.sessions.remove(&id) else { return };
+    for (instance, handle) in session.locks {
+        let delay = state.tree.edit(instance, |node| {
+            if asked {
+                node.lock.release(id, handle);
+                return None;
+            }
+            let delay_over = node.lock.delay().is_some_and(|delay| context.is_over(delay.since));
+            node.lock.abandon((id, handle), context.slot, delay_over)
+        });
+        let delay = delay.expect("a locked node exists");
+        context.changes.push(match delay {
+            Some(delay) => Change::LockDelayed { instance, since: delay.since, length: delay.length },
+            None => Change::LockReleased { instance },
+        });
+    }
+    // First every handle is gone, then what none keeps alive: an ephemeral directory may hold an ephemeral
+    // file of the same session.
+    for (instance, handle) in &session.ephemerals {
+        state.tree.edit(*instance, |node| node.openers.remove(&(id, *handle)));
+    }
+    for (instance, _) in session.ephemerals {
+        nodes::remove_orphans(state, context, instance);
+    }
+    context.changes.push(Change::SessionEnded { session: id });
+}

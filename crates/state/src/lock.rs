@@ -1,0 +1,162 @@
+//! A node's advisory reader/writer lock as the log knows it (P§2.4). The queue of those who wait is the
+//! master's memory.
+
+use alloc::collections::BTreeMap;
+use core::time::Duration;
+use wombat_proto::limits::SHARED_HOLDERS;
+use wombat_proto::{Error, Generation, HandleId, LockMode, Result, SessionId, Slot, Token};
+
+/// A lock. Invariant (SPEC I3): one exclusive holder, or shared ones up to the permits, never both.
+#[derive(Clone, Default, Debug)]
+pub struct Lock {
+    /// Rises when the lock goes from free to held; 0 if it never was.
+    generation: Generation,
+    holders: BTreeMap<(SessionId, HandleId), Holder>,
+    /// Left by a holder whose session ended without a release. It stays, also after it has passed, until a
+    /// grant that had to wait for it: only the master's clock knows when that is.
+    delay: Option<Delay>,
+}
+
+/// Who holds a lock, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// In which mode.
+    pub mode: LockMode,
+    /// The fencing token: the slot of the grant.
+    pub token: Token,
+    /// The lock-delay that its handle asked for.
+    pub lock_delay: Duration,
+    /// The number of the Acquire that was granted.
+    pub acquire: u64,
+    /// Since when, wall time, for people.
+    pub since_wall_ms: u64,
+}
+
+/// A lock-delay (P§2.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Delay {
+    /// The slot that began it; its name.
+    pub since: Slot,
+    /// The mode in which the lock was held; only a conflicting grant has to wait.
+    pub mode: LockMode,
+    /// How long it lasts, from `since` or from when a new master began.
+    pub length: Duration,
+}
+
+impl Lock {
+    pub(crate) fn restore(generation: Generation, delay: Option<Delay>) -> Lock {
+        Lock { generation, holders: BTreeMap::new(), delay }
+    }
+
+    /// The lock generation.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The running or past lock-delay.
+    pub fn delay(&self) -> Option<Delay> {
+        self.delay
+    }
+
+    /// The holders, by session and handle.
+    pub fn holders(&self) -> impl ExactSizeIterator<Item = ((SessionId, HandleId), &Holder)> {
+        self.holders.iter().map(|(key, holder)| (*key, holder))
+    }
+
+    /// Whether somebody holds it.
+    pub fn is_held(&self) -> bool {
+        !self.holders.is_empty()
+    }
+
+    /// What `handle` of `session` holds.
+    pub fn holder(&self, session: SessionId, handle: HandleId) -> Option<&Holder> {
+        self.holders.get(&(session, handle))
+    }
+
+    /// The holder with that token.
+    pub fn holder_of_token(&self, token: Token) -> Option<&Holder> {
+        self.holders.values().find(|holder| holder.token == token)
+    }
+
+    /// Whether anyone but `handle` of `session` holds it.
+    pub fn held_by_another(&self, session: SessionId, handle: HandleId) -> bool {
+        self.holders.keys().any(|key| *key != (session, handle))
+    }
+
+    /// The delay that a grant in `mode` would have to wait for, if it has not passed.
+    pub fn delay_against(&self, mode: LockMode) -> Option<Delay> {
+        self.delay.filter(|delay| conflict(delay.mode, mode))
+    }
+
+    /// Whether the present holders leave room for one more in `mode`. `permits` 0: any number of shared ones.
+    pub fn has_room(&self, mode: LockMode, permits: u32) -> bool {
+        let most = if permits == 0 { SHARED_HOLDERS } else { permits as usize };
+        match mode {
+            LockMode::Exclusive => self.holders.is_empty(),
+            LockMode::Shared => {
+                self.holders.len() < most.min(SHARED_HOLDERS)
+                    && self.holders.values().all(|holder| holder.mode == LockMode::Shared)
+            }
+        }
+    }
+
+    /// Grants the lock, after checking that it can be granted. `delay_over` says that the present delay, if
+    /// there is one, has passed.
+    pub(crate) fn grant(
+        &mut self,
+        key: (SessionId, HandleId),
+        holder: Holder,
+        permits: u32,
+        delay_over: bool,
+    ) -> Result<()> {
+        if !self.has_room(holder.mode, permits) {
+            return Err(Error::LockHeld);
+        }
+        if let Some(delay) = self.delay_against(holder.mode) {
+            if !delay_over {
+                return Err(Error::LockDelayed { remaining: delay.length });
+            }
+            self.delay = None;
+        }
+        if self.holders.is_empty() {
+            self.generation = self.generation.next();
+        }
+        self.holders.insert(key, holder);
+        Ok(())
+    }
+
+    /// Puts a holder back that a snapshot names.
+    pub(crate) fn restore_holder(&mut self, key: (SessionId, HandleId), holder: Holder) {
+        self.holders.insert(key, holder);
+    }
+
+    /// Takes the lock from one holder who gives it back.
+    pub(crate) fn release(&mut self, session: SessionId, handle: HandleId) -> Option<Holder> {
+        self.holders.remove(&(session, handle))
+    }
+
+    /// Takes the lock from one holder whose session ended at `slot`. Returns the delay that begins, if it asked
+    /// for one. `delay_over` says that the present delay, if there is one, has passed.
+    pub(crate) fn abandon(
+        &mut self,
+        (session, handle): (SessionId, HandleId),
+        slot: Slot,
+        delay_over: bool,
+    ) -> Option<Delay> {
+        let holder = self.holders.remove(&(session, handle))?;
+        if holder.lock_delay.is_zero() {
+            return None;
+        }
+        // A second shared holder that dies while the delay of a first runs: one delay, beginning now and
+        // lasting as long as the longer of them, covers both.
+        let earlier = self.delay.filter(|_| !delay_over).map_or(Duration::ZERO, |delay| delay.length);
+        let delay = Delay { since: slot, mode: holder.mode, length: holder.lock_delay.max(earlier) };
+        self.delay = Some(delay);
+        Some(delay)
+    }
+}
+
+/// Whether two holders cannot hold together.
+fn conflict(a: LockMode, b: LockMode) -> bool {
+    a == LockMode::Exclusive || b == LockMode::Exclusive
+}

@@ -1,0 +1,99 @@
+//! Sessions as the log knows them (P§2.8). Their leases are the master's business, not the state's.
+
+use crate::outcome::Outcome;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use wombat_proto::limits::UNACKNOWLEDGED_OUTCOMES;
+use wombat_proto::{Error, HandleId, Instance, Result, Token};
+
+/// A live session.
+#[derive(Clone, Default, Debug)]
+pub struct Session {
+    /// What the client says of itself, for people.
+    pub client: String,
+    /// When it began, wall time, for people.
+    pub created_wall_ms: u64,
+    /// Every change with a number up to here has been answered and is never retried.
+    pub(crate) acknowledged: u64,
+    /// The answers to later changes, so that a retry gets the same one (SPEC I13). All numbers are greater
+    /// than `acknowledged`.
+    pub(crate) outcomes: BTreeMap<u64, Result<Outcome>>,
+    /// The locks that its handles hold; the other direction stands in each node's lock.
+    pub(crate) locks: BTreeSet<(Instance, HandleId)>,
+    /// The ephemeral nodes that its handles keep alive; the other direction stands in each node.
+    pub(crate) ephemerals: BTreeSet<(Instance, HandleId)>,
+    /// The handles that SetSequencer has tied to a lock.
+    pub(crate) fences: BTreeMap<HandleId, Fence>,
+}
+
+/// A lock that must still be held as it was granted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fence {
+    /// The locked node.
+    pub instance: Instance,
+    /// The grant.
+    pub token: Token,
+}
+
+/// What dedupe says of a request number.
+pub(crate) enum Seen {
+    /// It is new.
+    No,
+    /// It was answered so.
+    Answered(Result<Outcome>),
+    /// The client has said that it would not come again.
+    Forgotten,
+}
+
+impl Session {
+    /// How many locks it holds.
+    pub fn lock_count(&self) -> usize {
+        self.locks.len()
+    }
+
+    /// How many ephemeral nodes it has open, counted by handle.
+    pub fn ephemeral_count(&self) -> usize {
+        self.ephemerals.len()
+    }
+
+    /// The lock that changes through `handle` depend on.
+    pub fn fence(&self, handle: HandleId) -> Option<Fence> {
+        self.fences.get(&handle).copied()
+    }
+
+    /// Whether closing `handle` changes this session's replicated part.
+    pub fn has_handle(&self, instance: Instance, handle: HandleId) -> bool {
+        self.locks.contains(&(instance, handle))
+            || self.ephemerals.contains(&(instance, handle))
+            || self.fences.contains_key(&handle)
+    }
+
+    /// The kept answer to the change `number`, if there is one.
+    pub fn answer(&self, number: u64) -> Option<&Result<Outcome>> {
+        self.outcomes.get(&number)
+    }
+
+    pub(crate) fn seen(&self, number: u64) -> Seen {
+        match self.outcomes.get(&number) {
+            Some(result) => Seen::Answered(result.clone()),
+            None if number <= self.acknowledged => Seen::Forgotten,
+            None => Seen::No,
+        }
+    }
+
+    /// Forgets the answers that the client has.
+    pub(crate) fn acknowledge(&mut self, up_to: u64) {
+        if up_to > self.acknowledged {
+            self.acknowledged = up_to;
+            self.outcomes = self.outcomes.split_off(&(up_to + 1));
+        }
+    }
+
+    /// Whether there is room for one more answer.
+    pub(crate) fn admit(&self) -> Result<()> {
+        if self.outcomes.len() < UNACKNOWLEDGED_OUTCOMES {
+            return Ok(());
+        }
+        Err(Error::Overloaded { retry_after: core::time::Duration::from_millis(10) })
+    }
+}
