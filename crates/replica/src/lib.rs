@@ -1,1 +1,303 @@
-//! Placeholder.
+//! One replica of a cell, sans-IO: `step(moment, input) -> effects`.
+//!
+//! A replica is the log's agreement (`paxos`), the state that the log makes (`state`) and, while it is
+//! master, the memory of a master: session leases, plain handles, lock queues, lock-delay clocks, events.
+//! What must survive a fail-over is a command in the log; the memory is rebuilt conservatively.
+//!
+//! A request's way: `request` → `calls` checks session, epoch and handle → a read is answered from the
+//! state, a change is proposed → `chosen` applies it → the answer, events and grants that follow from it.
+#![no_std]
+
+extern crate alloc;
+
+mod activity;
+mod calls;
+mod chosen;
+mod connection;
+mod events;
+mod handles;
+mod leases;
+mod locks;
+mod master;
+mod proposals;
+mod seal;
+mod timers;
+
+pub use chosen::LONGEST_TICK;
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use connection::Connection;
+use core::time::Duration;
+use master::Master;
+use proposals::Proposals;
+use prost::Message;
+use wombat_paxos::Paxos;
+use wombat_proto::wire::log::{self, command::Op};
+use wombat_proto::wire::{self, request::Call, response};
+use wombat_proto::{
+    Accepted, Ballot, CellName, Incarnation, Instant, Record, ReplicaId, Result, SessionId, Slot,
+};
+use wombat_state::{KEY_BYTES, SnapshotError, State};
+
+/// What a replica is, and how it serves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cell's name.
+    pub cell: CellName,
+    /// This replica's id.
+    pub replica: ReplicaId,
+    /// Where clients reach it, `host:port`.
+    pub address: String,
+    /// The session lease L that it grants as master (P§2.8).
+    pub lease: Duration,
+    /// The server's version, for people.
+    pub version: String,
+    /// Random bytes for the key of a cell that is founded now; unused for one that exists.
+    pub fresh_key: [u8; KEY_BYTES],
+    /// Whether to describe each applied change in [`Effects::activity`].
+    pub activity: bool,
+}
+
+/// What the disk knew when the replica started.
+#[derive(Clone, Default, Debug)]
+pub struct Recovered {
+    /// How often this replica has started, this time included.
+    pub starts: u32,
+    /// The highest ballot that it promised to take part in.
+    pub promised: Ballot,
+    /// The chunks of its snapshot and the slot that they stand for.
+    pub snapshot: Option<(Slot, Vec<Bytes>)>,
+    /// What it accepted above that, in slot order.
+    pub accepted: Vec<Accepted>,
+}
+
+/// The world's time at one step.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Moment {
+    /// The monotonic clock; never earlier than at the last step.
+    pub now: Instant,
+    /// Wall time in milliseconds since 1970, for people.
+    pub wall_ms: u64,
+}
+
+/// A client's connection, named by the shell; never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnectionId(pub u64);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A request arrived.
+    Request {
+        /// On which connection.
+        connection: ConnectionId,
+        /// What it says.
+        request: wire::Request,
+    },
+    /// A connection is gone. This ends no session (SPEC §3).
+    Disconnected {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// The first `through` records ever handed out in [`Effects::persist`] are durable.
+    Persisted {
+        /// How many.
+        through: u64,
+    },
+    /// Time has passed; due by [`Replica::next_deadline`], welcome at any time.
+    Tick,
+}
+
+/// What the shell has to do.
+#[derive(Default, Debug)]
+pub struct Effects {
+    /// Records to append to the log, in order.
+    pub persist: Vec<Record>,
+    /// Answers to send. One for a connection that is gone is dropped.
+    pub replies: Vec<(ConnectionId, wire::Response)>,
+    /// Connections to close once their answers are sent.
+    pub hang_up: Vec<ConnectionId>,
+    /// Applied changes, in words, if the configuration asks for them.
+    pub activity: Vec<String>,
+}
+
+/// Why a replica cannot start from what its disk knew.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StartError {
+    /// The snapshot cannot be read.
+    Snapshot(SnapshotError),
+    /// A command of the log cannot be read.
+    Command(Slot),
+}
+
+impl core::fmt::Display for StartError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            StartError::Snapshot(error) => error.fmt(f),
+            StartError::Command(slot) => {
+                write!(f, "the command of slot {slot} cannot be read; was it written by a newer version?")
+            }
+        }
+    }
+}
+
+impl core::error::Error for StartError {}
+
+/// The answer to a request that succeeded.
+type Answer = response::Result;
+
+/// Who asked, and how the answer finds back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Asker {
+    connection: ConnectionId,
+    session: SessionId,
+    number: u64,
+}
+
+/// One replica of a cell.
+pub struct Replica {
+    config: Config,
+    paxos: Paxos,
+    paxos_effects: wombat_paxos::Effects,
+    state: State,
+    connections: BTreeMap<ConnectionId, Connection>,
+    proposals: Proposals,
+    /// The master's memory, while this replica is master.
+    master: Option<Master>,
+    /// Whether the command that makes this replica master has been proposed in its present term.
+    begun: bool,
+    /// The moment of the present step, or the last one.
+    moment: Moment,
+    started: Instant,
+    /// What the present step has to do.
+    effects: Effects,
+}
+
+impl Replica {
+    /// Starts a replica from what its disk knew. The first effects come with the first step.
+    pub fn new(
+        config: Config,
+        recovered: Recovered,
+        moment: Moment,
+    ) -> core::result::Result<Replica, StartError> {
+        let (slot, state) = match recovered.snapshot {
+            None => (Slot(0), State::new()),
+            Some((slot, chunks)) => (slot, State::restore(chunks).map_err(StartError::Snapshot)?),
+        };
+        let recovered = wombat_paxos::Recovered {
+            starts: recovered.starts,
+            promised: recovered.promised,
+            snapshot: slot,
+            accepted: recovered.accepted,
+        };
+        let mut paxos_effects = wombat_paxos::Effects::default();
+        let paxos = Paxos::new(config.replica, Incarnation(0), recovered, &mut paxos_effects);
+        let mut replica = Replica {
+            config,
+            paxos,
+            paxos_effects,
+            state,
+            connections: BTreeMap::new(),
+            proposals: Proposals::default(),
+            master: None,
+            begun: false,
+            moment,
+            started: moment.now,
+            effects: Effects::default(),
+        };
+        for (slot, command) in core::mem::take(&mut replica.paxos_effects.chosen) {
+            let command = log::Command::decode(command).map_err(|_| StartError::Command(slot))?;
+            replica.state.apply(slot, &command);
+        }
+        Ok(replica)
+    }
+
+    /// Takes one thing that happened and adds to `effects` what follows from it.
+    pub fn step(&mut self, moment: Moment, input: Input, effects: &mut Effects) {
+        core::mem::swap(&mut self.effects, effects);
+        let stalled = moment.now.since(self.moment.now);
+        self.moment = Moment { now: self.moment.now.max(moment.now), ..moment };
+        self.forgive_stall(stalled);
+        match input {
+            Input::Request { connection, request } => self.request(connection, request),
+            Input::Disconnected { connection } => {
+                self.connections.remove(&connection);
+            }
+            Input::Persisted { through } => self.paxos.persisted(through, &mut self.paxos_effects),
+            Input::Tick => self.run_timers(),
+        }
+        self.advance();
+        self.deliver_events();
+        core::mem::swap(&mut self.effects, effects);
+    }
+
+    /// When the next [`Input::Tick`] is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.master.as_ref()?.timers.next()
+    }
+
+    /// The replicated state, to write a snapshot from a clone of it, or to look at.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Whether this replica serves as master.
+    pub fn is_master(&self) -> bool {
+        self.master.is_some()
+    }
+
+    fn request(&mut self, connection: ConnectionId, request: wire::Request) {
+        let asker = Asker { connection, session: SessionId(request.session), number: request.number };
+        match self.call(asker, request) {
+            Ok(Some(answer)) => self.reply(asker, Ok(answer)),
+            Ok(None) => {}
+            Err(error) => self.reply(asker, Err(error)),
+        }
+    }
+
+    fn reply(&mut self, asker: Asker, result: Result<Answer>) {
+        let result = result.unwrap_or_else(|error| Answer::Error((&error).into()));
+        let response =
+            wire::Response { session: asker.session.0, number: asker.number, result: Some(result) };
+        self.effects.replies.push((asker.connection, response));
+    }
+
+    /// Carries on with whatever the agreement has decided, until there is nothing more.
+    fn advance(&mut self) {
+        loop {
+            for (slot, command) in core::mem::take(&mut self.paxos_effects.chosen) {
+                self.chosen(slot, command);
+            }
+            if self.paxos.leads().is_some() && !self.begun {
+                self.begun = true;
+                self.begin();
+            }
+            self.effects.persist.append(&mut self.paxos_effects.persist);
+            if self.paxos_effects.chosen.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// The first proposals of a master: the cell itself if it is new, then its epoch.
+    fn begin(&mut self) {
+        let Some(epoch) = self.paxos.leads() else { return };
+        let lease_ms = self.config.lease.as_millis() as u32;
+        let begin_epoch = Op::BeginEpoch(log::BeginEpoch { lease_ms });
+        let found_cell = self.state.cell_name().is_none().then(|| {
+            let key = Bytes::copy_from_slice(&self.config.fresh_key);
+            Op::FoundCell(log::FoundCell { cell: self.config.cell.as_str().into(), key })
+        });
+        for op in found_cell.into_iter().chain([begin_epoch]) {
+            self.propose_own(op).unwrap_or_else(|_| panic!("epoch {epoch} begins with room for proposals"));
+        }
+    }
+}
+
+/// The calls that a replica answers whether it is master or not.
+fn needs_master(call: &Call) -> bool {
+    !matches!(call, Call::Hello(_) | Call::GetStatus(_))
+}

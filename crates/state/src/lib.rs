@@ -28,8 +28,9 @@ pub use tree::Tree;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::time::Duration;
 use wombat_proto::wire::log;
-use wombat_proto::{CellName, Epoch, Error, Instance, Path, Result, Sequencer, SessionId, Slot};
+use wombat_proto::{CellName, Epoch, Error, HandleId, Instance, Path, Result, Sequencer, SessionId, Slot};
 
 /// The length of a cell's key, in bytes.
 pub const KEY_BYTES: usize = 32;
@@ -41,6 +42,8 @@ pub struct State {
     applied: Slot,
     /// The epoch of the last master that began. Commands of earlier ones do nothing.
     epoch: Epoch,
+    /// The session lease that this master grants.
+    lease: Duration,
     /// What the cell is; `None` until its first command has founded it.
     cell: Option<Cell>,
     /// The greatest instance that any node has had.
@@ -76,6 +79,7 @@ impl State {
         State {
             applied: Slot(0),
             epoch: Epoch::NONE,
+            lease: Duration::ZERO,
             cell: None,
             last_instance: Instance(0),
             tree: Tree::new(),
@@ -101,6 +105,11 @@ impl State {
     /// The epoch of the last master that began.
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// The session lease that the last master that began grants; zero before the first.
+    pub fn lease(&self) -> Duration {
+        self.lease
     }
 
     /// The cell's name, once it is founded.
@@ -149,6 +158,17 @@ impl State {
             && node.lock.generation() == sequencer.generation
             && node.lock.holder_of_token(sequencer.token).is_some_and(|holder| holder.mode == sequencer.mode);
         if held { Ok(()) } else { Err(Error::SequencerStale) }
+    }
+
+    /// Whether the lock that a handle was tied to by SetSequencer is still held as it was granted (P§2.4). A
+    /// handle that was not tied passes.
+    ///
+    /// Errors: [`Error::SequencerStale`].
+    pub fn check_fence(&self, session: SessionId, handle: HandleId) -> Result<()> {
+        let fence = self.session(session).and_then(|session| session.fence(handle));
+        let Some(fence) = fence else { return Ok(()) };
+        let node = self.tree.get(fence.instance).ok_or(Error::SequencerStale)?;
+        node.lock.holder_of_token(fence.token).map(drop).ok_or(Error::SequencerStale)
     }
 
     /// The whole name of a node of this cell.

@@ -88,15 +88,13 @@ impl Lock {
         self.delay.filter(|delay| conflict(delay.mode, mode))
     }
 
-    /// Whether the present holders leave room for one more in `mode`. `permits` 0: any number of shared ones.
-    pub fn has_room(&self, mode: LockMode, permits: u32) -> bool {
-        let most = if permits == 0 { SHARED_HOLDERS } else { permits as usize };
+    /// How many more holders in `mode` the present ones leave room for. `permits` 0: any number of shared ones.
+    pub fn room(&self, mode: LockMode, permits: u32) -> usize {
+        let most = if permits == 0 { SHARED_HOLDERS } else { (permits as usize).min(SHARED_HOLDERS) };
         match mode {
-            LockMode::Exclusive => self.holders.is_empty(),
-            LockMode::Shared => {
-                self.holders.len() < most.min(SHARED_HOLDERS)
-                    && self.holders.values().all(|holder| holder.mode == LockMode::Shared)
-            }
+            LockMode::Exclusive => usize::from(self.holders.is_empty()),
+            LockMode::Shared if self.holders.values().any(|holder| holder.mode == LockMode::Exclusive) => 0,
+            LockMode::Shared => most.saturating_sub(self.holders.len()),
         }
     }
 
@@ -109,7 +107,7 @@ impl Lock {
         permits: u32,
         delay_over: bool,
     ) -> Result<()> {
-        if !self.has_room(holder.mode, permits) {
+        if self.room(holder.mode, permits) == 0 {
             return Err(Error::LockHeld);
         }
         if let Some(delay) = self.delay_against(holder.mode) {

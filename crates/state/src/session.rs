@@ -56,6 +56,11 @@ impl Session {
         self.ephemerals.len()
     }
 
+    /// The locks that it holds, and by which handle.
+    pub fn locks(&self) -> impl Iterator<Item = (Instance, HandleId)> {
+        self.locks.iter().copied()
+    }
+
     /// The lock that changes through `handle` depend on.
     pub fn fence(&self, handle: HandleId) -> Option<Fence> {
         self.fences.get(&handle).copied()

@@ -90,6 +90,7 @@ impl State {
                 nodes: self.tree.len() as u64,
                 sessions: self.sessions.len() as u64,
                 last_instance: self.last_instance.0,
+                lease_ms: self.lease.as_millis() as u32,
             })
         });
         // A child is younger than its parent, so the order of instances puts parents first.
@@ -107,6 +108,7 @@ impl State {
         self.applied = Slot(record.slot);
         self.epoch = Epoch(record.epoch);
         self.last_instance = Instance(record.last_instance);
+        self.lease = Duration::from_millis(record.lease_ms.into());
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use crate::outcome::Outcome;
 use crate::session::{Seen, Session};
 use crate::{Cell, Change, KEY_BYTES, State};
 use alloc::vec::Vec;
+use core::time::Duration;
 use wombat_proto::wire::log::{self, command::Op};
 use wombat_proto::{CellName, Epoch, Error, Instance, Result, SessionId, Slot};
 
@@ -42,8 +43,11 @@ pub(crate) fn apply(
     if state.cell.is_none() {
         return Err(Error::invalid("the cell is not founded"));
     }
-    if let Op::BeginEpoch(_) = op {
-        state.epoch = state.epoch.max(Epoch(command.epoch));
+    if let Op::BeginEpoch(begin) = op
+        && command.epoch > state.epoch.0
+    {
+        state.epoch = Epoch(command.epoch);
+        state.lease = Duration::from_millis(begin.lease_ms.into());
     }
     // SPEC I15: what a deposed master proposed takes no effect in a later epoch.
     if command.epoch != state.epoch.0 {

@@ -141,7 +141,7 @@ pub(super) fn set_contents(
     context: &mut Context<'_>,
     set: &log::SetContents,
 ) -> Result<Outcome> {
-    check_fence(state, context.session, HandleId(set.handle))?;
+    state.check_fence(context.session, HandleId(set.handle))?;
     let expected = (set.if_generation != 0).then_some(Generation(set.if_generation));
     write(state, context, Instance(set.instance), &set.contents, expected).map(Outcome::Written)
 }
@@ -176,7 +176,7 @@ pub(super) fn write(
 
 pub(super) fn delete(state: &mut State, context: &mut Context<'_>, delete: &log::Delete) -> Result<Outcome> {
     let handle = HandleId(delete.handle);
-    check_fence(state, context.session, handle)?;
+    state.check_fence(context.session, handle)?;
     remove(state, context, Instance(delete.instance), handle)?;
     Ok(Outcome::Done)
 }
@@ -231,13 +231,6 @@ pub(super) fn remove_orphans(state: &mut State, context: &mut Context<'_>, insta
     if state.tree.get(instance).is_some_and(Node::is_orphan) {
         vanish(state, context, instance);
     }
-}
-
-/// Refuses a change through a handle whose sequencer has become stale (P§2.4, SetSequencer).
-fn check_fence(state: &State, session: SessionId, handle: HandleId) -> Result<()> {
-    let Some(fence) = state.session(session).and_then(|session| session.fence(handle)) else { return Ok(()) };
-    let node = state.tree.get(fence.instance).ok_or(Error::SequencerStale)?;
-    node.lock.holder_of_token(fence.token).map(drop).ok_or(Error::SequencerStale)
 }
 
 fn check_contents(contents: &Bytes) -> Result<()> {

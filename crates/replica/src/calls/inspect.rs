@@ -1,0 +1,135 @@
+//! What people and operators ask: status, who is there, who holds what.
+
+use crate::{Answer, Replica};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use prost::Message;
+use wombat_proto::limits::{PAGE_BYTES, PAGE_ENTRIES};
+use wombat_proto::wire;
+use wombat_proto::{Error, Instance, LockMode, Path, Result, SessionId};
+use wombat_state::{Lock, Node};
+
+/// Most holders that one lock's entry lists.
+const HOLDERS_LISTED: usize = 256;
+
+impl Replica {
+    pub(super) fn status(&self) -> Answer {
+        let tree = self.state.tree();
+        Answer::Status(wire::Status {
+            cell: self.config.cell.to_string(),
+            replica: self.config.replica.0,
+            epoch: self.state.epoch().0,
+            master: self.master_address(),
+            applied_slot: self.state.applied().0,
+            nodes: tree.len() as u64,
+            sessions: self.state.session_count() as u64,
+            locks_held: tree.locks_held() as u64,
+            waiting: self.master.as_ref().map_or(0, |master| master.locks.waiting()) as u64,
+            connections: self.connections.len() as u64,
+            uptime_ms: self.moment.now.since(self.started).as_millis() as u64,
+            lease_ms: self.config.lease.as_millis() as u32,
+            server: self.config.version.clone(),
+            ..wire::Status::default()
+        })
+    }
+
+    pub(super) fn list_sessions(&mut self, list: &wire::ListSessions) -> Result<Answer> {
+        let now = self.moment.now;
+        let most = page(list.limit);
+        let Some(master) = &self.master else { return Err(Error::NotMaster { hint: None }) };
+        let mut rest = self.state.sessions_after(SessionId(list.after)).peekable();
+        let mut sessions = Vec::new();
+        while sessions.len() < most
+            && let Some((id, session)) = rest.next()
+        {
+            let live = master.sessions.get(&id);
+            sessions.push(wire::SessionInfo {
+                session: id.0,
+                client: session.client.clone(),
+                created_wall_ms: session.created_wall_ms,
+                lease_left_ms: live.map_or(0, |live| live.lease.until.since(now).as_millis() as u64),
+                handles: live.map_or(0, |live| live.handles.len() as u64),
+                locks: session.lock_count() as u64,
+                ephemerals: session.ephemeral_count() as u64,
+            });
+        }
+        let more = rest.peek().is_some();
+        Ok(Answer::Sessions(wire::Sessions { sessions, more }))
+    }
+
+    pub(super) fn list_locks(&mut self, list: &wire::ListLocks) -> Result<Answer> {
+        let below = if list.path.is_empty() { None } else { Some(self.known(&list.path)?) };
+        let is_below = |path: &str| match &below {
+            None => true,
+            Some(top) => path.strip_prefix(top.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('/')),
+        };
+        let paths: BTreeMap<String, Instance> = self
+            .locks_in_use()
+            .into_iter()
+            .filter_map(|instance| Some((self.state.path_of(self.state.tree().get(instance)?)?, instance)))
+            .map(|(path, instance)| (path.to_string(), instance))
+            .filter(|(path, _)| is_below(path) && *path > list.after)
+            .collect();
+        let mut locks = Vec::new();
+        let mut bytes = 0;
+        let mut rest = paths.into_iter().peekable();
+        while locks.len() < page(list.limit)
+            && let Some((path, instance)) = rest.peek()
+        {
+            let info = self.lock_info(path.clone(), *instance);
+            bytes += info.encoded_len() + 8;
+            if bytes > PAGE_BYTES && !locks.is_empty() {
+                break;
+            }
+            locks.push(info);
+            rest.next();
+        }
+        Ok(Answer::Locks(wire::Locks { locks, more: rest.peek().is_some() }))
+    }
+
+    /// A path of this cell that leads to a node, as text.
+    fn known(&self, path: &str) -> Result<String> {
+        let node = self.parse(path)?;
+        self.state.tree().find(&node).ok_or_else(|| Error::not_found(path))?;
+        Ok(Path::new(self.config.cell.clone(), node).to_string())
+    }
+
+    /// The locks that are held, waited for, or in a lock-delay.
+    fn locks_in_use(&self) -> BTreeSet<Instance> {
+        let sessions = self.state.sessions_after(SessionId(0));
+        let held = sessions.flat_map(|(_, session)| session.locks().map(|(instance, _)| instance));
+        let master = self.master.iter();
+        let others = master.flat_map(|master| master.locks.waited_for().chain(master.locks.delayed()));
+        held.chain(others).collect()
+    }
+
+    fn lock_info(&self, path: String, instance: Instance) -> wire::LockInfo {
+        let default = Lock::default();
+        let lock = self.state.tree().get(instance).map_or(&default, |node: &Node| &node.lock);
+        let holders = lock.holders().take(HOLDERS_LISTED).map(|((id, _), holder)| wire::Holder {
+            session: id.0,
+            client: self.state.session(id).map_or_else(String::new, |session| session.client.clone()),
+            shared: holder.mode == LockMode::Shared,
+            token: holder.token.0,
+            since_wall_ms: holder.since_wall_ms,
+            lock_delay_ms: holder.lock_delay.as_millis() as u32,
+        });
+        let locks = self.master.as_ref().map(|master| &master.locks);
+        let delay = lock.delay().and_then(|delay| locks?.delay_left(delay.since, self.moment.now));
+        wire::LockInfo {
+            path,
+            generation: lock.generation().0,
+            holders: holders.collect(),
+            waiting: locks.map_or(0, |locks| locks.waiting_for(instance)) as u64,
+            delay_left_ms: delay.map_or(0, |delay| delay.as_millis() as u64),
+        }
+    }
+}
+
+fn page(limit: u32) -> usize {
+    match limit as usize {
+        0 => PAGE_ENTRIES,
+        limit => limit.min(PAGE_ENTRIES),
+    }
+}

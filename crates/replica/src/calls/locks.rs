@@ -1,0 +1,151 @@
+//! Acquire, Release and sequencers (P§2.4).
+
+use crate::handles::OpenHandle;
+use crate::locks::Waiter;
+use crate::{Answer, Asker, Replica};
+use alloc::vec::Vec;
+use core::time::Duration;
+use wombat_proto::limits::ACQUIRE_TIMEOUT;
+use wombat_proto::wire::{self, log, log::command::Op, mode};
+use wombat_proto::{Error, HandleId, LockMode, Result, Sequencer};
+
+impl Replica {
+    fn lock_handle(&mut self, asker: Asker, token: Option<&wire::Handle>) -> Result<OpenHandle> {
+        self.serving()?.handle_for(asker.session, token, mode::WRITE)
+    }
+
+    /// From now on, Acquires of this handle that were sent before are too late: a delayed one must not take a
+    /// lock that its client has given back.
+    fn refuse_earlier_acquires(&mut self, asker: Asker, handle: HandleId) -> Result<()> {
+        if let Some(handle) = self.serving()?.session(asker.session)?.handles.get_mut(handle) {
+            handle.acquires_from = handle.acquires_from.max(asker.number);
+        }
+        Ok(())
+    }
+
+    pub(super) fn acquire(&mut self, asker: Asker, acquire: &wire::Acquire) -> Result<Option<Answer>> {
+        let timeout = Duration::from_millis(acquire.timeout_ms);
+        if timeout > ACQUIRE_TIMEOUT {
+            return Err(Error::invalid("a timeout is at most a year; 0 waits for as long as it takes"));
+        }
+        if acquire.r#try && acquire.timeout_ms != 0 {
+            return Err(Error::invalid("an Acquire that only tries takes no timeout"));
+        }
+        let handle = self.lock_handle(asker, acquire.handle.as_ref())?;
+        let (id, instance) = (HandleId(handle.token.id), handle.instance());
+        let node = self.state.tree().get(instance).ok_or(Error::StaleHandle)?;
+        if let Some(holder) = node.lock.holder(asker.session, id) {
+            return match holder.acquire == asker.number {
+                true => {
+                    let generation = node.lock.generation();
+                    self.granted_answer(asker.session, instance, id, holder.token, generation).map(Some)
+                }
+                false => Err(Error::invalid("this handle holds the lock already; release it first")),
+            };
+        }
+        if asker.number < handle.acquires_from {
+            return Err(Error::Cancelled);
+        }
+        let deadline = (acquire.timeout_ms != 0).then(|| self.moment.now + timeout);
+        if let Some(waiter) = self.serving()?.locks.waiter(instance, asker.session, id) {
+            if waiter.asker.number != asker.number {
+                return Err(Error::invalid("an Acquire of this handle waits already"));
+            }
+            waiter.asker = asker; // It comes again, on another connection; its time runs on.
+            return Ok(None);
+        }
+        let waiter = Waiter {
+            asker,
+            handle: id,
+            mode: if acquire.shared { LockMode::Shared } else { LockMode::Exclusive },
+            lock_delay_ms: handle.token.lock_delay_ms,
+            deadline,
+            proposed: false,
+        };
+        self.enqueue(instance, waiter, acquire.r#try).map(|()| None)
+    }
+
+    /// Takes an Acquire back: out of the queue, or the lock out of its hand. If its grant is on its way into
+    /// the log, the release follows it there.
+    pub(super) fn cancel_acquire(
+        &mut self,
+        asker: Asker,
+        acknowledged: u64,
+        cancel: &wire::CancelAcquire,
+    ) -> Result<Option<Answer>> {
+        let done = Ok(Some(Answer::Done(wire::Done {})));
+        if self.answered_before(asker).is_some() {
+            return done;
+        }
+        let handle = self.lock_handle(asker, cancel.handle.as_ref())?;
+        let (id, instance) = (HandleId(handle.token.id), handle.instance());
+        self.refuse_earlier_acquires(asker, id)?;
+        let master = self.serving()?;
+        let waiter = master.locks.waiter(instance, asker.session, id);
+        let waiter = waiter.filter(|waiter| waiter.asker.number == cancel.acquire).map(|w| w.proposed);
+        if waiter == Some(false) {
+            self.dismiss(instance, asker.session, id, Error::Cancelled);
+            self.grant_turns(instance);
+            return done;
+        }
+        let node = self.state.tree().get(instance);
+        let holder = node.and_then(|node| node.lock.holder(asker.session, id));
+        if waiter.is_none() && holder.is_none_or(|holder| holder.acquire != cancel.acquire) {
+            return done;
+        }
+        let op = Op::Release(log::Release { instance: instance.0, handle: id.0 });
+        self.change(asker, acknowledged, Vec::new(), op)
+    }
+
+    pub(super) fn release(
+        &mut self,
+        asker: Asker,
+        acknowledged: u64,
+        release: &wire::Release,
+    ) -> Result<Option<Answer>> {
+        if let Some(result) = self.answered_before(asker) {
+            return result.map(Some);
+        }
+        let handle = self.lock_handle(asker, release.handle.as_ref())?;
+        self.refuse_earlier_acquires(asker, HandleId(handle.token.id))?;
+        let op = Op::Release(log::Release { instance: handle.token.instance, handle: handle.token.id });
+        self.change(asker, acknowledged, Vec::new(), op)
+    }
+
+    pub(super) fn get_sequencer(&mut self, asker: Asker, get: &wire::GetSequencer) -> Result<Answer> {
+        let handle = self.lock_handle(asker, get.handle.as_ref())?;
+        let (id, instance) = (HandleId(handle.token.id), handle.instance());
+        let lock = &self.state.tree().get(instance).ok_or(Error::StaleHandle)?.lock;
+        let token = lock.holder(asker.session, id).ok_or(Error::NotHeld)?.token;
+        self.granted_answer(asker.session, instance, id, token, lock.generation())
+    }
+
+    pub(super) fn set_sequencer(
+        &mut self,
+        asker: Asker,
+        acknowledged: u64,
+        set: &wire::SetSequencer,
+    ) -> Result<Option<Answer>> {
+        if let Some(result) = self.answered_before(asker) {
+            return result.map(Some);
+        }
+        let sequencer: Sequencer = set.sequencer.parse()?;
+        let handle = self.serving()?.handle(asker.session, set.handle.as_ref())?;
+        self.state.check_sequencer(&sequencer)?;
+        let op = Op::SetSequencer(log::SetSequencer {
+            handle: handle.token.id,
+            instance: sequencer.instance.0,
+            token: sequencer.token.0,
+        });
+        self.change(asker, acknowledged, Vec::new(), op)
+    }
+
+    pub(super) fn check_sequencer(&mut self, check: &wire::CheckSequencer) -> Result<Answer> {
+        let sequencer: Sequencer = check.sequencer.parse()?;
+        self.state.check_sequencer(&sequencer)?;
+        if !self.paxos.lease_holds(self.moment.now) {
+            return Err(Error::NotMaster { hint: None });
+        }
+        Ok(Answer::Done(wire::Done {}))
+    }
+}

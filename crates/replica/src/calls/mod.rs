@@ -1,0 +1,103 @@
+//! What each call does: who may ask, what is answered at once, and what becomes a command.
+
+mod inspect;
+mod locks;
+mod nodes;
+mod open;
+mod sessions;
+
+use crate::chosen::plain_answer;
+use crate::proposals::Origin;
+use crate::{Answer, Asker, Replica, needs_master};
+use alloc::vec::Vec;
+use wombat_proto::wire::{Request, log::command::Op, request::Call};
+use wombat_proto::{Error, Result};
+
+impl Replica {
+    /// Answers a request, or begins what will answer it (`None`).
+    pub(crate) fn call(&mut self, asker: Asker, request: Request) -> Result<Option<Answer>> {
+        let Request { epoch, acknowledged, call, .. } = request;
+        let call = call.ok_or_else(|| Error::invalid("the request names no call"))?;
+        if let Call::Hello(hello) = &call {
+            return self.hello(asker, hello).map(Some);
+        }
+        let Some(connection) = self.connections.get(&asker.connection) else {
+            self.effects.hang_up.push(asker.connection);
+            return Err(Error::invalid("the first request of a connection is Hello"));
+        };
+        let attached = connection.sessions.contains(&asker.session);
+        if needs_master(&call) {
+            self.serving()?;
+        }
+        match call {
+            Call::GetStatus(_) => return Ok(Some(self.status())),
+            Call::CreateSession(create) => return self.create_session(asker, create),
+            Call::ResumeSession(resume) => return self.resume_session(asker, &resume).map(Some),
+            Call::ListSessions(list) => return self.list_sessions(&list).map(Some),
+            Call::ListLocks(list) => return self.list_locks(&list).map(Some),
+            Call::CheckSequencer(check) => return self.check_sequencer(&check).map(Some),
+            _ => {}
+        }
+        if !attached {
+            return Err(Error::SessionUnknown);
+        }
+        let current = self.serving()?.epoch;
+        if epoch != current.0 {
+            return Err(Error::StaleEpoch { current });
+        }
+        if self.state.session(asker.session).is_none() {
+            return Err(Error::SessionExpired);
+        }
+        let answer = self.session_call(asker, acknowledged, call)?;
+        // The lease is checked after reading (SPEC §7): an answer from the state is given only if nobody else
+        // can have been master while it was looked up.
+        if answer.is_some() && !self.paxos.lease_holds(self.moment.now) {
+            return Err(Error::NotMaster { hint: None });
+        }
+        Ok(answer)
+    }
+
+    fn session_call(&mut self, asker: Asker, acknowledged: u64, call: Call) -> Result<Option<Answer>> {
+        match call {
+            Call::KeepAlive(keep_alive) => self.keep_alive(asker, &keep_alive),
+            Call::EndSession(_) => self.end_session(asker),
+            Call::Open(open) => self.open(asker, acknowledged, open),
+            Call::Close(close) => self.close(asker, acknowledged, &close),
+            Call::GetContents(get) => self.get_contents(asker, &get).map(Some),
+            Call::GetStat(get) => self.get_stat(asker, &get).map(Some),
+            Call::ReadDir(read) => self.read_dir(asker, &read).map(Some),
+            Call::SetContents(set) => self.set_contents(asker, acknowledged, set),
+            Call::Delete(delete) => self.delete(asker, acknowledged, &delete),
+            Call::Acquire(acquire) => self.acquire(asker, &acquire),
+            Call::CancelAcquire(cancel) => self.cancel_acquire(asker, acknowledged, &cancel),
+            Call::Release(release) => self.release(asker, acknowledged, &release),
+            Call::GetSequencer(get) => self.get_sequencer(asker, &get).map(Some),
+            Call::SetSequencer(set) => self.set_sequencer(asker, acknowledged, &set),
+            Call::Multi(multi) => self.multi(asker, acknowledged, multi),
+            _ => Err(Error::invalid("the call belongs to no session: send it with session 0")),
+        }
+    }
+
+    /// The answer that this change got when it was asked for before (SPEC I13).
+    fn answered_before(&self, asker: Asker) -> Option<Result<Answer>> {
+        let result = self.state.session(asker.session)?.answer(asker.number)?;
+        Some(result.clone().map(plain_answer))
+    }
+
+    /// Proposes a change whose answer is its outcome, unless it was answered before.
+    fn change(
+        &mut self,
+        asker: Asker,
+        acknowledged: u64,
+        delays_over: Vec<u64>,
+        op: Op,
+    ) -> Result<Option<Answer>> {
+        if asker.number == 0 || acknowledged >= asker.number {
+            return Err(Error::invalid("a request's number is greater than 0 and than what it acknowledges"));
+        }
+        match self.answered_before(asker) {
+            Some(result) => result.map(Some),
+            None => self.propose(Origin::Plain(asker), acknowledged, delays_over, op).map(|_| None),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Reading, writing and deleting through a handle (P§2.6), and several changes as one.
+
+use crate::handles::OpenHandle;
+use crate::{Answer, Asker, Replica};
+use alloc::vec::Vec;
+use core::ops::Bound;
+use prost::Message;
+use wombat_proto::limits::{CONTENTS_BYTES, MULTI_STEPS, PAGE_BYTES, PAGE_ENTRIES};
+use wombat_proto::wire::{self, change, guard, log, log::command::Op, mode};
+use wombat_proto::{Error, Name, Result};
+use wombat_state::Node;
+
+impl Replica {
+    /// The node behind a handle that was opened for `wanted` use. A handle whose sequencer is stale is none.
+    fn node(
+        &mut self,
+        asker: Asker,
+        token: Option<&wire::Handle>,
+        wanted: u32,
+    ) -> Result<(OpenHandle, &Node)> {
+        let handle = self.serving()?.handle_for(asker.session, token, wanted)?;
+        let id = wombat_proto::HandleId(handle.token.id);
+        self.state.check_fence(asker.session, id)?;
+        let node = self.state.tree().get(handle.instance()).ok_or(Error::StaleHandle)?;
+        Ok((handle, node))
+    }
+
+    pub(super) fn get_contents(&mut self, asker: Asker, get: &wire::GetContents) -> Result<Answer> {
+        let (_, node) = self.node(asker, get.handle.as_ref(), mode::READ)?;
+        let contents = node.contents().ok_or(Error::IsDirectory)?.clone();
+        Ok(Answer::Contents(wire::Contents { contents, stat: Some(node.stat()) }))
+    }
+
+    pub(super) fn get_stat(&mut self, asker: Asker, get: &wire::GetStat) -> Result<Answer> {
+        let (_, node) = self.node(asker, get.handle.as_ref(), mode::READ)?;
+        Ok(Answer::Stat(node.stat()))
+    }
+
+    pub(super) fn read_dir(&mut self, asker: Asker, read: &wire::ReadDir) -> Result<Answer> {
+        let (handle, node) = self.node(asker, read.handle.as_ref(), mode::READ)?;
+        let _ = node.children().ok_or(Error::NotDirectory)?;
+        let tree = self.state.tree();
+        let node = tree.get(handle.instance()).ok_or(Error::StaleHandle)?;
+        let after = match read.after.as_str() {
+            "" => Bound::Unbounded,
+            after => Bound::Excluded(Name::parse(after)?),
+        };
+        let most = match read.limit as usize {
+            0 => PAGE_ENTRIES,
+            limit => limit.min(PAGE_ENTRIES),
+        };
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        let mut rest =
+            node.children().ok_or(Error::NotDirectory)?.range((after, Bound::Unbounded)).peekable();
+        while entries.len() < most
+            && let Some((name, child)) = rest.peek()
+        {
+            let stat = tree.get(**child).map(Node::stat);
+            let entry = wire::Entry { name: name.as_str().into(), stat };
+            bytes += entry.encoded_len() + 8;
+            if bytes > PAGE_BYTES {
+                break;
+            }
+            entries.push(entry);
+            rest.next();
+        }
+        Ok(Answer::Entries(wire::Entries { entries, more: rest.peek().is_some() }))
+    }
+
+    pub(super) fn set_contents(
+        &mut self,
+        asker: Asker,
+        acknowledged: u64,
+        set: wire::SetContents,
+    ) -> Result<Option<Answer>> {
+        if let Some(result) = self.answered_before(asker) {
+            return result.map(Some);
+        }
+        if set.contents.len() > CONTENTS_BYTES {
+            return Err(Error::contents_too_large(set.contents.len()));
+        }
+        let (handle, node) = self.node(asker, set.handle.as_ref(), mode::WRITE)?;
+        if node.is_directory() {
+            return Err(Error::IsDirectory);
+        }
+        let op = Op::SetContents(log::SetContents {
+            instance: handle.token.instance,
+            contents: set.contents,
+            if_generation: set.if_generation,
+            handle: handle.token.id,
+        });
+        self.change(asker, acknowledged, Vec::new(), op)
+    }
+
+    pub(super) fn delete(
+        &mut self,
+        asker: Asker,
+        acknowledged: u64,
+        delete: &wire::Delete,
+    ) -> Result<Option<Answer>> {
+        if let Some(result) = self.answered_before(asker) {
+            return result.map(Some);
+        }
+        let (handle, _) = self.node(asker, delete.handle.as_ref(), mode::WRITE)?;
+        let delays_over = self.delays_over(handle.instance());
+        let op = Op::Delete(log::Delete { instance: handle.token.instance, handle: handle.token.id });
+        self.change(asker, acknowledged, delays_over, op)
+    }
+
+    pub(super) fn multi(
+        &mut self,
+        asker: Asker,
+        acknowledged: u64,
+        multi: wire::Multi,
+    ) -> Result<Option<Answer>> {
+        if multi.guards.len() + multi.changes.len() > MULTI_STEPS {
+            let what = alloc::format!("a Multi of more than {MULTI_STEPS} guards and changes");
+            return Err(Error::TooLarge { what });
+        }
+        let mut delays_over = Vec::new();
+        for path in multi.guards.iter().filter_map(path_of_guard) {
+            self.parse(path)?;
+        }
+        for (path, deletes) in multi.changes.iter().filter_map(path_of_change) {
+            let path = self.parse(path)?;
+            if deletes && let Some(node) = self.state.tree().find(&path) {
+                delays_over.extend(self.delays_over(node.instance));
+            }
+        }
+        self.change(asker, acknowledged, delays_over, Op::Multi(log::Multi { steps: Some(multi) }))
+    }
+}
+
+fn path_of_guard(guard: &wire::Guard) -> Option<&str> {
+    match guard.guard.as_ref()? {
+        guard::Guard::Exists(path) | guard::Guard::Absent(path) | guard::Guard::LockHeld(path) => Some(path),
+        guard::Guard::GenerationIs(expected) => Some(&expected.path),
+    }
+}
+
+/// The path of a change, and whether it deletes.
+fn path_of_change(change: &wire::Change) -> Option<(&str, bool)> {
+    match change.change.as_ref()? {
+        change::Change::Create(create) => Some((&create.path, false)),
+        change::Change::Set(set) => Some((&set.path, false)),
+        change::Change::Delete(path) => Some((path, true)),
+    }
+}

@@ -1,0 +1,104 @@
+//! Connections and sessions: Hello, Create, Resume, End (P§2.8).
+
+use crate::proposals::Origin;
+use crate::{Answer, Asker, ConnectionId, Replica};
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use wombat_proto::limits::CLIENT_DESCRIPTION_BYTES;
+use wombat_proto::wire::{self, log, log::command::Op};
+use wombat_proto::{CellName, Error, Result, SessionId};
+
+impl Replica {
+    pub(super) fn hello(&mut self, asker: Asker, hello: &wire::Hello) -> Result<Answer> {
+        let refusal = if hello.version != wire::VERSION {
+            Some(alloc::format!(
+                "this server speaks version {} of the protocol, not {}",
+                wire::VERSION,
+                hello.version
+            ))
+        } else if !hello.cell.is_empty() && hello.cell != self.config.cell.as_str() {
+            Some(alloc::format!("this is the cell {}, not {:?}", self.config.cell, shorten(&hello.cell)))
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.effects.hang_up.push(asker.connection);
+            return Err(Error::invalid(refusal));
+        }
+        self.connections.entry(asker.connection).or_default();
+        let epoch = self.master.as_ref().map_or(0, |master| master.epoch.0);
+        Ok(Answer::Welcome(wire::Welcome {
+            cell: self.config.cell.to_string(),
+            replica: self.config.replica.0,
+            epoch,
+            master: self.master_address(),
+            server: self.config.version.clone(),
+        }))
+    }
+
+    /// Where the master is, as far as this replica knows; empty if it does not.
+    pub(super) fn master_address(&self) -> alloc::string::String {
+        if self.is_master() { self.config.address.clone() } else { alloc::string::String::new() }
+    }
+
+    pub(super) fn create_session(
+        &mut self,
+        asker: Asker,
+        create: wire::CreateSession,
+    ) -> Result<Option<Answer>> {
+        if create.client.len() > CLIENT_DESCRIPTION_BYTES {
+            let what = alloc::format!("the client's description of itself: {} bytes", create.client.len());
+            return Err(Error::TooLarge { what });
+        }
+        if asker.session != SessionId(0) {
+            return Err(Error::invalid("CreateSession is sent with session 0"));
+        }
+        let op = Op::CreateSession(log::CreateSession { client: create.client });
+        self.propose(Origin::CreateSession(asker), 0, Vec::new(), op)?;
+        Ok(None)
+    }
+
+    pub(super) fn resume_session(&mut self, asker: Asker, resume: &wire::ResumeSession) -> Result<Answer> {
+        let until = self.moment.now + self.config.lease;
+        let alive = self.state.session(asker.session).is_some();
+        let master = self.serving()?;
+        if master.seal.session_secret(asker.session) != (resume.secret_high, resume.secret_low) {
+            return Err(Error::SessionUnknown);
+        }
+        if !alive || master.session(asker.session)?.lease.ending {
+            return Err(Error::SessionExpired);
+        }
+        master.extend(asker.session, until)?;
+        self.session_opened(asker.connection, asker.session)
+    }
+
+    /// Lets a connection speak for a session, and tells the session's terms.
+    pub(crate) fn session_opened(&mut self, id: ConnectionId, session: SessionId) -> Result<Answer> {
+        let lease_ms = self.config.lease.as_millis() as u32;
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.sessions.insert(session);
+        }
+        let master = self.serving()?;
+        master.session(session)?.connection = Some(id);
+        let (secret_high, secret_low) = master.seal.session_secret(session);
+        let epoch = master.epoch.0;
+        Ok(Answer::SessionOpened(wire::SessionOpened {
+            session: session.0,
+            secret_high,
+            secret_low,
+            lease_ms,
+            epoch,
+        }))
+    }
+
+    pub(super) fn end_session(&mut self, asker: Asker) -> Result<Option<Answer>> {
+        let delays_over = self.delays_over_of_session(asker.session);
+        let op = Op::EndSessions(log::EndSessions { sessions: [asker.session.0].into(), asked: true });
+        self.propose(Origin::Plain(asker), 0, delays_over, op)?;
+        Ok(None)
+    }
+}
+
+fn shorten(text: &str) -> alloc::string::String {
+    text.chars().take(2 * CellName::LOCAL.len().max(32)).collect()
+}

@@ -1,0 +1,163 @@
+//! What follows when the log has decided: the change is applied, then told, then answered.
+
+use crate::proposals::Origin;
+use crate::timers::Timer;
+use crate::{Answer, Asker, Replica, activity};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::time::Duration;
+use prost::Message;
+use wombat_proto::wire::{self, Handle, log, log::command::Op};
+use wombat_proto::{Error, Result, SessionId, Slot};
+use wombat_state::{Change, Outcome};
+
+impl Replica {
+    pub(crate) fn chosen(&mut self, slot: Slot, command: Bytes) {
+        let command = log::Command::decode(command).expect("this replica encoded the command itself");
+        let longest_lease = self.state.lease().max(self.config.lease);
+        let applied = self.state.apply(slot, &command);
+        if self.config.activity {
+            self.effects.activity.extend(activity::describe(&self.state, slot, &command, &applied));
+        }
+        if matches!(command.op, Some(Op::BeginEpoch(_)))
+            && self.paxos.leads() == Some(self.state.epoch())
+            && self.master.is_none()
+        {
+            self.become_master(longest_lease);
+        }
+        for change in &applied.changes {
+            self.publish_change(slot, change);
+        }
+        let origin = self.proposals.take(slot);
+        self.answer(origin, applied.result);
+        for change in applied.changes {
+            self.follow(change);
+        }
+    }
+
+    fn answer(&mut self, origin: Origin, result: Result<Outcome>) {
+        match origin {
+            Origin::Own => {}
+            Origin::Plain(asker) => self.reply(asker, result.map(plain_answer)),
+            Origin::CreateSession(asker) => match result {
+                Ok(Outcome::Session(session)) => self.session_created(asker, session),
+                Ok(_) => unreachable!("the outcome of CreateSession is a session"),
+                Err(error) => self.reply(asker, Err(error)),
+            },
+            Origin::Open(asker, unsealed) => self.opened(asker, unsealed, result),
+            Origin::Grant(asker, instance, handle) => {
+                self.granted(asker, instance, handle, result);
+                self.grant_turns(instance);
+            }
+        }
+    }
+
+    /// Answers an Open that went through the log: seals the handle for the node that it came to.
+    pub(crate) fn opened(&mut self, asker: Asker, unsealed: Handle, result: Result<Outcome>) {
+        let answer = match result {
+            Ok(Outcome::Opened { created, stat }) => {
+                let unsealed = Handle { instance: stat.instance, ..unsealed };
+                self.finish_open(asker, unsealed, created, stat)
+            }
+            Ok(_) => Err(Error::invalid("the request's number was used for another call")),
+            Err(error) => Err(error),
+        };
+        self.reply(asker, answer);
+    }
+
+    fn session_created(&mut self, asker: Asker, session: SessionId) {
+        let until = self.moment.now + self.config.lease;
+        let Ok(master) = self.serving() else { return };
+        master.admit(session, until);
+        let answer = self.session_opened(asker.connection, session);
+        self.reply(asker, answer);
+    }
+
+    /// Does in the master's memory what an applied change asks for.
+    fn follow(&mut self, change: Change) {
+        let now = self.moment.now;
+        let Some(master) = &mut self.master else { return };
+        match change {
+            Change::LockReleased { instance } => self.grant_turns(instance),
+            Change::LockDelayed { instance, since, length } => {
+                master.start_delay(instance, since, now + length)
+            }
+            Change::Deleted { instance } => {
+                master.subscribers.remove(&instance);
+                self.dismiss_all(instance);
+            }
+            Change::SessionEnded { session } => self.forget_session(session),
+            Change::ContentsModified { .. }
+            | Change::ChildAdded { .. }
+            | Change::ChildRemoved { .. }
+            | Change::ChildModified { .. }
+            | Change::LockAcquired { .. } => {}
+        }
+    }
+
+    /// Drops the memory of a session that has ended, and tells whoever still waits in its name.
+    fn forget_session(&mut self, session: SessionId) {
+        self.dismiss_session(session);
+        let Some(master) = &mut self.master else { return };
+        let parked = master.unpark(session);
+        if let Some(live) = master.sessions.remove(&session) {
+            master.timers.clear(live.lease.until, Timer::Lease(session));
+            for handle in live.handles.open() {
+                master.unsubscribe(session, wombat_proto::HandleId(handle.token.id), handle.instance());
+            }
+            if let Some(connection) = live.connection.and_then(|id| self.connections.get_mut(&id)) {
+                connection.sessions.remove(&session);
+            }
+        }
+        if let Some(asker) = parked {
+            self.reply(asker, Err(Error::SessionExpired));
+        }
+    }
+
+    /// Does what is due.
+    pub(crate) fn run_timers(&mut self) {
+        let now = self.moment.now;
+        let mut ends = Vec::new();
+        while let Some(timer) = self.master.as_mut().and_then(|master| master.timers.pop(now)) {
+            match timer {
+                Timer::KeepAlive(session) => {
+                    let _not_master_any_more = self.answer_keep_alive(session);
+                }
+                Timer::Lease(session) => ends.push(session),
+                Timer::Acquire(instance, session, handle, number) => {
+                    self.time_out(instance, session, handle, number);
+                }
+                Timer::Delay(instance, since) => {
+                    if let Some(master) = &mut self.master {
+                        master.end_delay(since);
+                    }
+                    self.grant_turns(instance);
+                }
+            }
+        }
+        if !ends.is_empty() {
+            self.end_expired(ends);
+        }
+    }
+
+    /// The passed lock-delays of the locks that a session holds.
+    pub(crate) fn delays_over_of_session(&self, session: SessionId) -> Vec<u64> {
+        let Some(session) = self.state.session(session) else { return Vec::new() };
+        session.locks().flat_map(|(instance, _)| self.delays_over(instance)).collect()
+    }
+}
+
+/// The answer that is nothing but the outcome of a change.
+pub(crate) fn plain_answer(outcome: Outcome) -> Answer {
+    match outcome {
+        Outcome::Done => Answer::Done(wire::Done {}),
+        Outcome::Written(stat) => Answer::Stat(stat),
+        Outcome::Multi(stats) => Answer::MultiDone(wire::MultiDone { stats }),
+        Outcome::Session(_) | Outcome::Opened { .. } | Outcome::Granted { .. } => {
+            Answer::Error((&Error::invalid("the request's number was used for another call")).into())
+        }
+    }
+}
+
+/// How often timers must run at least, so that a clock that jumped in a suspend is noticed.
+pub const LONGEST_TICK: Duration = Duration::from_millis(500);

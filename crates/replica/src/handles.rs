@@ -1,0 +1,129 @@
+//! Open handles (P§2.6). They live in the master's memory only; a new master makes them again from what the
+//! client presents, because the check digits prove what they were.
+
+use crate::master::Master;
+use alloc::collections::{BTreeMap, BTreeSet};
+use wombat_proto::limits::HANDLES_PER_SESSION;
+use wombat_proto::wire::{Handle, event::Kind, mode};
+use wombat_proto::{Error, HandleId, Instance, Result, SessionId};
+
+/// The handles of one session.
+#[derive(Default)]
+pub(crate) struct Handles {
+    open: BTreeMap<HandleId, OpenHandle>,
+    /// Handles of earlier epochs that were closed in this one: they are never made again (SPEC I16). Those of
+    /// this epoch need no memory: one that is not open was closed.
+    closed: BTreeSet<HandleId>,
+}
+
+/// An open handle.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpenHandle {
+    /// What the client presents.
+    pub(crate) token: Handle,
+    /// Acquires with a lower number than this come too late: the client has released or cancelled since.
+    pub(crate) acquires_from: u64,
+}
+
+impl OpenHandle {
+    pub(crate) fn instance(&self) -> Instance {
+        Instance(self.token.instance)
+    }
+}
+
+impl Handles {
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(crate) fn get(&self, id: HandleId) -> Option<&OpenHandle> {
+        self.open.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: HandleId) -> Option<&mut OpenHandle> {
+        self.open.get_mut(&id)
+    }
+
+    pub(crate) fn open(&self) -> impl Iterator<Item = &OpenHandle> {
+        self.open.values()
+    }
+
+    /// Whether a handle subscribed to that kind of event.
+    pub(crate) fn wants(&self, id: HandleId, kind: Kind) -> bool {
+        self.open.get(&id).is_some_and(|handle| handle.token.events & kind.bit() != 0)
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.open.len() < HANDLES_PER_SESSION
+    }
+
+    fn insert(&mut self, token: Handle) -> OpenHandle {
+        let handle = OpenHandle { token, acquires_from: 0 };
+        self.open.insert(HandleId(token.id), handle);
+        handle
+    }
+}
+
+impl Master {
+    /// Makes a handle in this epoch and seals it.
+    pub(crate) fn open_handle(&mut self, session: SessionId, unsealed: Handle) -> Result<Handle> {
+        let token = self.seal.seal(session, Handle { epoch: self.epoch.0, ..unsealed });
+        self.session(session)?.handles.insert(token);
+        self.subscribe(session, &token);
+        Ok(token)
+    }
+
+    /// The handle that a session presents, made again if it is of an earlier epoch (P§2.9 step 8).
+    pub(crate) fn handle(&mut self, session: SessionId, token: Option<&Handle>) -> Result<OpenHandle> {
+        let token = token.ok_or_else(|| Error::invalid("the call names no handle"))?;
+        let id = HandleId(token.id);
+        let epoch = self.epoch.0;
+        let handles = &mut self.session(session)?.handles;
+        if let Some(handle) = handles.get(id) {
+            return if handle.token == *token { Ok(*handle) } else { Err(not_genuine()) };
+        }
+        if token.epoch == epoch || handles.closed.contains(&id) {
+            return Err(Error::StaleHandle);
+        }
+        if handles.closed.len() >= HANDLES_PER_SESSION || !handles.has_room() {
+            return Err(Error::QuotaExceeded { what: "handles of one session".into() });
+        }
+        if token.epoch > epoch || !self.seal.is_genuine(session, token) {
+            return Err(not_genuine());
+        }
+        let handle = self.session(session)?.handles.insert(*token);
+        self.subscribe(session, token);
+        Ok(handle)
+    }
+
+    /// The handle that a session presents, if it was opened for `wanted` use.
+    pub(crate) fn handle_for(
+        &mut self,
+        session: SessionId,
+        token: Option<&Handle>,
+        wanted: u32,
+    ) -> Result<OpenHandle> {
+        let handle = self.handle(session, token)?;
+        if handle.token.mode & wanted == wanted {
+            return Ok(handle);
+        }
+        let use_name = if wanted == mode::READ { "reading" } else { "writing and locking" };
+        Err(Error::bad_handle(alloc::format!("it was not opened for {use_name}")))
+    }
+
+    /// Closes a handle, and remembers that it is closed for as long as it could come back.
+    pub(crate) fn close_handle(&mut self, session: SessionId, token: &Handle) {
+        let (id, instance) = (HandleId(token.id), Instance(token.instance));
+        let epoch = self.epoch.0;
+        let Ok(live) = self.session(session) else { return };
+        live.handles.open.remove(&id);
+        if token.epoch != epoch && live.handles.closed.len() < HANDLES_PER_SESSION {
+            live.handles.closed.insert(id);
+        }
+        self.unsubscribe(session, id, instance);
+    }
+}
+
+fn not_genuine() -> Error {
+    Error::bad_handle("this cell did not make it for this session")
+}

@@ -1,0 +1,299 @@
+//! Who waits for which lock, and whose turn it is (P§2.4). First come, first served: a shared request never
+//! overtakes a waiting exclusive one. The queue is the master's memory; a grant is a log entry.
+
+use crate::master::Master;
+use crate::proposals::Origin;
+use crate::timers::Timer;
+use crate::{Answer, Asker, Replica};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::time::Duration;
+use wombat_proto::limits::LOCK_WAITERS;
+use wombat_proto::wire::{self, event::Kind, log, log::command::Op};
+use wombat_proto::{
+    Error, Generation, HandleId, Instance, Instant, LockMode, Result, Sequencer, SessionId, Slot, Token,
+};
+use wombat_state::{Lock, Node, Outcome};
+
+/// The queues of all locks, and the lock-delays that run.
+#[derive(Default)]
+pub(crate) struct Locks {
+    queues: BTreeMap<Instance, VecDeque<Waiter>>,
+    /// The same waiters by session, for when one ends. A handle waits at most once.
+    by_session: BTreeSet<(SessionId, Instance, HandleId)>,
+    /// When each running lock-delay passes; one that is not here has passed.
+    delays: BTreeMap<Slot, (Instance, Instant)>,
+}
+
+/// An Acquire that waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiter {
+    pub(crate) asker: Asker,
+    pub(crate) handle: HandleId,
+    pub(crate) mode: LockMode,
+    pub(crate) lock_delay_ms: u32,
+    /// When it gives up; never, if `None`.
+    pub(crate) deadline: Option<Instant>,
+    /// Whether its grant is on its way into the log. From then on only the log decides.
+    pub(crate) proposed: bool,
+}
+
+impl Waiter {
+    fn timer(&self, instance: Instance) -> Timer {
+        Timer::Acquire(instance, self.asker.session, self.handle, self.asker.number)
+    }
+}
+
+impl Locks {
+    /// How many Acquires wait, in all.
+    pub(crate) fn waiting(&self) -> usize {
+        self.by_session.len()
+    }
+
+    /// How many Acquires wait for one lock.
+    pub(crate) fn waiting_for(&self, instance: Instance) -> usize {
+        self.queues.get(&instance).map_or(0, VecDeque::len)
+    }
+
+    /// The locks that somebody waits for.
+    pub(crate) fn waited_for(&self) -> impl Iterator<Item = Instance> {
+        self.queues.keys().copied()
+    }
+
+    /// Where a handle waits.
+    pub(crate) fn waiter(
+        &mut self,
+        instance: Instance,
+        session: SessionId,
+        handle: HandleId,
+    ) -> Option<&mut Waiter> {
+        let queue = self.queues.get_mut(&instance)?;
+        queue.iter_mut().find(|waiter| waiter.asker.session == session && waiter.handle == handle)
+    }
+
+    fn push(&mut self, instance: Instance, waiter: Waiter) {
+        self.by_session.insert((waiter.asker.session, instance, waiter.handle));
+        self.queues.entry(instance).or_default().push_back(waiter);
+    }
+
+    fn remove(&mut self, instance: Instance, session: SessionId, handle: HandleId) -> Option<Waiter> {
+        self.by_session.remove(&(session, instance, handle));
+        let queue = self.queues.get_mut(&instance)?;
+        let at = queue.iter().position(|w| w.asker.session == session && w.handle == handle)?;
+        let waiter = queue.remove(at);
+        if queue.is_empty() {
+            self.queues.remove(&instance);
+        }
+        waiter
+    }
+
+    /// How much of a delay is left; `None` if it has passed.
+    pub(crate) fn delay_left(&self, since: Slot, now: Instant) -> Option<Duration> {
+        Some(self.delays.get(&since)?.1.since(now))
+    }
+
+    /// The locks whose delay runs.
+    pub(crate) fn delayed(&self) -> impl Iterator<Item = Instance> {
+        self.delays.values().map(|(instance, _)| *instance)
+    }
+
+    /// Whether a grant in `mode` must wait for the lock's delay, and how long.
+    fn delay_against(&self, lock: &Lock, mode: LockMode, now: Instant) -> Option<Duration> {
+        self.delay_left(lock.delay_against(mode)?.since, now)
+    }
+
+    /// The waiter whose turn it is, if one can hold the lock now beside those whose grants are on their way.
+    fn next_turn(&self, instance: Instance, node: &Node, now: Instant) -> Option<Waiter> {
+        let queue = self.queues.get(&instance)?;
+        let on_the_way = queue.iter().filter(|waiter| waiter.proposed);
+        let exclusive = on_the_way.clone().any(|waiter| waiter.mode == LockMode::Exclusive);
+        let next = queue.iter().find(|waiter| !waiter.proposed)?;
+        let room = node.lock.room(next.mode, node.permits) > on_the_way.count() && !exclusive;
+        (room && self.delay_against(&node.lock, next.mode, now).is_none()).then_some(*next)
+    }
+}
+
+impl Master {
+    /// Lets a lock-delay run until `until`.
+    pub(crate) fn start_delay(&mut self, instance: Instance, since: Slot, until: Instant) {
+        self.locks.delays.insert(since, (instance, until));
+        self.timers.set(until, Timer::Delay(instance, since));
+    }
+
+    /// A lock-delay has passed.
+    pub(crate) fn end_delay(&mut self, since: Slot) {
+        self.locks.delays.remove(&since);
+    }
+
+    /// Takes a waiter out of its queue.
+    pub(crate) fn remove_waiter(
+        &mut self,
+        instance: Instance,
+        session: SessionId,
+        handle: HandleId,
+    ) -> Option<Waiter> {
+        let waiter = self.locks.remove(instance, session, handle)?;
+        if let Some(deadline) = waiter.deadline {
+            self.timers.clear(deadline, waiter.timer(instance));
+        }
+        Some(waiter)
+    }
+}
+
+impl Replica {
+    /// Puts an Acquire into its lock's queue, and grants what can be granted.
+    pub(crate) fn enqueue(&mut self, instance: Instance, waiter: Waiter, only_try: bool) -> Result<()> {
+        let now = self.moment.now;
+        let master = self.serving()?;
+        if master.locks.waiting_for(instance) >= LOCK_WAITERS {
+            return Err(Error::Overloaded { retry_after: Duration::from_secs(1) });
+        }
+        master.locks.push(instance, waiter);
+        if let Some(deadline) = waiter.deadline {
+            master.timers.set(deadline, waiter.timer(instance));
+        }
+        self.grant_turns(instance);
+        let (session, handle) = (waiter.asker.session, waiter.handle);
+        let Some(master) = &mut self.master else { return Ok(()) };
+        let must_wait = master.locks.waiter(instance, session, handle).is_some_and(|w| !w.proposed);
+        if !must_wait {
+            return Ok(());
+        }
+        if only_try {
+            master.remove_waiter(instance, session, handle);
+            let node = self.state.tree().get(instance).ok_or(Error::StaleHandle)?;
+            let delay = master.locks.delay_against(&node.lock, waiter.mode, now);
+            return Err(delay.map_or(Error::LockHeld, |remaining| Error::LockDelayed { remaining }));
+        }
+        self.tell_holders_of_conflict(instance);
+        Ok(())
+    }
+
+    /// Proposes a grant for each waiter whose turn it is.
+    pub(crate) fn grant_turns(&mut self, instance: Instance) {
+        let now = self.moment.now;
+        loop {
+            let Some(master) = &mut self.master else { return };
+            let Some(node) = self.state.tree().get(instance) else { return };
+            let Some(next) = master.locks.next_turn(instance, node, now) else { return };
+            let op = Op::Grant(log::Grant {
+                instance: instance.0,
+                handle: next.handle.0,
+                shared: next.mode == LockMode::Shared,
+                lock_delay_ms: next.lock_delay_ms,
+                acquire: next.asker.number,
+            });
+            let delays_over = self.delays_over(instance);
+            let origin = Origin::Grant(next.asker, instance, next.handle);
+            match self.propose(origin, 0, delays_over, op) {
+                Ok(_) => {
+                    let Some(master) = &mut self.master else { return };
+                    let waiter = master.locks.waiter(instance, next.asker.session, next.handle);
+                    waiter.expect("it was just found").proposed = true;
+                }
+                Err(error) => self.dismiss(instance, next.asker.session, next.handle, error),
+            }
+        }
+    }
+
+    /// The log has decided about a grant.
+    pub(crate) fn granted(
+        &mut self,
+        asker: Asker,
+        instance: Instance,
+        handle: HandleId,
+        result: Result<Outcome>,
+    ) {
+        let Ok(master) = self.serving() else { return };
+        match result {
+            Ok(Outcome::Granted { token, generation }) => {
+                let asker = match master.remove_waiter(instance, asker.session, handle) {
+                    Some(waiter) => waiter.asker, // It may have come again on another connection.
+                    None => asker,
+                };
+                let answer = self.granted_answer(asker.session, instance, handle, token, generation);
+                self.reply(asker, answer);
+            }
+            // Its turn has passed for now, because a holder's session ended with a lock-delay.
+            Err(Error::LockHeld | Error::LockDelayed { .. }) => {
+                if let Some(waiter) = master.locks.waiter(instance, asker.session, handle) {
+                    waiter.proposed = false;
+                }
+            }
+            Ok(_) => unreachable!("a grant's outcome is Granted"),
+            Err(error) => self.dismiss(instance, asker.session, handle, error),
+        }
+    }
+
+    /// What an Acquire or a GetSequencer answers.
+    pub(crate) fn granted_answer(
+        &self,
+        session: SessionId,
+        instance: Instance,
+        handle: HandleId,
+        token: Token,
+        generation: Generation,
+    ) -> Result<Answer> {
+        let node = self.state.tree().get(instance).ok_or(Error::StaleHandle)?;
+        let mode = node.lock.holder(session, handle).ok_or(Error::NotHeld)?.mode;
+        let path = self.state.path_of(node).ok_or(Error::StaleHandle)?;
+        let sequencer = Sequencer { path, instance, mode, generation, token }.to_string();
+        Ok(Answer::Granted(wire::Granted { sequencer }))
+    }
+
+    /// Takes a waiter out of its queue and tells it why.
+    pub(crate) fn dismiss(&mut self, instance: Instance, session: SessionId, handle: HandleId, error: Error) {
+        let Ok(master) = self.serving() else { return };
+        if let Some(waiter) = master.remove_waiter(instance, session, handle) {
+            self.reply(waiter.asker, Err(error));
+        }
+    }
+
+    /// Dismisses everyone who waits for a lock whose node is gone.
+    pub(crate) fn dismiss_all(&mut self, instance: Instance) {
+        let Ok(master) = self.serving() else { return };
+        let queue = master.locks.queues.get(&instance).cloned().unwrap_or_default();
+        for waiter in queue {
+            self.dismiss(instance, waiter.asker.session, waiter.handle, Error::StaleHandle);
+        }
+    }
+
+    /// Dismisses a session that has ended from every queue, and lets those behind it have their turn.
+    pub(crate) fn dismiss_session(&mut self, session: SessionId) {
+        let Ok(master) = self.serving() else { return };
+        let from = (session, Instance(0), HandleId(0));
+        let to = (session, Instance(u64::MAX), HandleId(u64::MAX));
+        for (_, instance, handle) in master.locks.by_session.range(from..=to).copied().collect::<Vec<_>>() {
+            self.dismiss(instance, session, handle, Error::SessionExpired);
+            self.grant_turns(instance);
+        }
+    }
+
+    /// An Acquire has waited for as long as it wanted to. One whose grant is on its way is past giving up.
+    pub(crate) fn time_out(&mut self, instance: Instance, session: SessionId, handle: HandleId, number: u64) {
+        let Ok(master) = self.serving() else { return };
+        let waiter = master.locks.waiter(instance, session, handle);
+        if waiter.is_some_and(|waiter| waiter.asker.number == number && !waiter.proposed) {
+            self.dismiss(instance, session, handle, Error::Timeout);
+            self.grant_turns(instance);
+        }
+    }
+
+    /// The lock-delay of a node, if it has one that has passed: what a command must say to be let past it.
+    pub(crate) fn delays_over(&self, instance: Instance) -> Vec<u64> {
+        let delay = self.state.tree().get(instance).and_then(|node| node.lock.delay());
+        let running = |since| self.master.as_ref().is_some_and(|m| m.locks.delays.contains_key(&since));
+        delay.filter(|delay| !running(delay.since)).map(|delay| delay.since.0).into_iter().collect()
+    }
+
+    fn tell_holders_of_conflict(&mut self, instance: Instance) {
+        let (Some(master), Some(node)) = (&mut self.master, self.state.tree().get(instance)) else { return };
+        for ((session, handle), _) in node.lock.holders() {
+            let live = master.sessions.get(&session);
+            if live.is_some_and(|live| live.handles.wants(handle, Kind::LockConflict)) {
+                master.notify(session, Kind::LockConflict, Some((handle, self.state.applied(), None)));
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Commands on their way into the log, and who waits for each.
+
+use crate::{Asker, Replica};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use prost::Message;
+use wombat_proto::limits::COMMAND_BYTES;
+use wombat_proto::wire::{Handle, log};
+use wombat_proto::{Error, Instance, Result, SessionId, Slot};
+
+/// Who waits for a proposal, and what is left to do when it is chosen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin {
+    /// The replica itself.
+    Own,
+    /// Somebody, for an answer that is nothing but the outcome.
+    Plain(Asker),
+    /// Somebody who gets a session.
+    CreateSession(Asker),
+    /// Somebody who gets a handle; its instance and check digits are still missing.
+    Open(Asker, Handle),
+    /// A waiter in the queue of a lock.
+    Grant(Asker, Instance, wombat_proto::HandleId),
+}
+
+/// The proposals in flight, in slot order.
+#[derive(Default)]
+pub(crate) struct Proposals {
+    waiting: VecDeque<(Slot, Origin)>,
+}
+
+impl Proposals {
+    /// Who waits for `slot`, which is chosen now. Chosen slots come in order.
+    pub(crate) fn take(&mut self, slot: Slot) -> Origin {
+        match self.waiting.pop_front_if(|(first, _)| *first == slot) {
+            Some((_, origin)) => origin,
+            None => Origin::Own,
+        }
+    }
+}
+
+impl Replica {
+    /// Proposes a change that a session's request asks for.
+    pub(crate) fn propose(
+        &mut self,
+        origin: Origin,
+        acknowledged: u64,
+        delays_over: Vec<u64>,
+        op: log::command::Op,
+    ) -> Result<Slot> {
+        let asker = match origin {
+            Origin::Own => None,
+            Origin::Plain(asker)
+            | Origin::CreateSession(asker)
+            | Origin::Open(asker, _)
+            | Origin::Grant(asker, ..) => Some(asker),
+        };
+        let command = log::Command {
+            epoch: self.paxos.ballot().epoch().0,
+            wall_ms: self.moment.wall_ms,
+            session: asker.map_or(SessionId(0), |asker| asker.session).0,
+            number: asker.map_or(0, |asker| asker.number),
+            acknowledged,
+            delays_over,
+            op: Some(op),
+        };
+        if command.encoded_len() > COMMAND_BYTES {
+            return Err(Error::TooLarge {
+                what: alloc::format!("a change of more than {COMMAND_BYTES} bytes"),
+            });
+        }
+        let slot = self.paxos.propose(Bytes::from(command.encode_to_vec()), &mut self.paxos_effects)?;
+        self.proposals.waiting.push_back((slot, origin));
+        Ok(slot)
+    }
+
+    /// Proposes what the replica itself wants.
+    pub(crate) fn propose_own(&mut self, op: log::command::Op) -> Result<Slot> {
+        self.propose(Origin::Own, 0, Vec::new(), op)
+    }
+}
