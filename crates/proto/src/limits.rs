@@ -37,8 +37,12 @@ pub const LOCK_WAITERS: usize = 65_536;
 pub const UNACKNOWLEDGED_OUTCOMES: usize = 1024;
 /// Most events waiting for one session before they coalesce into a gap.
 pub const EVENTS_PER_SESSION: usize = 1024;
-/// Most requests of one connection that the server takes before it stops reading from it.
-pub const REQUESTS_IN_FLIGHT_PER_CONNECTION: usize = 4096;
+/// Most client connections of one server; a process here may have some 20,000 descriptors.
+pub const CONNECTIONS: usize = 16_384;
+/// Bytes of requests that wait for the replica's next turn before connections are read no further.
+pub const INBOX_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of answers that wait for a client to read them before its connection is closed.
+pub const OUTBOX_BYTES: usize = 16 * 1024 * 1024;
 /// Most commands proposed and not yet chosen.
 pub const PROPOSALS_IN_FLIGHT: usize = 16_384;
 /// Most bytes of commands proposed and not yet chosen.

@@ -1,0 +1,146 @@
+//! Leases, KeepAlives and the events that ride on them (P§2.5, P§2.8).
+
+use crate::world::{Client, LEASE, World, acquire, may_create};
+use std::time::Duration;
+use wombat_proto::Error;
+use wombat_proto::wire::event::Kind;
+use wombat_proto::wire::{self, request::Call, response::Result as Answer};
+
+fn keep_alive(events_acknowledged: u64) -> Call {
+    Call::KeepAlive(wire::KeepAlive { events_acknowledged })
+}
+
+fn kept_alive(world: &mut World, client: &Client, number: u64) -> wire::KeptAlive {
+    match world.answer(client, number) {
+        Some(Ok(Answer::KeptAlive(kept))) => kept,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_keep_alive_is_held_until_half_of_the_lease_is_over() {
+    let mut world = World::new();
+    let mut client = world.client();
+    let number = world.send(&mut client, keep_alive(0));
+    world.pass(LEASE / 2 - Duration::from_millis(1));
+    assert!(world.answer(&client, number).is_none());
+    world.pass(Duration::from_millis(1));
+    let kept = kept_alive(&mut world, &client, number);
+    assert_eq!((u128::from(kept.lease_ms), kept.held_us), (LEASE.as_millis(), 6_000_000));
+}
+
+#[test]
+fn a_session_lives_for_as_long_as_it_is_kept_alive() {
+    let mut world = World::new();
+    let mut client = world.client();
+    for _ in 0..10 {
+        let number = world.send(&mut client, keep_alive(0));
+        world.pass(LEASE / 2);
+        kept_alive(&mut world, &client, number);
+    }
+    assert!(world.replica.state().session(wombat_proto::SessionId(client.session)).is_some());
+}
+
+#[test]
+fn a_silent_session_expires_with_its_locks_and_ephemerals_but_not_before_its_lease() {
+    let mut world = World::new();
+    let (mut client, mut other) = (world.client(), world.client());
+    let ephemeral = wire::NewNode { ephemeral: true, ..wire::NewNode::default() };
+    let open = wire::Open { path: "/ls/test/e".into(), node: Some(ephemeral), ..may_create() };
+    world.open_with(&mut client, open);
+    let mine = world.open(&mut client, "/ls/test/lock");
+    world.call(&mut client, acquire(mine)).unwrap();
+    let theirs = world.open(&mut other, "/ls/test/lock");
+    let waits = world.send(&mut other, acquire(theirs));
+    let stays = world.send(&mut other, keep_alive(0));
+    world.pass(LEASE - Duration::from_millis(1));
+    assert!(world.answer(&other, waits).is_none(), "I5: not before the lease ends");
+    kept_alive(&mut world, &other, stays);
+    world.send(&mut other, keep_alive(0));
+    world.pass(Duration::from_millis(1));
+    assert!(world.answer(&other, waits).unwrap().is_ok());
+    assert_eq!(world.read(&mut client, mine), Err(Error::SessionExpired), "I14");
+    let gone = wire::Open { path: "/ls/test/e".into(), mode: 1, ..wire::Open::default() };
+    let error = world.call(&mut other, Call::Open(gone)).unwrap_err();
+    assert!(matches!(error, Error::NotFound { .. }), "I11: {error}");
+}
+
+#[test]
+fn after_a_stall_of_its_own_a_master_forgives() {
+    let mut world = World::new();
+    let mut client = world.client();
+    world.stall(LEASE * 3);
+    let number = world.send(&mut client, keep_alive(0));
+    world.pass(LEASE / 2);
+    kept_alive(&mut world, &client, number);
+}
+
+#[test]
+fn an_event_comes_at_once_and_again_until_acknowledged() {
+    let mut world = World::new();
+    let (mut watcher, mut writer) = (world.client(), world.client());
+    let open = wire::Open { path: "/ls/test/f".into(), events: Kind::ContentsModified.bit(), ..may_create() };
+    let watched = world.open_with(&mut watcher, open);
+    let handle = world.open(&mut writer, "/ls/test/f");
+    let number = world.send(&mut watcher, keep_alive(0));
+    world.write(&mut writer, handle, "new").unwrap();
+    let kept = kept_alive(&mut world, &watcher, number);
+    assert_eq!((kept.first_event, kept.events.len()), (1, 1));
+    assert_eq!((kept.events[0].kind(), kept.events[0].handle), (Kind::ContentsModified, watched.id));
+    // Not acknowledged: it comes again. Acknowledged: it does not.
+    let number = world.send(&mut watcher, keep_alive(0));
+    assert_eq!(kept_alive(&mut world, &watcher, number).first_event, 1);
+    let number = world.send(&mut watcher, keep_alive(1));
+    assert!(world.answer(&watcher, number).is_none());
+}
+
+#[test]
+fn events_beyond_the_bound_become_a_gap_that_is_told() {
+    let mut world = World::new();
+    let (mut watcher, mut writer) = (world.client(), world.client());
+    let open = wire::Open { path: "/ls/test/f".into(), events: Kind::ContentsModified.bit(), ..may_create() };
+    world.open_with(&mut watcher, open);
+    let handle = world.open(&mut writer, "/ls/test/f");
+    for n in 0..1030 {
+        world.write(&mut writer, handle, &n.to_string()).unwrap();
+        writer.number += 1; // Numbers may leave holes.
+        if n % 500 == 0 {
+            // The writer takes its answers, or its kept outcomes would fill up.
+            let number = writer.number;
+            let call = Call::GetStat(wire::GetStat { handle: Some(handle) });
+            world.send_again(&writer, number, call);
+            acknowledge_all(&mut world, &mut writer, handle);
+        }
+    }
+    let number = world.send(&mut watcher, keep_alive(0));
+    let kept = kept_alive(&mut world, &watcher, number);
+    assert_eq!(kept.events[0].kind(), Kind::Gap);
+    assert_eq!(kept.first_event, 1025, "numbers go on over the gap");
+}
+
+fn acknowledge_all(world: &mut World, client: &mut Client, handle: wire::Handle) {
+    client.number += 1;
+    let Client { connection, session, epoch, number, .. } = *client;
+    let call = Some(crate::world::set(handle, "ack"));
+    world.send_raw(connection, wire::Request { session, number, epoch, acknowledged: number - 1, call });
+    world.answer(client, number).unwrap().unwrap();
+}
+
+#[test]
+fn children_are_told_of() {
+    let mut world = World::new();
+    let (mut watcher, mut writer) = (world.client(), world.client());
+    let events = Kind::ChildAdded.bit() | Kind::ChildRemoved.bit() | Kind::ChildModified.bit();
+    world.open_with(
+        &mut watcher,
+        wire::Open { path: "/ls/test".into(), mode: 1, events, ..wire::Open::default() },
+    );
+    let handle = world.open(&mut writer, "/ls/test/child");
+    world.write(&mut writer, handle, "new").unwrap();
+    world.call(&mut writer, Call::Delete(wire::Delete { handle: Some(handle) })).unwrap();
+    let number = world.send(&mut watcher, keep_alive(0));
+    let kept = kept_alive(&mut world, &watcher, number);
+    let told: Vec<_> = kept.events.iter().map(|event| (event.kind(), event.child.as_str())).collect();
+    let child = "child";
+    assert_eq!(told, [(Kind::ChildAdded, child), (Kind::ChildModified, child), (Kind::ChildRemoved, child)]);
+}

@@ -1,0 +1,9 @@
+//! Scripts for one replica: what is said to it, what it answers, what time does to it. No script waits.
+
+#![allow(clippy::unwrap_used, reason = "a script that cannot go on has failed")]
+
+mod keep_alives;
+mod lock_queue;
+mod restarts;
+mod sessions;
+mod world;

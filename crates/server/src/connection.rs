@@ -1,0 +1,116 @@
+//! One client's connection: frames in, frames out.
+
+use crate::inbox::Inbox;
+use bytes::BytesMut;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Notify;
+use tracing::debug;
+use wombat_proto::frame;
+use wombat_proto::limits::OUTBOX_BYTES;
+use wombat_proto::wire::{Request, Response};
+use wombat_replica::ConnectionId;
+
+/// How long a new connection may take to say Hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// How much is read at once, so that one busy connection does not starve the others.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Buffers beyond this are given back when they are empty: many connections are quiet most of the time.
+const KEPT_BYTES: usize = 16 * 1024;
+
+/// Frames on their way out of a connection.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    buffer: RefCell<BytesMut>,
+    filled: Notify,
+    closing: Cell<bool>,
+}
+
+impl Outbox {
+    /// Adds a frame. A client that does not read its answers is cut off.
+    pub(crate) fn push(&self, response: &Response) {
+        let mut buffer = self.buffer.borrow_mut();
+        frame::write(response, &mut buffer);
+        if buffer.len() > OUTBOX_BYTES {
+            self.closing.set(true);
+        }
+        self.filled.notify_one();
+    }
+
+    /// Closes the connection once what is in has been sent.
+    pub(crate) fn close(&self) {
+        self.closing.set(true);
+        self.filled.notify_one();
+    }
+}
+
+/// Serves a connection until either side closes it.
+pub(crate) async fn serve(id: ConnectionId, stream: TcpStream, inbox: Rc<Inbox>, outbox: Rc<Outbox>) {
+    let _best_effort = stream.set_nodelay(true);
+    let (reader, writer) = stream.into_split();
+    tokio::select! {
+        why = read_frames(id, reader, &inbox) => debug!(connection = id.0, "closed: {why}"),
+        () = write_frames(writer, &outbox) => {}
+    }
+    inbox.disconnected(id);
+}
+
+/// Hands every request to the inbox. Returns why it stopped.
+async fn read_frames(id: ConnectionId, mut reader: OwnedReadHalf, inbox: &Inbox) -> String {
+    let mut buffer = BytesMut::new();
+    let mut said_hello = false;
+    loop {
+        let before = buffer.len();
+        match frame::read::<Request>(&mut buffer) {
+            Ok(Some(request)) => {
+                inbox.request(id, request, before - buffer.len()).await;
+                said_hello = true;
+                continue;
+            }
+            Ok(None) => {}
+            Err(error) => return error.to_string(),
+        }
+        if buffer.is_empty() && buffer.capacity() > KEPT_BYTES {
+            buffer = BytesMut::new();
+        }
+        buffer.reserve(READ_BYTES.min(KEPT_BYTES));
+        let read = reader.read_buf(&mut buffer);
+        let read = if said_hello {
+            read.await
+        } else {
+            match tokio::time::timeout(HELLO_WITHIN, read).await {
+                Ok(read) => read,
+                Err(_) => return "it said nothing".into(),
+            }
+        };
+        match read {
+            Ok(0) => return "by the client".into(),
+            Ok(_) => {}
+            Err(error) => return error.to_string(),
+        }
+    }
+}
+
+/// Sends what the outbox holds until it is to be closed or the client is gone.
+async fn write_frames(mut writer: OwnedWriteHalf, outbox: &Outbox) {
+    loop {
+        let mut bytes = outbox.buffer.take();
+        while !bytes.is_empty() {
+            if writer.write_all_buf(&mut bytes).await.is_err() {
+                return;
+            }
+            bytes = outbox.buffer.take();
+        }
+        if outbox.closing.get() {
+            let _gone_anyway = writer.shutdown().await;
+            return;
+        }
+        outbox.filled.notified().await;
+    }
+}

@@ -1,0 +1,170 @@
+//! A running server: its thread, its listener, and how it stops.
+
+use crate::connection::{self, Outbox};
+use crate::core::{self, Core};
+use crate::inbox::Inbox;
+use crate::{Config, ServerError};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::LocalSet;
+use tracing::{debug, info, warn};
+use wombat_proto::limits::CONNECTIONS;
+use wombat_replica::ConnectionId;
+
+/// A server that is running on a thread of its own.
+pub struct Server {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    ended: Arc<Ended>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How the server's thread ended.
+#[derive(Default)]
+struct Ended {
+    result: Mutex<Option<Result<(), ServerError>>>,
+    notify: Notify,
+}
+
+impl Server {
+    /// Starts a server and returns when it serves.
+    ///
+    /// Errors: the configuration cannot work, the data directory is of another cell, damaged or in use, the
+    /// address is taken.
+    pub fn start(config: Config) -> Result<Server, ServerError> {
+        allow_many_files();
+        let (stop, stopped) = oneshot::channel();
+        let (ready_sender, ready) = mpsc::channel();
+        let ended = Arc::new(Ended::default());
+        let told = Arc::clone(&ended);
+        let thread = std::thread::Builder::new().name("wombat-core".into()).spawn(move || {
+            let result = run(&config, &ready_sender, stopped);
+            *told.result.lock().expect("nobody panics with it") = Some(result);
+            told.notify.notify_one();
+        })?;
+        match ready.recv() {
+            Ok(address) => Ok(Server { address, stop: Some(stop), ended, thread: Some(thread) }),
+            Err(mpsc::RecvError) => {
+                let _it_told_why = thread.join();
+                Err(ended.take().err().unwrap_or(ServerError::Vanished))
+            }
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops it cleanly: connections are closed, the log is closed.
+    pub fn stop(mut self) -> Result<(), ServerError> {
+        self.stop_and_join();
+        self.ended.take()
+    }
+
+    /// Waits until it stops by itself, which it does only when it cannot go on, and tells why.
+    pub async fn failed(&self) -> ServerError {
+        self.ended.notify.notified().await;
+        self.ended.take().err().unwrap_or(ServerError::Vanished)
+    }
+
+    fn stop_and_join(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _it_told_why = thread.join();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop_and_join();
+    }
+}
+
+impl Ended {
+    fn take(&self) -> Result<(), ServerError> {
+        let result = self.result.lock().expect("nobody panics with it").take();
+        result.unwrap_or(Err(ServerError::Vanished))
+    }
+}
+
+/// Every connection takes a descriptor; the usual soft limit of 1,024 is for programs that use select.
+fn allow_many_files() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _best_effort = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// The life of the server's thread.
+fn run(
+    config: &Config,
+    ready: &mpsc::Sender<SocketAddr>,
+    stopped: oneshot::Receiver<()>,
+) -> Result<(), ServerError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let listen = |source| ServerError::Listen { address: config.listen.clone(), source };
+        let listener = TcpListener::bind(&config.listen).await.map_err(listen)?;
+        let address = listener.local_addr()?;
+        let mut core = Core::start(config, address.to_string())?;
+        info!(%address, "serving {}", core::describe(config));
+        let _nobody_waits = ready.send(address);
+        let served = serve(&mut core, &listener, stopped).await;
+        drop(listener);
+        served.and(core.close())
+    })
+}
+
+/// Serves until told to stop, or until the disk fails.
+async fn serve(
+    core: &mut Core,
+    listener: &TcpListener,
+    mut stopped: oneshot::Receiver<()>,
+) -> Result<(), ServerError> {
+    let inbox = Rc::new(Inbox::default());
+    let mut next = ConnectionId(1);
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut stopped => return Ok(()),
+            () = inbox.filled() => {
+                // Whoever else is ready to hand something in may share this turn's fsync.
+                tokio::task::yield_now().await;
+                core.turn(&inbox)?;
+            }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    debug!(connection = next.0, %peer, "accepted");
+                    welcome(core, &inbox, next, stream);
+                    next.0 += 1;
+                }
+                Err(error) => {
+                    // Out of descriptors, or the client is gone already. The others go on.
+                    warn!("cannot accept a connection: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            () = tokio::time::sleep(core.idle_for()) => {
+                core.tick();
+                core.turn(&inbox)?;
+            }
+        }
+    }
+}
+
+fn welcome(core: &mut Core, inbox: &Rc<Inbox>, id: ConnectionId, stream: TcpStream) {
+    if core.connections() >= CONNECTIONS {
+        warn!("refused a connection: there are {CONNECTIONS} already");
+        return;
+    }
+    let outbox = Rc::new(Outbox::default());
+    core.connect(id, Rc::clone(&outbox));
+    tokio::task::spawn_local(connection::serve(id, stream, Rc::clone(inbox), outbox));
+}

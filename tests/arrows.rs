@@ -1,0 +1,77 @@
+//! The house's arrows point only down: which crate may use which (docs/ARCHITECTURE.md), read from the
+//! manifests themselves.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Each crate and what it may use of the others. `sim` and dev-dependencies stand outside the house.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("proto", &[]),
+    ("paxos", &["proto"]),
+    ("state", &["proto"]),
+    ("session", &["proto"]),
+    ("storage", &["proto"]),
+    ("replica", &["proto", "paxos", "state"]),
+    ("server", &["proto", "state", "replica", "storage"]),
+    ("client", &["proto", "session"]),
+    ("cli", &["proto", "server", "client"]),
+    ("sim", &["proto", "paxos", "state", "replica", "session", "storage"]),
+];
+
+/// The cores: no clock, thread, socket or file. The compiler sees to it.
+const SANS_IO: &[&str] = &["proto", "paxos", "state", "session", "replica"];
+
+fn crates() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn manifest(name: &str) -> toml::Table {
+    let path = crates().join(name).join("Cargo.toml");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    text.parse().unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The crates of the house that a manifest's table of dependencies names.
+fn uses(manifest: &toml::Table) -> Vec<String> {
+    let table = manifest.get("dependencies").and_then(|table| table.as_table()).cloned().unwrap_or_default();
+    table.keys().filter_map(|name| name.strip_prefix("wombat-")).map(str::to_owned).collect()
+}
+
+#[test]
+fn arrows_point_only_down() {
+    let allowed: BTreeMap<_, _> = MAY_USE.iter().copied().collect();
+    for entry in std::fs::read_dir(crates()).expect("the folder of crates") {
+        let name = entry.expect("an entry").file_name().into_string().expect("a plain name");
+        let may = allowed.get(name.as_str()).unwrap_or_else(|| panic!("the crate {name} has no place in the house"));
+        for used in uses(&manifest(&name)) {
+            assert!(may.contains(&used.as_str()), "{name} uses {used}, which its floor does not allow");
+        }
+    }
+}
+
+#[test]
+fn the_cores_have_no_std_and_no_clock() {
+    for name in SANS_IO {
+        let text = std::fs::read_to_string(crates().join(name).join("src/lib.rs")).expect("a crate's root");
+        assert!(text.contains("#![no_std]"), "the core {name} is not no_std");
+        let proto = manifest(name).get("dependencies").and_then(|d| d.get("wombat-proto").cloned());
+        let clock = proto.is_some_and(|proto| proto.to_string().contains("clock"));
+        assert!(!clock, "the core {name} asks for a clock");
+    }
+}
+
+#[test]
+fn no_file_is_crowded() {
+    let mut folders = vec![crates(), crates().join("../tests"), crates().join("../benches")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let lines = std::fs::read_to_string(&path).expect("source is text").lines().count();
+                assert!(lines <= 1000, "{} has {lines} lines: make two rooms of it", path.display());
+            }
+        }
+    }
+}
