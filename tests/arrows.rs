@@ -12,7 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("session", &["proto"]),
     ("storage", &["proto"]),
     ("replica", &["proto", "paxos", "state"]),
-    ("server", &["proto", "state", "replica", "storage"]),
+    ("server", &["proto", "replica", "storage"]),
     ("client", &["proto", "session"]),
     ("cli", &["proto", "server", "client"]),
     ("sim", &["proto", "paxos", "state", "replica", "session", "storage"]),

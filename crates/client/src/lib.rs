@@ -1,1 +1,52 @@
-//! Placeholder.
+//! The Wombat client: open small files by name, take their locks, and hear of what changes.
+//!
+//! ```no_run
+//! use wombat_client::{Cell, Create, LockMode, OpenOptions};
+//!
+//! # async fn example() -> wombat_client::Result<()> {
+//! let cell = Cell::connect(["127.0.0.1:7480"]).await?;
+//! let node = cell.open("/ls/local/primary", OpenOptions::new().write().create(Create::May)).await?;
+//! let guard = node.acquire(LockMode::Exclusive).await?;
+//! node.set("host-a:4242").await?;
+//! println!("primary, token {}", guard.token()); // Pass guard.sequencer() to the services you talk to.
+//! guard.release().await
+//! # }
+//! ```
+//!
+//! A [`Cell`] is one session (P§2.8). It lives through broken connections and fail-overs; while the cell
+//! cannot be reached calls wait, and only when the grace period has passed do they fail, all of them.
+//! Dropping the future of a call gives it up: a lock that it would have taken is not left behind.
+
+mod cell;
+mod config;
+mod convert;
+mod election;
+mod events;
+mod lock;
+mod multi;
+mod node;
+mod options;
+mod shared;
+mod task;
+mod time;
+
+pub use cell::Cell;
+pub use config::Config;
+pub use election::{Election, Leader, LeaderChanges, Leadership};
+pub use events::{NodeEvent, NodeEvents, SessionEvents};
+pub use lock::LockGuard;
+pub use multi::Multi;
+pub use node::{Entry, Node, Stat};
+pub use options::{Create, OpenOptions};
+pub use wombat_proto::wire::event::Kind as EventKind;
+pub use wombat_proto::wire::{Holder, LockInfo, SessionInfo, Status};
+pub use wombat_proto::{
+    CellName, Class, Epoch, Error, Generation, Instance, Instant, LockMode, Path, Result, Sequencer,
+    SessionId, Slot, Token, limits,
+};
+pub use wombat_session::SessionEvent;
+
+/// The present reading of the clock that [`LockGuard::safe_until`] speaks of: it runs through suspend.
+pub fn now() -> Instant {
+    wombat_proto::clock::now()
+}

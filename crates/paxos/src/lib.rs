@@ -73,7 +73,9 @@ impl Paxos {
     ) -> Paxos {
         let last = recovered.accepted.last().map_or(recovered.snapshot, |accepted| accepted.slot);
         let ballot = Ballot { round: recovered.promised.round + 1, replica, incarnation: recovered.starts };
-        effects.chosen.extend(recovered.accepted.into_iter().map(|accepted| (accepted.slot, accepted.command)));
+        effects
+            .chosen
+            .extend(recovered.accepted.into_iter().map(|accepted| (accepted.slot, accepted.command)));
         effects.persist.push(Record::Promise(ballot));
         Paxos {
             ballot,

@@ -24,6 +24,7 @@ mod seal;
 mod timers;
 
 pub use chosen::LONGEST_TICK;
+pub use wombat_state::State;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -40,7 +41,7 @@ use wombat_proto::wire::{self, request::Call, response};
 use wombat_proto::{
     Accepted, Ballot, CellName, Incarnation, Instant, Record, ReplicaId, Result, SessionId, Slot,
 };
-use wombat_state::{KEY_BYTES, SnapshotError, State};
+use wombat_state::{KEY_BYTES, SnapshotError};
 
 /// What a replica is, and how it serves.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use crate::ServerError;
 use std::thread::JoinHandle;
 use tracing::{info, warn};
 use wombat_proto::{Record, Slot};
-use wombat_state::State;
+use wombat_replica::State;
 use wombat_storage::{RealDisk, SnapshotWriter, StorageError, Store};
 
 /// A snapshot is due when the log has grown by this much, in bytes, or by twice the last snapshot.

@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The client's brain, sans-IO: it decides what to send and when, what an answer means, how long the session
+//! is surely alive, and when it is lost (P§2.8). Its shell owns the socket, the clock and the waiting callers.
+//!
+//! The life of a session seen from its client:
+//!
+//! ```text
+//!   new ──opened──▶ safe ──lease view ends──▶ jeopardy ──grace passes──▶ expired
+//!                    ▲                            │
+//!                    └──────a KeepAlive succeeds──┘
+//! ```
+#![no_std]
+
+extern crate alloc;
+
+mod backoff;
+mod calls;
+mod lease;
+mod link;
+mod machine;
+#[cfg(test)]
+mod tests;
+
+pub use calls::Kind;
+pub use machine::{Config, Effects, NodeEvent, Session, SessionEvent};
+
+use wombat_proto::wire::response;
+
+/// The answer to a call that succeeded.
+pub type Answer = response::Result;

@@ -5,7 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use bytes::Bytes;
 use wombat_proto::wire;
-use wombat_proto::{Generation, HandleId, Instance, Name, SessionId};
+use wombat_proto::{Generation, HandleId, Instance, Name, SessionId, Slot};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A file or directory of the cell.
@@ -33,6 +33,8 @@ pub struct Node {
     pub created_wall_ms: u64,
     /// When its contents were last written, wall time, for people; directories keep the time of creation.
     pub modified_wall_ms: u64,
+    /// The slot of that write.
+    pub modified_slot: Slot,
 }
 
 /// What a node holds.
@@ -108,6 +110,7 @@ impl Node {
             permits: self.permits,
             created_wall_ms: self.created_wall_ms,
             modified_wall_ms: self.modified_wall_ms,
+            modified_slot: self.modified_slot.0,
         }
     }
 

@@ -190,6 +190,7 @@ fn node_record(node: &Node) -> log::NodeRecord {
         acls: node.acls.to_vec(),
         created_wall_ms: node.created_wall_ms,
         modified_wall_ms: node.modified_wall_ms,
+        modified_slot: node.modified_slot.0,
         holders: node.lock.holders().map(holder_record).collect(),
         delay: node.lock.delay().map(|delay| log::DelayRecord {
             since: delay.since.0,
@@ -259,6 +260,7 @@ fn node_of(record: log::NodeRecord) -> Result<Node, SnapshotError> {
         openers: record.openers.iter().map(|o| (SessionId(o.session), HandleId(o.handle))).collect(),
         created_wall_ms: record.created_wall_ms,
         modified_wall_ms: record.modified_wall_ms,
+        modified_slot: Slot(record.modified_slot),
     })
 }
 

@@ -214,7 +214,12 @@ impl World {
         }
     }
 
-    pub(crate) fn write(&mut self, client: &mut Client, handle: wire::Handle, text: &str) -> Result<Answer, Error> {
+    pub(crate) fn write(
+        &mut self,
+        client: &mut Client,
+        handle: wire::Handle,
+        text: &str,
+    ) -> Result<Answer, Error> {
         self.call(client, set(handle, text))
     }
 }

@@ -27,6 +27,7 @@ pub(super) fn root(slot: Slot, wall_ms: u64) -> Node {
         openers: BTreeSet::new(),
         created_wall_ms: wall_ms,
         modified_wall_ms: wall_ms,
+        modified_slot: slot,
     }
 }
 
@@ -92,6 +93,7 @@ pub(super) fn create(
         openers: BTreeSet::new(),
         created_wall_ms: context.wall_ms,
         modified_wall_ms: context.wall_ms,
+        modified_slot: context.slot,
     });
     context.changes.push(Change::ChildAdded { parent, name });
     Ok(instance)
@@ -161,10 +163,11 @@ pub(super) fn write(
         return Err(Error::GenerationMismatch { actual: generation });
     }
     let place = node.place.clone();
-    let wall_ms = context.wall_ms;
+    let (wall_ms, slot) = (context.wall_ms, context.slot);
     let stat = state.tree.edit(instance, |node| {
         node.body = Body::file(contents.clone(), generation.next());
         node.modified_wall_ms = wall_ms;
+        node.modified_slot = slot;
         node.stat()
     });
     context.changes.push(Change::ContentsModified { instance });

@@ -1,0 +1,168 @@
+//! A cell, as one client's session sees it.
+
+use crate::convert::unexpected;
+use crate::events::SessionEvents;
+use crate::node::{Node, open};
+use crate::shared::{Order, Shared};
+use crate::task::Task;
+use crate::{Config, Multi, OpenOptions, Stat};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use wombat_proto::wire::{self, request::Call};
+use wombat_proto::{CellName, Epoch, Error, Instant, Path, Result, Sequencer, SessionId};
+use wombat_session::Answer;
+
+/// A session with a cell. Clones are the same session; when the last one is gone, and with it every node and
+/// guard, the session ends.
+#[derive(Clone)]
+pub struct Cell {
+    name: CellName,
+    session: SessionId,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Cell {
+    /// Connects to the cell whose replicas listen at these `host:port`s, and begins a session.
+    ///
+    /// Errors: [`Error::NotFound`] names what was wrong with each endpoint when none answered in time.
+    pub async fn connect(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Result<Cell> {
+        Cell::connect_with(Config::new(endpoints)).await
+    }
+
+    /// Connects as the configuration says.
+    pub async fn connect_with(config: Config) -> Result<Cell> {
+        if config.endpoints.is_empty() {
+            return Err(Error::invalid("no endpoint is given: say where the cell listens, host:port"));
+        }
+        if let Some(endpoint) = config.endpoints.iter().find(|endpoint| !endpoint.contains(':')) {
+            return Err(Error::invalid(format!("the endpoint {endpoint:?} has no port: write host:port")));
+        }
+        if let Some(cell) = &config.cell {
+            CellName::parse(cell)?;
+        }
+        let (orders, taken) = mpsc::unbounded_channel();
+        let (ready, told) = oneshot::channel();
+        let shared = Arc::new(Shared::new(orders));
+        let task = Task::new(&config, Arc::clone(&shared.view), ready);
+        tokio::spawn(task.run(taken, config.connect_timeout));
+        let (name, session) = told.await.map_err(|_| Error::SessionExpired)??;
+        Ok(Cell { name, session, shared })
+    }
+
+    /// The cell's name.
+    pub fn name(&self) -> &CellName {
+        &self.name
+    }
+
+    /// The session's id.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The epoch of the master, as far as the session knows.
+    pub fn epoch(&self) -> Epoch {
+        self.shared.view.epoch()
+    }
+
+    /// Until when the session, and with it every lock that it holds, is surely alive: the client's own view
+    /// of its lease (P§2.8). In the past once it is lost.
+    pub fn safe_until(&self) -> Instant {
+        self.shared.view.safe_until()
+    }
+
+    /// The life of the session, from now on.
+    pub fn session_events(&self) -> SessionEvents {
+        SessionEvents { receiver: self.shared.view.session_events.subscribe() }
+    }
+
+    /// Opens the node of a name, `/ls/<cell>/…`; the cell `local` stands for this one.
+    ///
+    /// Errors: [`Error::NotFound`] for it or for the directory to make it in, [`Error::AlreadyExists`],
+    /// [`Error::IsDirectory`], [`Error::NotDirectory`], [`Error::InvalidArgument`] for a name that is none.
+    pub async fn open(&self, path: &str, options: OpenOptions) -> Result<Node> {
+        let path = self.resolve(path)?;
+        open(self, None, path.to_string(), path, options).await
+    }
+
+    /// A whole name, with this cell for `local`.
+    pub fn resolve(&self, path: &str) -> Result<Path> {
+        let mut path = Path::parse(path)?;
+        if path.cell.as_str() == CellName::LOCAL {
+            path.cell = self.name.clone();
+        }
+        Ok(path)
+    }
+
+    /// Makes several changes as one, or none of them.
+    ///
+    /// Returns a stat for each change, `None` for a deletion. Errors: that of the first guard or change that
+    /// fails.
+    pub async fn multi(&self, multi: Multi) -> Result<Vec<Option<Stat>>> {
+        let multi = multi.into_wire(|path| self.resolve(path).map(|path| path.to_string()))?;
+        match self.shared.call(Call::Multi(multi)).await? {
+            Answer::MultiDone(done) => {
+                let stat = |stat: wire::Stat| (stat.instance != 0).then(|| stat.into());
+                Ok(done.stats.into_iter().map(stat).collect())
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Whether the lock that a sequencer speaks of is still held as it says.
+    ///
+    /// Errors: [`Error::SequencerStale`] if it is not.
+    pub async fn check_sequencer(&self, sequencer: &Sequencer) -> Result<()> {
+        let check = wire::CheckSequencer { sequencer: sequencer.to_string() };
+        self.shared.call(Call::CheckSequencer(check)).await.map(drop)
+    }
+
+    /// How the replica that serves this session is.
+    pub async fn status(&self) -> Result<wire::Status> {
+        match self.shared.call(Call::GetStatus(wire::GetStatus {})).await? {
+            Answer::Status(status) => Ok(status),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// All sessions of the cell.
+    pub async fn sessions(&self) -> Result<Vec<wire::SessionInfo>> {
+        let mut all: Vec<wire::SessionInfo> = Vec::new();
+        loop {
+            let after = all.last().map_or(0, |info| info.session);
+            let list = Call::ListSessions(wire::ListSessions { after, limit: 0 });
+            let Answer::Sessions(page) = self.shared.call(list).await? else { return Err(unexpected()) };
+            let more = page.more && !page.sessions.is_empty();
+            all.extend(page.sessions);
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The locks that are held, waited for or in a lock-delay: of one node and all below it, or of the cell.
+    pub async fn locks(&self, path: Option<&str>) -> Result<Vec<wire::LockInfo>> {
+        let path = path.map(|path| self.resolve(path)).transpose()?;
+        let path = path.map_or_else(String::new, |path| path.to_string());
+        let mut all: Vec<wire::LockInfo> = Vec::new();
+        loop {
+            let after = all.last().map_or_else(String::new, |info| info.path.clone());
+            let list = Call::ListLocks(wire::ListLocks { path: path.clone(), after, limit: 0 });
+            let Answer::Locks(page) = self.shared.call(list).await? else { return Err(unexpected()) };
+            let more = page.more && !page.locks.is_empty();
+            all.extend(page.locks);
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Ends the session: its locks go free at once and its ephemeral nodes vanish. Every node, guard and clone
+    /// of this cell fails from then on.
+    pub async fn close(self) -> Result<()> {
+        let (told, ended) = oneshot::channel();
+        if self.shared.orders.send(Order::End(told)).is_ok() {
+            let _gone_either_way = ended.await;
+        }
+        Ok(())
+    }
+}

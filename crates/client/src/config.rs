@@ -1,0 +1,44 @@
+//! What a client needs to know to find a cell.
+
+use std::time::Duration;
+use wombat_proto::limits;
+
+/// How to reach a cell, and as whom.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where its replicas listen, `host:port`. Names are resolved anew at each attempt.
+    pub endpoints: Vec<String>,
+    /// The cell that is meant; `None`: whichever answers.
+    pub cell: Option<String>,
+    /// What this client says of itself, for people.
+    pub client: String,
+    /// How long a session in jeopardy looks for a master (P§2.8: 45 s).
+    pub grace: Duration,
+    /// How long [`crate::Cell::connect_with`] looks for one.
+    pub connect_timeout: Duration,
+}
+
+impl Config {
+    /// The usual configuration for these endpoints.
+    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Config {
+        Config {
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            cell: None,
+            client: describe_this_process(),
+            grace: limits::GRACE,
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Host, process and program, for whoever lists the sessions.
+fn describe_this_process() -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let program = std::env::args().next().unwrap_or_default();
+    let program = program.rsplit('/').next().unwrap_or_default();
+    let mut text = format!("{}:{} {program}", host.unwrap_or_default(), std::process::id());
+    while text.len() > limits::CLIENT_DESCRIPTION_BYTES {
+        text.pop();
+    }
+    text
+}

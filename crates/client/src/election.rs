@@ -1,0 +1,155 @@
+//! Electing a primary (P§2.1, P§2.4): whoever holds the lock of a file leads, and its contents say who.
+
+use crate::events::NodeEvents;
+use crate::{Cell, Create, EventKind, LockGuard, Node, OpenOptions};
+use bytes::Bytes;
+use std::time::Duration;
+use wombat_proto::{Error, LockMode, Result, Token};
+
+/// An election at a file.
+///
+/// The leader holds the file's lock and has written its value into the file, under a handle tied to its
+/// sequencer, so that a value never comes from someone whose lock was lost. It empties the file before it
+/// resigns. One that dies leaves its value behind until the next leader writes; it is not taken for a leader,
+/// because nobody holds the lock.
+#[derive(Clone)]
+pub struct Election {
+    cell: Cell,
+    path: String,
+    lock_delay: Duration,
+}
+
+/// Who leads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Leader {
+    /// What it says of itself.
+    pub value: Bytes,
+    /// Its fencing token.
+    pub token: Token,
+}
+
+/// The lead, held until it is resigned, dropped or lost.
+#[derive(Debug)]
+pub struct Leadership {
+    guard: LockGuard,
+    file: Node,
+}
+
+impl Election {
+    /// The election at `path`, a file that is made if it does not exist.
+    pub fn new(cell: &Cell, path: &str) -> Election {
+        Election { cell: cell.clone(), path: path.into(), lock_delay: Duration::ZERO }
+    }
+
+    /// For how long nobody else may lead after a leader's session ended without its resigning (P§2.4).
+    #[must_use]
+    pub fn lock_delay(mut self, delay: Duration) -> Election {
+        self.lock_delay = delay;
+        self
+    }
+
+    /// Waits until this session leads, then says `value` for everyone to read.
+    ///
+    /// Errors: [`Error::InvalidArgument`] for an empty value, and those of [`Node::acquire`].
+    pub async fn campaign(&self, value: impl Into<Bytes>) -> Result<Leadership> {
+        let value = value.into();
+        if value.is_empty() {
+            return Err(Error::invalid(
+                "a leader's value is not empty: an empty file means that nobody leads",
+            ));
+        }
+        let options = || OpenOptions::new().write().create(Create::May).lock_delay(self.lock_delay);
+        let lock = self.cell.open(&self.path, options()).await?;
+        let guard = lock.acquire(LockMode::Exclusive).await?;
+        let file = self.cell.open(&self.path, options().lock_delay(Duration::ZERO)).await?;
+        file.set_sequencer(guard.sequencer()).await?;
+        file.set(value).await?;
+        Ok(Leadership { guard, file })
+    }
+
+    /// Who leads now; `None` if nobody does.
+    pub async fn leader(&self) -> Result<Option<Leader>> {
+        match self.cell.open(&self.path, OpenOptions::new()).await {
+            Ok(file) => self.leader_of(&file).await,
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The changes of the leader, beginning with the present one.
+    pub async fn observe(&self) -> Result<LeaderChanges> {
+        let kinds = [EventKind::ContentsModified, EventKind::LockAcquired, EventKind::HandleInvalid];
+        let options = OpenOptions::new().write().create(Create::May).events(&kinds);
+        let file = self.cell.open(&self.path, options).await?;
+        let events = file.events();
+        Ok(LeaderChanges { election: self.clone(), file, events, last: None, told: false })
+    }
+
+    async fn leader_of(&self, file: &Node) -> Result<Option<Leader>> {
+        let locks = self.cell.locks(Some(&self.path)).await?;
+        let (value, stat) = file.contents().await?;
+        let path = file.path().to_string();
+        let holder =
+            locks.into_iter().find(|lock| lock.path == path).and_then(|lock| lock.holders.first().cloned());
+        Ok(holder.filter(|_| !value.is_empty()).map(|holder| Leader { value, token: Token(holder.token) }))
+    }
+}
+
+impl Leadership {
+    /// The lock that makes the leader.
+    pub fn guard(&self) -> &LockGuard {
+        &self.guard
+    }
+
+    /// Says another value.
+    ///
+    /// Errors: [`Error::SequencerStale`] if the lead was lost.
+    pub async fn proclaim(&self, value: impl Into<Bytes>) -> Result<()> {
+        self.file.set(value).await.map(drop)
+    }
+
+    /// Gives the lead up: empties the file, then releases the lock.
+    pub async fn resign(self) -> Result<()> {
+        self.file.set(Bytes::new()).await?;
+        self.guard.release().await
+    }
+}
+
+/// The leaders of an election, one after the other.
+pub struct LeaderChanges {
+    election: Election,
+    file: Node,
+    events: NodeEvents,
+    last: Option<Leader>,
+    told: bool,
+}
+
+impl LeaderChanges {
+    /// The leader, whenever it is another one than last told; `None` inside: nobody leads. The outer `None`
+    /// comes when the session is over.
+    pub async fn next(&mut self) -> Result<Option<Option<Leader>>> {
+        loop {
+            match self.election.leader_of(&self.file).await {
+                Ok(leader) if !self.told || leader != self.last => {
+                    self.told = true;
+                    self.last.clone_from(&leader);
+                    return Ok(Some(leader));
+                }
+                Ok(_) => {}
+                Err(Error::StaleHandle) => self.reopen().await?,
+                Err(Error::SessionExpired) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            if self.events.recv().await.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Somebody deleted the file; the election goes on in a new one.
+    async fn reopen(&mut self) -> Result<()> {
+        let again = self.election.observe().await?;
+        (self.file, self.events) = (again.file, again.events);
+        Ok(())
+    }
+}

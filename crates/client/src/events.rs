@@ -1,0 +1,89 @@
+//! Streams of events: of the session's life, and of the nodes that handles watch.
+
+use crate::EventKind;
+use std::collections::BTreeMap;
+use tokio::sync::broadcast::{self, error::RecvError};
+use wombat_proto::{HandleId, Slot};
+use wombat_session::SessionEvent;
+
+/// Events of a node that wait for their reader before they give way to a gap.
+const WAITING: usize = 256;
+
+/// Something that happened to a node (P§2.5).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeEvent {
+    /// What happened. `FailedOver` and `Gap` say: events may be missing here, look again.
+    pub kind: EventKind,
+    /// The child that it happened to.
+    pub child: Option<String>,
+    /// The change's place in the log.
+    pub slot: Slot,
+}
+
+/// Who listens to which handle.
+#[derive(Default)]
+pub(crate) struct Subscriptions {
+    handles: BTreeMap<HandleId, broadcast::Sender<NodeEvent>>,
+}
+
+impl Subscriptions {
+    pub(crate) fn open(&mut self, handle: HandleId) {
+        self.handles.insert(handle, broadcast::Sender::new(WAITING));
+    }
+
+    pub(crate) fn listen(&self, handle: HandleId) -> Option<broadcast::Receiver<NodeEvent>> {
+        self.handles.get(&handle).map(broadcast::Sender::subscribe)
+    }
+
+    pub(crate) fn remove(&mut self, handle: HandleId) {
+        self.handles.remove(&handle);
+    }
+
+    /// The session is over: every stream ends.
+    pub(crate) fn close(&mut self) {
+        self.handles.clear();
+    }
+
+    pub(crate) fn publish(&self, handle: HandleId, event: &NodeEvent) {
+        let all = handle == HandleId(0);
+        let listeners = self.handles.iter().filter(|(id, _)| all || **id == handle);
+        for (_, sender) in listeners {
+            let _nobody_listens = sender.send(event.clone());
+        }
+    }
+}
+
+/// The events of one handle, as it subscribed to them at [`crate::OpenOptions::events`].
+pub struct NodeEvents {
+    pub(crate) receiver: Option<broadcast::Receiver<NodeEvent>>,
+}
+
+impl NodeEvents {
+    /// The next event; `None` when the session is over or the handle closed. A reader that is too slow gets a
+    /// `Gap` for what it missed.
+    pub async fn recv(&mut self) -> Option<NodeEvent> {
+        match self.receiver.as_mut()?.recv().await {
+            Ok(event) => Some(event),
+            Err(RecvError::Lagged(_)) => Some(NodeEvent { kind: EventKind::Gap, child: None, slot: Slot(0) }),
+            Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+/// The life of a session: jeopardy, safe, expired, failed over (P§2.8).
+pub struct SessionEvents {
+    pub(crate) receiver: broadcast::Receiver<SessionEvent>,
+}
+
+impl SessionEvents {
+    /// The next event; `None` when the session has ended and all was told.
+    pub async fn recv(&mut self) -> Option<SessionEvent> {
+        loop {
+            match self.receiver.recv().await {
+                Ok(event) => return Some(event),
+                Err(RecvError::Lagged(_)) => {} // The last events say how it is.
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! A lock that is held, and for how long that is sure.
+
+use crate::convert::unexpected;
+use crate::node::OpenHandle;
+use crate::time;
+use std::sync::Arc;
+use std::time::Duration;
+use wombat_proto::wire::{self, request::Call};
+use wombat_proto::{Instant, LockMode, Result, Sequencer, Token, clock};
+use wombat_session::Answer;
+
+/// A held lock. Dropping it releases the lock in the background.
+///
+/// The lock is sure until [`LockGuard::safe_until`], which moves on with every KeepAlive; when the cell cannot
+/// be reached it stands still, and whoever works under the lock must have stopped by then. To be safe also
+/// against pauses that nobody notices, pass the [`LockGuard::sequencer`] along with the work.
+pub struct LockGuard {
+    handle: Arc<OpenHandle>,
+    sequencer: Sequencer,
+    released: bool,
+}
+
+pub(crate) async fn acquire(
+    handle: &Arc<OpenHandle>,
+    mode: LockMode,
+    only_try: bool,
+    timeout: Duration,
+) -> Result<LockGuard> {
+    let acquire = wire::Acquire {
+        handle: Some(handle.token),
+        shared: mode == LockMode::Shared,
+        r#try: only_try,
+        // A wait shorter than a millisecond is still a wait; 0 would wait for ever.
+        timeout_ms: if timeout.is_zero() { 0 } else { timeout.as_millis().max(1) as u64 },
+    };
+    match handle.shared().acquire(Call::Acquire(acquire)).await? {
+        Answer::Granted(granted) => {
+            let sequencer = granted.sequencer.parse()?;
+            Ok(LockGuard { handle: Arc::clone(handle), sequencer, released: false })
+        }
+        _ => Err(unexpected()),
+    }
+}
+
+impl LockGuard {
+    /// The proof of the lock for the services that its holder talks to (P§2.4).
+    pub fn sequencer(&self) -> &Sequencer {
+        &self.sequencer
+    }
+
+    /// The fencing token: greater than that of every earlier grant of this name.
+    pub fn token(&self) -> Token {
+        self.sequencer.token
+    }
+
+    /// How the lock is held.
+    pub fn mode(&self) -> LockMode {
+        self.sequencer.mode
+    }
+
+    /// Until when, by [`crate::now`], the lock is surely held. In the past once the session is lost.
+    pub fn safe_until(&self) -> Instant {
+        self.handle.shared().view.safe_until()
+    }
+
+    /// Whether the lock is surely held now.
+    pub fn is_safe(&self) -> bool {
+        self.handle.shared().view.is_safe()
+    }
+
+    /// Waits until the lock is no longer surely held.
+    pub async fn lost(&self) {
+        self.unsafe_within(Duration::ZERO).await;
+    }
+
+    /// Waits until the lock is surely held for no longer than `margin`: time to stop what runs under it.
+    pub async fn unsafe_within(&self, margin: Duration) {
+        let view = &self.handle.shared().view;
+        let mut changed = view.lease_changed.subscribe();
+        loop {
+            let end = view.safe_until() - margin;
+            if clock::now() >= end {
+                return;
+            }
+            tokio::select! {
+                () = time::sleep_until(end) => {}
+                _ = changed.changed() => {}
+            }
+        }
+    }
+
+    /// Releases the lock, and waits until it is free.
+    ///
+    /// Errors: [`crate::Error::NotHeld`] if it was lost before.
+    pub async fn release(mut self) -> Result<()> {
+        self.released = true;
+        match self.handle.shared().call(self.release_call()).await? {
+            Answer::Done(_) => Ok(()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn release_call(&self) -> Call {
+        Call::Release(wire::Release { handle: Some(self.handle.token) })
+    }
+}
+
+impl Drop for LockGuard {
+    fn drop(&mut self) {
+        if !self.released {
+            self.handle.shared().forget(self.release_call());
+        }
+    }
+}
+
+impl std::fmt::Debug for LockGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("LockGuard").field(&self.sequencer.to_string()).finish()
+    }
+}

@@ -1,0 +1,279 @@
+//! An open node: a handle of the cell (P§2.6).
+
+use crate::convert::unexpected;
+use crate::events::NodeEvents;
+use crate::lock::{self, LockGuard};
+use crate::shared::Shared;
+use crate::{Cell, OpenOptions};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use wombat_proto::limits::CONTENTS_BYTES;
+use wombat_proto::wire::{self, request::Call};
+use wombat_proto::{
+    Error, Generation, HandleId, Instance, LockMode, NodePath, Path, Result, Sequencer, Slot,
+};
+use wombat_session::Answer;
+
+/// What is known of a node besides its contents (P§2.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stat {
+    /// Greater than that of any earlier node of that name.
+    pub instance: Instance,
+    /// Rises with each write of a file; 1 at creation.
+    pub content_generation: Generation,
+    /// Rises when the lock goes from free to held.
+    pub lock_generation: Generation,
+    /// Rises when the ACL names change.
+    pub acl_generation: Generation,
+    /// xxh3-64 of the contents.
+    pub checksum: u64,
+    /// Bytes of contents.
+    pub length: u64,
+    /// How many children a directory has.
+    pub children: u64,
+    /// Whether it is a directory.
+    pub directory: bool,
+    /// Whether it vanishes when no handle has it open.
+    pub ephemeral: bool,
+    /// Most shared holders of its lock; 0: any number.
+    pub permits: u32,
+    /// When it was made, wall time in milliseconds since 1970, for people.
+    pub created_wall_ms: u64,
+    /// When its contents were last written, likewise.
+    pub modified_wall_ms: u64,
+    /// The place in the log of that write: greater than a fencing token if the write came after the grant.
+    pub modified_slot: Slot,
+}
+
+/// A child of a directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Its metadata.
+    pub stat: Stat,
+}
+
+/// An open node. It is bound to the instance that it was opened as: when that is deleted every call fails
+/// with [`Error::StaleHandle`], even if the name exists again. Dropping it closes the handle in the
+/// background, once no guard of it is left.
+pub struct Node {
+    handle: Arc<OpenHandle>,
+    created: bool,
+    stat: Stat,
+}
+
+/// The handle itself, kept open by its node and by guards on it.
+pub(crate) struct OpenHandle {
+    pub(crate) cell: Cell,
+    pub(crate) token: wire::Handle,
+    pub(crate) path: Path,
+}
+
+impl OpenHandle {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.cell.shared
+    }
+}
+
+impl Drop for OpenHandle {
+    fn drop(&mut self) {
+        let subscriptions = &self.shared().view.subscriptions;
+        subscriptions.lock().expect("nobody panics with it").remove(HandleId(self.token.id));
+        self.shared().forget(Call::Close(wire::Close { handle: Some(self.token) }));
+    }
+}
+
+/// Opens a node by its name, which is `path` in all.
+pub(crate) async fn open(
+    cell: &Cell,
+    directory: Option<wire::Handle>,
+    name: String,
+    path: Path,
+    options: OpenOptions,
+) -> Result<Node> {
+    let events = options.has_events();
+    let open = options.into_open(directory, name);
+    if let Some(new) = &open.node
+        && new.contents.len() > CONTENTS_BYTES
+    {
+        return Err(Error::contents_too_large(new.contents.len()));
+    }
+    let Answer::Opened(opened) = cell.shared.call(Call::Open(open)).await? else { return Err(unexpected()) };
+    let (Some(token), Some(stat)) = (opened.handle, opened.stat) else { return Err(unexpected()) };
+    let handle = OpenHandle { cell: cell.clone(), token, path };
+    if events {
+        let subscriptions = &cell.shared.view.subscriptions;
+        subscriptions.lock().expect("nobody panics with it").open(HandleId(token.id));
+    }
+    Ok(Node { handle: Arc::new(handle), created: opened.created, stat: stat.into() })
+}
+
+impl Node {
+    /// Its whole name.
+    pub fn path(&self) -> &Path {
+        &self.handle.path
+    }
+
+    /// Its instance.
+    pub fn instance(&self) -> Instance {
+        Instance(self.handle.token.instance)
+    }
+
+    /// Whether opening it made it.
+    pub fn created(&self) -> bool {
+        self.created
+    }
+
+    /// Its metadata at the time when it was opened.
+    pub fn opened_stat(&self) -> &Stat {
+        &self.stat
+    }
+
+    /// The contents and the metadata that belongs to them.
+    ///
+    /// Errors: [`Error::IsDirectory`], [`Error::StaleHandle`].
+    pub async fn contents(&self) -> Result<(Bytes, Stat)> {
+        let get = wire::GetContents { handle: Some(self.handle.token) };
+        match self.call(Call::GetContents(get)).await? {
+            Answer::Contents(wire::Contents { contents, stat: Some(stat) }) => Ok((contents, stat.into())),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The metadata.
+    pub async fn stat(&self) -> Result<Stat> {
+        let get = wire::GetStat { handle: Some(self.handle.token) };
+        self.stat_of(Call::GetStat(get)).await
+    }
+
+    /// The children of a directory, in the order of their names.
+    ///
+    /// Errors: [`Error::NotDirectory`].
+    pub async fn list(&self) -> Result<Vec<Entry>> {
+        let mut all: Vec<Entry> = Vec::new();
+        loop {
+            let after = all.last().map_or_else(String::new, |entry| entry.name.clone());
+            let read = wire::ReadDir { handle: Some(self.handle.token), after, limit: 0 };
+            let Answer::Entries(page) = self.call(Call::ReadDir(read)).await? else {
+                return Err(unexpected());
+            };
+            let more = page.more && !page.entries.is_empty();
+            all.extend(page.entries.into_iter().map(Entry::from));
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Writes the contents whole. Returns the metadata after it.
+    ///
+    /// Errors: [`Error::IsDirectory`], [`Error::TooLarge`], [`Error::SequencerStale`] on a handle that is tied
+    /// to a sequencer.
+    pub async fn set(&self, contents: impl Into<Bytes>) -> Result<Stat> {
+        self.set_contents(contents.into(), Generation(0)).await
+    }
+
+    /// Writes the contents if they are of that generation: compare and swap.
+    ///
+    /// Errors: as [`Node::set`], and [`Error::GenerationMismatch`].
+    pub async fn set_if(&self, generation: Generation, contents: impl Into<Bytes>) -> Result<Stat> {
+        if generation == Generation(0) {
+            return Err(Error::invalid("a content generation is at least 1"));
+        }
+        self.set_contents(contents.into(), generation).await
+    }
+
+    async fn set_contents(&self, contents: Bytes, if_generation: Generation) -> Result<Stat> {
+        if contents.len() > CONTENTS_BYTES {
+            return Err(Error::contents_too_large(contents.len()));
+        }
+        let handle = Some(self.handle.token);
+        let set = wire::SetContents { handle, contents, if_generation: if_generation.0 };
+        self.stat_of(Call::SetContents(set)).await
+    }
+
+    /// Deletes the node.
+    ///
+    /// Errors: [`Error::NotEmpty`]; [`Error::LockHeld`] while another handle holds its lock,
+    /// [`Error::LockDelayed`] while its lock-delay runs.
+    pub async fn delete(&self) -> Result<()> {
+        self.done(Call::Delete(wire::Delete { handle: Some(self.handle.token) })).await
+    }
+
+    /// Takes the lock, waiting in line for as long as it takes.
+    ///
+    /// Errors: [`Error::StaleHandle`] if the node is deleted meanwhile, [`Error::BadHandle`] if the node was
+    /// not opened for writing.
+    pub async fn acquire(&self, mode: LockMode) -> Result<LockGuard> {
+        lock::acquire(&self.handle, mode, false, Duration::ZERO).await
+    }
+
+    /// Takes the lock, waiting in line for so long at most.
+    ///
+    /// Errors: as [`Node::acquire`], and [`Error::Timeout`].
+    pub async fn acquire_within(&self, mode: LockMode, timeout: Duration) -> Result<LockGuard> {
+        match timeout.is_zero() {
+            true => self.try_acquire(mode).await,
+            false => lock::acquire(&self.handle, mode, false, timeout).await,
+        }
+    }
+
+    /// Takes the lock if it is to be had at once.
+    ///
+    /// Errors: as [`Node::acquire`], and [`Error::LockHeld`], [`Error::LockDelayed`].
+    pub async fn try_acquire(&self, mode: LockMode) -> Result<LockGuard> {
+        lock::acquire(&self.handle, mode, true, Duration::ZERO).await
+    }
+
+    /// Ties this handle to a lock: its calls fail once the sequencer is stale (P§2.4).
+    ///
+    /// Errors: [`Error::SequencerStale`] if it is already.
+    pub async fn set_sequencer(&self, sequencer: &Sequencer) -> Result<()> {
+        let (handle, sequencer) = (Some(self.handle.token), sequencer.to_string());
+        self.done(Call::SetSequencer(wire::SetSequencer { handle, sequencer })).await
+    }
+
+    /// Opens a node by its name relative to this directory, `a/b`.
+    pub async fn open(&self, relative: &str, options: OpenOptions) -> Result<Node> {
+        let below = NodePath::parse(relative)?;
+        let path = Path::new(self.path().cell.clone(), self.path().node.extend(&below));
+        open(&self.handle.cell, Some(self.handle.token), relative.into(), path, options).await
+    }
+
+    /// The events that the node was opened with, from now on.
+    pub fn events(&self) -> NodeEvents {
+        let subscriptions = self.handle.shared().view.subscriptions.lock().expect("nobody panics with it");
+        NodeEvents { receiver: subscriptions.listen(HandleId(self.handle.token.id)) }
+    }
+
+    /// Closes the handle and waits until it is closed. Guards of it lose their lock.
+    pub async fn close(self) -> Result<()> {
+        self.done(Call::Close(wire::Close { handle: Some(self.handle.token) })).await
+    }
+
+    async fn call(&self, call: Call) -> Result<Answer> {
+        self.handle.shared().call(call).await
+    }
+
+    async fn stat_of(&self, call: Call) -> Result<Stat> {
+        match self.call(call).await? {
+            Answer::Stat(stat) => Ok(stat.into()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn done(&self, call: Call) -> Result<()> {
+        match self.call(call).await? {
+            Answer::Done(_) => Ok(()),
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("path", self.path()).field("instance", &self.instance()).finish()
+    }
+}

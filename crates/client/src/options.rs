@@ -1,0 +1,123 @@
+//! How to open a node (P§2.6).
+
+use crate::EventKind;
+use bytes::Bytes;
+use std::time::Duration;
+use wombat_proto::wire::{self, mode};
+
+/// Whether an open may or must make the node.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Create {
+    /// It must exist.
+    #[default]
+    Never,
+    /// It is made if it does not exist.
+    May,
+    /// It must not exist.
+    Must,
+}
+
+/// How to open a node: for what use, with which events, and what to make if it is not there. The default
+/// reads, and never makes anything.
+#[derive(Clone, Default, Debug)]
+pub struct OpenOptions {
+    write: bool,
+    events: u32,
+    lock_delay: Duration,
+    create: Create,
+    node: wire::NewNode,
+    /// Whether any option speaks of the kind of node, so that one that is there is checked for it.
+    expects_directory: bool,
+}
+
+impl OpenOptions {
+    /// Reads what exists.
+    pub fn new() -> OpenOptions {
+        OpenOptions::default()
+    }
+
+    /// The handle may read. It always may.
+    #[must_use]
+    pub fn read(self) -> OpenOptions {
+        self
+    }
+
+    /// The handle may write, delete, and take the lock in either mode.
+    #[must_use]
+    pub fn write(mut self) -> OpenOptions {
+        self.write = true;
+        self
+    }
+
+    /// Whether to make the node.
+    #[must_use]
+    pub fn create(mut self, create: Create) -> OpenOptions {
+        self.create = create;
+        self
+    }
+
+    /// The node to make is a directory.
+    #[must_use]
+    pub fn directory(mut self) -> OpenOptions {
+        self.node.directory = true;
+        self.expects_directory = true;
+        self
+    }
+
+    /// The node to make vanishes when no handle has it open.
+    #[must_use]
+    pub fn ephemeral(mut self) -> OpenOptions {
+        self.node.ephemeral = true;
+        self
+    }
+
+    /// What the file to make holds.
+    #[must_use]
+    pub fn contents(mut self, contents: impl Into<Bytes>) -> OpenOptions {
+        self.node.contents = contents.into();
+        self
+    }
+
+    /// Most shared holders of the lock of the node to make: a semaphore. 0: any number.
+    #[must_use]
+    pub fn permits(mut self, permits: u32) -> OpenOptions {
+        self.node.permits = permits;
+        self
+    }
+
+    /// For how long nobody else may have the lock if this session ends while it holds it (P§2.4); at most a
+    /// minute.
+    #[must_use]
+    pub fn lock_delay(mut self, delay: Duration) -> OpenOptions {
+        self.lock_delay = delay;
+        self
+    }
+
+    /// What the handle wants to hear of.
+    #[must_use]
+    pub fn events(mut self, kinds: &[EventKind]) -> OpenOptions {
+        self.events = kinds.iter().fold(self.events, |bits, kind| bits | kind.bit());
+        self
+    }
+
+    pub(crate) fn has_events(&self) -> bool {
+        self.events != 0
+    }
+
+    pub(crate) fn into_open(self, directory: Option<wire::Handle>, path: String) -> wire::Open {
+        let create = match self.create {
+            Create::Never => wire::open::Create::Never,
+            Create::May => wire::open::Create::May,
+            Create::Must => wire::open::Create::Must,
+        };
+        wire::Open {
+            directory,
+            path,
+            mode: if self.write { mode::READ | mode::WRITE } else { mode::READ },
+            events: self.events,
+            lock_delay_ms: u32::try_from(self.lock_delay.as_millis()).unwrap_or(u32::MAX),
+            create: create.into(),
+            node: (self.create != Create::Never).then_some(self.node),
+        }
+    }
+}

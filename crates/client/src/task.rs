@@ -1,0 +1,365 @@
+//! The task behind a [`crate::Cell`]: it owns the session machine and the socket, and batches what goes
+//! through both.
+
+use crate::convert::node_event;
+use crate::shared::{Order, View};
+use crate::{Config, time};
+use bytes::BytesMut;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
+use wombat_proto::wire::{self, Response, request::Call};
+use wombat_proto::{CellName, Error, Result, SessionId, clock, frame};
+use wombat_session::{Answer, Effects, Session};
+
+/// How long one attempt to connect may take.
+const ATTEMPT: Duration = Duration::from_secs(2);
+/// How much is read at once.
+const READ_BYTES: usize = 64 * 1024;
+/// How many orders are taken before what they led to is sent.
+const BATCH: usize = 256;
+
+/// Who waits for a call.
+struct Waiter {
+    reply: Option<oneshot::Sender<Result<Answer>>>,
+    ticket: u64,
+    /// What to undo if the caller is gone when the answer comes.
+    undo: Undo,
+}
+
+/// What an answer that nobody waits for any more leaves behind.
+#[derive(Clone, Copy)]
+enum Undo {
+    Nothing,
+    /// An open handle.
+    Close,
+    /// A lock of this handle.
+    Release(wire::Handle),
+}
+
+pub(crate) struct Task {
+    session: Session,
+    view: Arc<View>,
+    endpoints: Endpoints,
+    waiters: BTreeMap<u64, Waiter>,
+    effects: Effects,
+    /// Frames to send.
+    out: BytesMut,
+    /// Told with the session's first success, or with why there is none.
+    ready: Option<oneshot::Sender<Result<(CellName, SessionId)>>>,
+    /// The pending end of the session, and who waits for it.
+    ending: Option<(u64, oneshot::Sender<()>)>,
+}
+
+/// What the task waits for.
+enum Wake {
+    Orders(Vec<Order>),
+    /// All handles are gone.
+    Abandoned,
+    Read(std::io::Result<usize>),
+    Written(std::io::Result<usize>),
+    Connected(std::result::Result<TcpStream, String>),
+    Time,
+}
+
+/// The list of addresses to try, in turn.
+struct Endpoints {
+    all: Vec<String>,
+    next: usize,
+    /// What was wrong with each, for whoever waits for the first connection.
+    problems: BTreeMap<String, String>,
+}
+
+impl Task {
+    pub(crate) fn new(
+        config: &Config,
+        view: Arc<View>,
+        ready: oneshot::Sender<Result<(CellName, SessionId)>>,
+    ) -> Task {
+        let mut seed = [0; 8];
+        let _zero_will_do = getrandom::fill(&mut seed);
+        let cell = config.cell.clone().filter(|name| name != wombat_proto::CellName::LOCAL);
+        let machine = wombat_session::Config {
+            cell: cell.unwrap_or_default(),
+            client: config.client.clone(),
+            grace: config.grace,
+            rho: wombat_proto::Rho::default(),
+            seed: u64::from_ne_bytes(seed),
+        };
+        Task {
+            session: Session::new(machine, clock::now()),
+            view,
+            endpoints: Endpoints { all: config.endpoints.clone(), next: 0, problems: BTreeMap::new() },
+            waiters: BTreeMap::new(),
+            effects: Effects::default(),
+            out: BytesMut::new(),
+            ready: Some(ready),
+            ending: None,
+        }
+    }
+
+    /// Runs until the session is ended or nobody has a use for it any more.
+    pub(crate) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>, give_up: Duration) {
+        let give_up_at = clock::now() + give_up;
+        let mut stream: Option<TcpStream> = None;
+        let mut attempt: Option<tokio::task::JoinHandle<std::result::Result<TcpStream, String>>> = None;
+        let mut inward = BytesMut::new();
+        self.session.tick(clock::now(), &mut self.effects);
+        loop {
+            if self.settle() {
+                stream = None;
+                inward.clear();
+                self.out.clear();
+            }
+            if let Some(hint) = self.effects.connect.take() {
+                attempt = Some(tokio::spawn(connect(self.endpoints.next(hint))));
+            }
+            if self.ready.is_some() && clock::now() >= give_up_at {
+                return self.report(Err(Error::NoQuorum));
+            }
+            match self.wait(&mut orders, &mut stream, &mut attempt, &mut inward).await {
+                Wake::Orders(batch) => {
+                    if self.take(batch) {
+                        return;
+                    }
+                }
+                Wake::Abandoned => return self.say_goodbye(stream).await,
+                Wake::Written(Ok(_)) | Wake::Time => {}
+                Wake::Read(Ok(length)) if length > 0 && self.receive(&mut inward) => {}
+                Wake::Read(_) | Wake::Written(Err(_)) => {
+                    debug!("the connection is gone");
+                    (stream, inward) = (None, BytesMut::new());
+                    self.out.clear();
+                    self.session.disconnected(clock::now());
+                }
+                Wake::Connected(result) => {
+                    attempt = None;
+                    match result {
+                        Ok(connected) => {
+                            stream = Some(connected);
+                            self.session.connected(&mut self.effects);
+                        }
+                        Err(problem) => {
+                            debug!("{problem}");
+                            self.endpoints.note(problem);
+                            self.session.disconnected(clock::now());
+                        }
+                    }
+                }
+            }
+            self.session.tick(clock::now(), &mut self.effects);
+        }
+    }
+
+    /// Waits for the next thing to happen.
+    async fn wait(
+        &mut self,
+        orders: &mut mpsc::UnboundedReceiver<Order>,
+        stream: &mut Option<TcpStream>,
+        attempt: &mut Option<tokio::task::JoinHandle<std::result::Result<TcpStream, String>>>,
+        inward: &mut BytesMut,
+    ) -> Wake {
+        let deadline = self.session.next_deadline();
+        let mut batch = Vec::new();
+        let (mut reader, mut writer) = match stream {
+            Some(stream) => {
+                let (reader, writer) = stream.split();
+                (Some(reader), Some(writer))
+            }
+            None => (None, None),
+        };
+        let sending = writer.is_some() && !self.out.is_empty();
+        tokio::select! {
+            biased;
+            written = async { writer.as_mut().expect("checked").write_buf(&mut self.out).await }, if sending => {
+                Wake::Written(written)
+            }
+            read = async {
+                inward.reserve(READ_BYTES);
+                reader.as_mut().expect("checked").read_buf(inward).await
+            }, if reader.is_some() => Wake::Read(read),
+            count = orders.recv_many(&mut batch, BATCH) => match count {
+                0 => Wake::Abandoned,
+                _ => Wake::Orders(batch),
+            },
+            joined = async { attempt.as_mut().expect("checked").await }, if attempt.is_some() => {
+                Wake::Connected(joined.unwrap_or_else(|error| Err(error.to_string())))
+            }
+            () = time::nap_until(deadline) => Wake::Time,
+        }
+    }
+
+    /// Takes orders. Returns whether the task is at its end.
+    fn take(&mut self, batch: Vec<Order>) -> bool {
+        for order in batch {
+            match order {
+                Order::Call { call, ticket, reply } => {
+                    let undo = match &call {
+                        Call::Open(_) => Undo::Close,
+                        Call::Acquire(acquire) => acquire.handle.map_or(Undo::Nothing, Undo::Release),
+                        _ => Undo::Nothing,
+                    };
+                    let number = self.session.submit(call, &mut self.effects);
+                    self.waiters.insert(number, Waiter { reply: Some(reply), ticket, undo });
+                }
+                Order::Forget(call) => {
+                    self.session.submit(call, &mut self.effects);
+                }
+                Order::CancelAcquire { ticket } => self.cancel(ticket),
+                Order::End(told) => {
+                    if self.session.is_expired() || self.session.id().is_none() {
+                        let _nobody_waits = told.send(());
+                        return true;
+                    }
+                    let end = Call::EndSession(wire::EndSession {});
+                    let number = self.session.submit(end, &mut self.effects);
+                    self.ending = Some((number, told));
+                }
+            }
+        }
+        false
+    }
+
+    /// Takes back an Acquire whose caller is gone.
+    fn cancel(&mut self, ticket: u64) {
+        let found = self.waiters.iter_mut().find(|(_, waiter)| waiter.ticket == ticket);
+        let Some((number, waiter)) = found else { return };
+        if let Undo::Release(handle) = waiter.undo {
+            waiter.undo = Undo::Nothing;
+            waiter.reply = None;
+            let cancel = wire::CancelAcquire { handle: Some(handle), acquire: *number };
+            self.session.submit(Call::CancelAcquire(cancel), &mut self.effects);
+        }
+    }
+
+    /// Reads the frames that have arrived. Returns whether they make sense.
+    fn receive(&mut self, inward: &mut BytesMut) -> bool {
+        let now = clock::now();
+        loop {
+            match frame::read::<Response>(inward) {
+                Ok(Some(response)) => self.session.received(now, response, &mut self.effects),
+                Ok(None) => return true,
+                Err(error) => {
+                    debug!("closing the connection: {error}");
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Carries out what the session wants but connecting. Returns whether to give up the connection.
+    fn settle(&mut self) -> bool {
+        let mut done: VecDeque<_> = std::mem::take(&mut self.effects.done).into();
+        while let Some((number, result)) = done.pop_front() {
+            self.finish(number, result);
+            done.extend(self.effects.done.drain(..));
+        }
+        for request in self.effects.send.drain(..) {
+            frame::write(&request, &mut self.out);
+        }
+        self.view.note(self.session.safe_until(), self.session.epoch());
+        if let Some(id) = self.session.id() {
+            self.report(CellName::parse(self.session.cell()).map(|name| (name, id)));
+        } else if let Some(refusal) = self.session.refusal() {
+            self.report(Err(refusal.clone()));
+        }
+        for event in self.effects.session_events.drain(..) {
+            let _nobody_listens = self.view.session_events.send(event);
+        }
+        for event in self.effects.node_events.drain(..) {
+            self.view.publish(event.handle, &node_event(&event));
+        }
+        if self.session.is_expired() {
+            self.view.subscriptions.lock().expect("nobody panics with it").close();
+        }
+        std::mem::take(&mut self.effects.disconnect)
+    }
+
+    /// Tells a caller the outcome of its call, or undoes it if the caller is gone.
+    fn finish(&mut self, number: u64, result: Result<Answer>) {
+        if let Some((_, told)) = self.ending.take_if(|(ending, _)| *ending == number) {
+            let _nobody_waits = told.send(());
+            return;
+        }
+        let Some(waiter) = self.waiters.remove(&number) else { return };
+        let unheard = match waiter.reply {
+            Some(reply) => reply.send(result).err(),
+            None => Some(result),
+        };
+        let undone = match (unheard, waiter.undo) {
+            (Some(Ok(Answer::Opened(opened))), Undo::Close) => {
+                Some(Call::Close(wire::Close { handle: opened.handle }))
+            }
+            (Some(Ok(Answer::Granted(_))), Undo::Release(handle)) => {
+                Some(Call::Release(wire::Release { handle: Some(handle) }))
+            }
+            _ => None,
+        };
+        if let Some(call) = undone {
+            self.session.submit(call, &mut self.effects);
+        }
+    }
+
+    /// Tells whoever waits for the first connection how it went.
+    fn report(&mut self, result: Result<(CellName, SessionId)>) {
+        let Some(ready) = self.ready.take() else { return };
+        let result = match result {
+            Err(Error::NoQuorum) => Err(Error::not_found(self.endpoints.describe())),
+            other => other,
+        };
+        let _nobody_waits = ready.send(result);
+    }
+
+    /// Ends the session when the last handle is dropped: best effort, because nobody waits for it.
+    async fn say_goodbye(mut self, stream: Option<TcpStream>) {
+        if self.session.is_expired() || self.session.id().is_none() {
+            return;
+        }
+        self.session.submit(Call::EndSession(wire::EndSession {}), &mut self.effects);
+        self.settle();
+        if let Some(mut stream) = stream {
+            let _best_effort = tokio::time::timeout(ATTEMPT, stream.write_all_buf(&mut self.out)).await;
+            let _best_effort = stream.shutdown().await;
+        }
+    }
+}
+
+impl Endpoints {
+    /// The next address: the one hinted at, or the next of the list.
+    fn next(&mut self, hint: Option<String>) -> String {
+        hint.unwrap_or_else(|| {
+            let endpoint = self.all[self.next % self.all.len()].clone();
+            self.next += 1;
+            endpoint
+        })
+    }
+
+    fn note(&mut self, problem: String) {
+        let (endpoint, why) = problem.split_once(": ").unwrap_or((&problem, ""));
+        self.problems.insert(endpoint.into(), why.into());
+    }
+
+    fn describe(&self) -> String {
+        let problems: Vec<String> = self.problems.iter().map(|(at, why)| format!("{at} ({why})")).collect();
+        match problems.is_empty() {
+            true => format!("a master of the cell at {}", self.all.join(", ")),
+            false => format!("a cell that answers at {}", problems.join(", ")),
+        }
+    }
+}
+
+/// Connects to `endpoint`, whose name is resolved anew each time.
+async fn connect(endpoint: String) -> std::result::Result<TcpStream, String> {
+    let attempt = tokio::time::timeout(ATTEMPT, TcpStream::connect(&endpoint)).await;
+    let stream = match attempt {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(format!("{endpoint}: {error}")),
+        Err(_) => return Err(format!("{endpoint}: no answer within {} s", ATTEMPT.as_secs())),
+    };
+    stream.set_nodelay(true).map_err(|error| format!("{endpoint}: {error}"))?;
+    Ok(stream)
+}

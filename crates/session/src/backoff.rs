@@ -1,0 +1,44 @@
+//! How long to wait before the next attempt: longer each time, and never in step with other clients.
+
+use core::time::Duration;
+
+/// The first wait; each further one is up to twice as long.
+const FIRST: Duration = Duration::from_millis(10);
+/// The longest wait.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Jittered exponential back-off.
+#[derive(Clone, Debug)]
+pub(crate) struct Backoff {
+    attempts: u32,
+    random: u64,
+}
+
+impl Backoff {
+    /// `seed` is the client's own: two clients of one seed would knock together.
+    pub(crate) fn new(seed: u64) -> Backoff {
+        Backoff { attempts: 0, random: seed }
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.attempts = 0;
+    }
+
+    /// The wait before the next attempt: between half of its length and all of it.
+    pub(crate) fn next(&mut self) -> Duration {
+        let whole = FIRST.saturating_mul(1 << self.attempts.min(16)).min(LONGEST);
+        self.attempts += 1;
+        self.jitter(whole)
+    }
+
+    /// Between half of `whole` and all of it.
+    pub(crate) fn jitter(&mut self, whole: Duration) -> Duration {
+        // SplitMix64: enough for spreading clients out.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let part = ((mixed ^ (mixed >> 31)) % 1000) as u32;
+        whole / 2 + whole / 2 * part / 1000
+    }
+}

@@ -1,0 +1,165 @@
+//! The calls that have not been answered: kept with their numbers, to be sent again on the next connection.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use wombat_proto::Instant;
+use wombat_proto::limits::UNACKNOWLEDGED_OUTCOMES;
+use wombat_proto::wire::request::Call;
+
+/// What sending a call twice would do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Nothing.
+    Read,
+    /// Nothing, because the cell keeps its outcome until it is acknowledged.
+    Change,
+    /// Nothing: an Acquire finds its own grant again, however long it waits.
+    Acquire,
+    /// Nothing, and it belongs to no session.
+    Sessionless,
+}
+
+impl Kind {
+    /// What kind a call is.
+    pub fn of(call: &Call) -> Kind {
+        match call {
+            Call::Hello(_)
+            | Call::CreateSession(_)
+            | Call::ResumeSession(_)
+            | Call::GetStatus(_)
+            | Call::ListSessions(_)
+            | Call::ListLocks(_)
+            | Call::CheckSequencer(_) => Kind::Sessionless,
+            Call::GetContents(_)
+            | Call::GetStat(_)
+            | Call::ReadDir(_)
+            | Call::GetSequencer(_)
+            | Call::KeepAlive(_)
+            | Call::EndSession(_) => Kind::Read,
+            Call::Acquire(_) => Kind::Acquire,
+            Call::Open(_)
+            | Call::Close(_)
+            | Call::SetContents(_)
+            | Call::Delete(_)
+            | Call::CancelAcquire(_)
+            | Call::Release(_)
+            | Call::SetSequencer(_)
+            | Call::Multi(_) => Kind::Change,
+        }
+    }
+}
+
+/// A call without an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Pending {
+    pub(crate) call: Call,
+    pub(crate) kind: Kind,
+    /// Whether it was ever sent: if so, it may have taken effect.
+    pub(crate) sent: bool,
+    /// The master was too busy for it; it is sent again at this time.
+    pub(crate) not_before: Option<Instant>,
+}
+
+/// All calls without an answer.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Calls {
+    pending: BTreeMap<u64, Pending>,
+    /// The changes among them that were handed out for sending.
+    changes: BTreeSet<u64>,
+    /// Changes that wait for room among the kept outcomes.
+    held_back: VecDeque<u64>,
+    last: u64,
+}
+
+impl Calls {
+    /// A number for something that is not kept.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// Takes a call in.
+    pub(crate) fn add(&mut self, call: Call) -> u64 {
+        let number = self.number();
+        let kind = Kind::of(&call);
+        self.pending.insert(number, Pending { call, kind, sent: false, not_before: None });
+        number
+    }
+
+    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Pending> {
+        self.pending.get_mut(&number)
+    }
+
+    /// Whether a call may go out now. A change beyond the bound of kept outcomes waits for its turn.
+    pub(crate) fn admit(&mut self, number: u64, kind: Kind) -> bool {
+        if kind != Kind::Change || self.changes.contains(&number) {
+            return true;
+        }
+        if self.changes.len() < UNACKNOWLEDGED_OUTCOMES && self.spans_little(number) {
+            self.changes.insert(number);
+            return true;
+        }
+        self.held_back.push_back(number);
+        false
+    }
+
+    /// The cell keeps the outcomes of all changes after the first unanswered one: no more than the bound may
+    /// stand between it and a new one.
+    fn spans_little(&self, number: u64) -> bool {
+        self.changes.first().is_none_or(|first| number - first < UNACKNOWLEDGED_OUTCOMES as u64)
+    }
+
+    /// Removes an answered call. Returns it, and the changes that have room now.
+    pub(crate) fn answered(&mut self, number: u64) -> Option<(Pending, Vec<u64>)> {
+        let pending = self.pending.remove(&number)?;
+        let mut released = Vec::new();
+        if self.changes.remove(&number) && !self.held_back.is_empty() {
+            while let Some(next) = self.held_back.front().copied()
+                && self.changes.len() < UNACKNOWLEDGED_OUTCOMES
+                && self.spans_little(next)
+            {
+                self.held_back.pop_front();
+                self.changes.insert(next);
+                released.push(next);
+            }
+        }
+        Some((pending, released))
+    }
+
+    /// Every change with a number up to this has been answered. A call's own number is always greater.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        let first = self.changes.first().or(self.held_back.front());
+        first.map_or(self.last, |first| first - 1)
+    }
+
+    /// The numbers of all calls that may be sent, in order: for a new connection.
+    pub(crate) fn to_send_again(&self) -> Vec<u64> {
+        let may = |number: &u64, pending: &Pending| {
+            pending.not_before.is_none() && (pending.kind != Kind::Change || self.changes.contains(number))
+        };
+        self.pending.iter().filter(|(number, pending)| may(number, pending)).map(|(n, _)| *n).collect()
+    }
+
+    /// The calls whose time to be sent again has come.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<u64> {
+        let due =
+            self.pending.iter_mut().filter(|(_, pending)| pending.not_before.is_some_and(|at| at <= now));
+        due.map(|(number, pending)| {
+            pending.not_before = None;
+            *number
+        })
+        .collect()
+    }
+
+    /// When the next such call is due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.pending.values().filter_map(|pending| pending.not_before).min()
+    }
+
+    /// Removes all calls, for a session that is lost.
+    pub(crate) fn abandon(&mut self) -> BTreeMap<u64, Pending> {
+        self.changes.clear();
+        self.held_back.clear();
+        core::mem::take(&mut self.pending)
+    }
+}

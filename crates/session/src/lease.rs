@@ -1,0 +1,67 @@
+//! The client's own view of its lease (SPEC §3): never longer than what the master keeps.
+
+use core::time::Duration;
+use wombat_proto::{Instant, Rho};
+
+/// Until when the session is surely alive, and what that means now.
+#[derive(Clone, Debug)]
+pub(crate) struct LeaseView {
+    rho: Rho,
+    /// For how long after the end of the view a master may still be found.
+    grace: Duration,
+    until: Instant,
+    /// Whether the end of the view has been noticed.
+    in_jeopardy: bool,
+}
+
+/// What time has done to the view.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Passed {
+    /// Nothing new.
+    Nothing,
+    /// The view has ended.
+    Jeopardy,
+    /// So has the grace period.
+    Grace,
+}
+
+impl LeaseView {
+    pub(crate) fn new(rho: Rho, grace: Duration) -> LeaseView {
+        LeaseView { rho, grace, until: Instant::default(), in_jeopardy: false }
+    }
+
+    /// The master extended the lease by `lease` when it answered, after holding for `held` a request that was
+    /// sent at `sent`: the view ends at `sent + (held + lease)·(1−ρ)/(1+ρ)`. It never moves back. Returns
+    /// whether this ended a jeopardy.
+    pub(crate) fn extend(&mut self, now: Instant, sent: Instant, held: Duration, lease: Duration) -> bool {
+        self.until = self.until.max(sent + self.rho.shorten(held + lease));
+        let safe_again = self.in_jeopardy && now < self.until;
+        self.in_jeopardy &= !safe_again;
+        safe_again
+    }
+
+    /// The end of the view.
+    pub(crate) fn until(&self) -> Instant {
+        self.until
+    }
+
+    pub(crate) fn is_safe(&self) -> bool {
+        !self.in_jeopardy
+    }
+
+    /// When [`LeaseView::pass`] has something to say.
+    pub(crate) fn deadline(&self) -> Instant {
+        if self.in_jeopardy { self.until + self.grace } else { self.until }
+    }
+
+    pub(crate) fn pass(&mut self, now: Instant) -> Passed {
+        if now >= self.until + self.grace {
+            return Passed::Grace;
+        }
+        if now >= self.until && !self.in_jeopardy {
+            self.in_jeopardy = true;
+            return Passed::Jeopardy;
+        }
+        Passed::Nothing
+    }
+}

@@ -1,0 +1,444 @@
+//! The machine itself: calls and answers in, requests and results out.
+
+use crate::Answer;
+use crate::backoff::Backoff;
+use crate::calls::{Calls, Kind};
+use crate::lease::{LeaseView, Passed};
+use crate::link::Link;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+use wombat_proto::wire::{self, Request, Response, event, request::Call};
+use wombat_proto::{Epoch, Error, HandleId, Instant, Result, Rho, SessionId, Slot};
+
+/// What a session needs to know of its client.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cell that is wanted; empty: whichever answers.
+    pub cell: String,
+    /// What the client says of itself, for people.
+    pub client: String,
+    /// How long after the end of its lease view the session looks for a master (P§2.8: 45 s).
+    pub grace: Duration,
+    /// By how much the master's clock may differ in rate.
+    pub rho: Rho,
+    /// The seed of the jitter: random, so that clients do not knock together.
+    pub seed: u64,
+}
+
+/// A change in the life of the session, for the application (P§2.8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SessionEvent {
+    /// The session may be lost: its lease view has ended. Calls wait.
+    Jeopardy,
+    /// It is not lost: a master was found in time.
+    Safe,
+    /// It is lost, with all its handles and locks. Every call fails.
+    Expired,
+    /// Another master serves now. What the earlier one had to tell may be lost.
+    FailedOver {
+        /// Its epoch.
+        epoch: Epoch,
+    },
+}
+
+/// Something happened to a node that a handle is subscribed to (P§2.5).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeEvent {
+    /// The handle; [`HandleId`] 0: all of the session's.
+    pub handle: HandleId,
+    /// What happened.
+    pub kind: event::Kind,
+    /// The child that it happened to.
+    pub child: Option<String>,
+    /// The change's place in the log.
+    pub slot: Slot,
+}
+
+/// What the shell has to do.
+#[derive(Default, Debug)]
+pub struct Effects {
+    /// Requests to send on the connection.
+    pub send: Vec<Request>,
+    /// Calls that have ended.
+    pub done: Vec<(u64, Result<Answer>)>,
+    /// Changes in the life of the session, in order.
+    pub session_events: Vec<SessionEvent>,
+    /// Events of nodes, in order.
+    pub node_events: Vec<NodeEvent>,
+    /// Connect to somewhere: to this address first, if there is one.
+    pub connect: Option<Option<String>>,
+    /// Give up the connection.
+    pub disconnect: bool,
+}
+
+/// The identity that the cell gave the session.
+#[derive(Clone, Copy, Debug)]
+struct Identity {
+    id: SessionId,
+    secret_high: u64,
+    secret_low: u64,
+}
+
+/// A client's session.
+#[derive(Clone, Debug)]
+pub struct Session {
+    config: Config,
+    cell: String,
+    link: Link,
+    backoff: Backoff,
+    /// Where the master was said to be.
+    hint: Option<String>,
+    identity: Option<Identity>,
+    epoch: Epoch,
+    lease: LeaseView,
+    calls: Calls,
+    /// The KeepAlive that is pending, and when it was sent.
+    keep_alive: Option<(u64, Instant)>,
+    /// The number of the last event received in this epoch.
+    last_event: u64,
+    expired: bool,
+    /// Why the cell would not have this client at all.
+    refusal: Option<Error>,
+}
+
+impl Session {
+    /// A session that is about to be created: the first effects come with the first [`Session::tick`].
+    pub fn new(config: Config, now: Instant) -> Session {
+        Session {
+            cell: config.cell.clone(),
+            link: Link::Down { retry_at: now },
+            backoff: Backoff::new(config.seed),
+            hint: None,
+            identity: None,
+            epoch: Epoch::NONE,
+            lease: LeaseView::new(config.rho, config.grace),
+            calls: Calls::default(),
+            keep_alive: None,
+            last_event: 0,
+            expired: false,
+            refusal: None,
+            config,
+        }
+    }
+
+    /// The session's id, once it is created.
+    pub fn id(&self) -> Option<SessionId> {
+        self.identity.map(|identity| identity.id)
+    }
+
+    /// The epoch of the master that it knows of.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The name of the cell, once it has said it.
+    pub fn cell(&self) -> &str {
+        &self.cell
+    }
+
+    /// Until when the session is surely alive.
+    pub fn safe_until(&self) -> Instant {
+        if self.expired { Instant::default() } else { self.lease.until() }
+    }
+
+    /// Whether the session is lost.
+    pub fn is_expired(&self) -> bool {
+        self.expired
+    }
+
+    /// Why the cell would not have this client at all, if it said so.
+    pub fn refusal(&self) -> Option<&Error> {
+        self.refusal.as_ref()
+    }
+
+    /// When [`Session::tick`] is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.expired {
+            return None;
+        }
+        let lease = self.identity.map(|_| self.lease.deadline());
+        let retry = match self.link {
+            Link::Down { retry_at } => Some(retry_at),
+            _ => None,
+        };
+        [lease, retry, self.calls.next_due()].into_iter().flatten().min()
+    }
+
+    /// Takes a call in and gives it its number, under which it will be done.
+    pub fn submit(&mut self, call: Call, effects: &mut Effects) -> u64 {
+        let number = self.calls.add(call);
+        if self.expired {
+            self.calls.abandon();
+            effects.done.push((number, Err(Error::SessionExpired)));
+        } else {
+            self.send(number, effects);
+        }
+        number
+    }
+
+    /// The shell has a connection.
+    pub fn connected(&mut self, effects: &mut Effects) {
+        self.link = Link::Greeting;
+        let hello = wire::Hello { version: wire::VERSION, cell: self.config.cell.clone() };
+        let number = self.calls.number();
+        effects.send.push(Request { number, call: Some(Call::Hello(hello)), ..Request::default() });
+    }
+
+    /// The connection is gone, or could not be made.
+    pub fn disconnected(&mut self, now: Instant) {
+        self.link = Link::Down { retry_at: now + self.backoff.next() };
+        self.keep_alive = None;
+    }
+
+    /// A frame arrived.
+    pub fn received(&mut self, now: Instant, response: Response, effects: &mut Effects) {
+        let Response { number, result, .. } = response;
+        let result = match result {
+            None => Err(Error::Unknown),
+            Some(Answer::Error(error)) => Err(Error::from(error)),
+            Some(answer) => Ok(answer),
+        };
+        match self.link {
+            Link::Greeting => self.greeted(now, result, effects),
+            Link::Attaching { sent } => self.attached(now, sent, result, effects),
+            Link::Up if self.keep_alive.is_some_and(|(pending, _)| pending == number) => {
+                self.kept_alive(now, result, effects);
+            }
+            Link::Up => self.answered(now, number, result, effects),
+            Link::Down { .. } | Link::Connecting => {}
+        }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Instant, effects: &mut Effects) {
+        if self.expired {
+            return;
+        }
+        if self.identity.is_some() {
+            match self.lease.pass(now) {
+                Passed::Nothing => {}
+                Passed::Jeopardy => effects.session_events.push(SessionEvent::Jeopardy),
+                Passed::Grace => return self.expire(effects),
+            }
+        }
+        if matches!(self.link, Link::Down { retry_at } if retry_at <= now) {
+            self.link = Link::Connecting;
+            effects.connect = Some(self.hint.take());
+        }
+        for number in self.calls.due(now) {
+            self.send(number, effects);
+        }
+    }
+
+    fn greeted(&mut self, now: Instant, result: Result<Answer>, effects: &mut Effects) {
+        let welcome = match result {
+            Ok(Answer::Welcome(welcome)) => welcome,
+            Err(error) => return self.refused(now, error, effects),
+            Ok(_) => return self.hang_up(now, effects),
+        };
+        if welcome.epoch == 0 {
+            self.hint = (!welcome.master.is_empty()).then_some(welcome.master);
+            return self.hang_up(now, effects);
+        }
+        self.cell = welcome.cell;
+        let number = self.calls.number();
+        let (session, call) = match self.identity {
+            None => (0, Call::CreateSession(wire::CreateSession { client: self.config.client.clone() })),
+            Some(Identity { id, secret_high, secret_low }) => {
+                (id.0, Call::ResumeSession(wire::ResumeSession { secret_high, secret_low }))
+            }
+        };
+        effects.send.push(Request { session, number, call: Some(call), ..Request::default() });
+        self.link = Link::Attaching { sent: now };
+    }
+
+    fn attached(&mut self, now: Instant, sent: Instant, result: Result<Answer>, effects: &mut Effects) {
+        let opened = match result {
+            Ok(Answer::SessionOpened(opened)) => opened,
+            Err(Error::SessionExpired | Error::SessionUnknown) => return self.expire(effects),
+            Err(error) => return self.refused(now, error, effects),
+            Ok(_) => return self.hang_up(now, effects),
+        };
+        self.identity = Some(Identity {
+            id: SessionId(opened.session),
+            secret_high: opened.secret_high,
+            secret_low: opened.secret_low,
+        });
+        self.link = Link::Up;
+        self.backoff.reset();
+        self.meet_epoch(Epoch(opened.epoch), effects);
+        self.extend(now, sent, Duration::ZERO, opened.lease_ms, effects);
+        self.send_keep_alive(now, effects);
+        self.send_all(effects);
+    }
+
+    /// The cell does not want this client as it is, or cannot have it now.
+    fn refused(&mut self, now: Instant, error: Error, effects: &mut Effects) {
+        match error {
+            Error::NotMaster { hint } => self.hint = hint,
+            // What was wrong with the request will be wrong again: whoever waits for the session is told.
+            Error::InvalidArgument { .. } | Error::TooLarge { .. } | Error::QuotaExceeded { .. }
+                if self.identity.is_none() =>
+            {
+                self.expired = true;
+                for (number, _) in self.calls.abandon() {
+                    effects.done.push((number, Err(error.clone())));
+                }
+                self.refusal = Some(error);
+            }
+            _ => {}
+        }
+        self.hang_up(now, effects);
+    }
+
+    fn hang_up(&mut self, now: Instant, effects: &mut Effects) {
+        effects.disconnect = true;
+        self.disconnected(now);
+    }
+
+    fn extend(&mut self, now: Instant, sent: Instant, held: Duration, lease_ms: u32, effects: &mut Effects) {
+        let lease = Duration::from_millis(lease_ms.into());
+        if self.lease.extend(now, sent, held, lease) {
+            effects.session_events.push(SessionEvent::Safe);
+        }
+    }
+
+    /// Notes the master's epoch. A new one is a fail-over: events count from one again.
+    fn meet_epoch(&mut self, epoch: Epoch, effects: &mut Effects) {
+        if epoch <= self.epoch {
+            return;
+        }
+        let first = self.epoch == Epoch::NONE;
+        self.epoch = epoch;
+        self.last_event = 0;
+        if !first {
+            effects.session_events.push(SessionEvent::FailedOver { epoch });
+            effects.node_events.push(NodeEvent {
+                handle: HandleId(0),
+                kind: event::Kind::FailedOver,
+                child: None,
+                slot: Slot(0),
+            });
+        }
+    }
+
+    fn send_keep_alive(&mut self, now: Instant, effects: &mut Effects) {
+        let number = self.calls.number();
+        self.keep_alive = Some((number, now));
+        let call = Call::KeepAlive(wire::KeepAlive { events_acknowledged: self.last_event });
+        effects.send.push(self.request(number, call, Kind::Read));
+    }
+
+    fn kept_alive(&mut self, now: Instant, result: Result<Answer>, effects: &mut Effects) {
+        let Some((_, sent)) = self.keep_alive.take() else { return };
+        match result {
+            Ok(Answer::KeptAlive(kept)) => {
+                self.meet_epoch(Epoch(kept.epoch), effects);
+                self.extend(now, sent, Duration::from_micros(kept.held_us), kept.lease_ms, effects);
+                self.take_events(kept.first_event, kept.events, effects);
+                self.send_keep_alive(now, effects);
+                if self.lease.is_safe() && effects.session_events.contains(&SessionEvent::Safe) {
+                    self.send_all(effects);
+                }
+            }
+            Err(Error::StaleEpoch { current }) if current >= self.epoch => {
+                self.meet_epoch(current, effects);
+                self.send_keep_alive(now, effects);
+            }
+            Err(Error::SessionExpired | Error::SessionUnknown) => self.expire(effects),
+            Err(Error::NotMaster { hint }) => {
+                self.hint = hint;
+                self.hang_up(now, effects);
+            }
+            _ => self.hang_up(now, effects),
+        }
+    }
+
+    /// Passes on the events that are new: those that were not acknowledged come again.
+    fn take_events(&mut self, first: u64, events: Vec<wire::Event>, effects: &mut Effects) {
+        for (number, event) in (first..).zip(events) {
+            if number <= self.last_event {
+                continue;
+            }
+            self.last_event = number;
+            let kind = event.kind();
+            if kind == event::Kind::FailedOver {
+                continue; // The epoch has said so already.
+            }
+            let child = (!event.child.is_empty()).then_some(event.child);
+            let (handle, slot) = (HandleId(event.handle), Slot(event.slot));
+            effects.node_events.push(NodeEvent { handle, kind, child, slot });
+        }
+    }
+
+    fn answered(&mut self, now: Instant, number: u64, result: Result<Answer>, effects: &mut Effects) {
+        let Some(pending) = self.calls.get_mut(number) else { return };
+        match result {
+            Err(Error::StaleEpoch { current }) if current >= self.epoch => {
+                self.meet_epoch(current, effects);
+                return self.send(number, effects);
+            }
+            Err(Error::NotMaster { hint }) => {
+                self.hint = hint;
+                return self.hang_up(now, effects);
+            }
+            Err(Error::StaleEpoch { .. }) => return self.hang_up(now, effects),
+            Err(Error::Overloaded { retry_after }) => {
+                pending.not_before = Some(now + retry_after + self.backoff.jitter(retry_after));
+                return;
+            }
+            Err(Error::SessionExpired | Error::SessionUnknown) if pending.kind != Kind::Sessionless => {
+                return self.expire(effects);
+            }
+            _ => {}
+        }
+        if let Some((_, released)) = self.calls.answered(number) {
+            effects.done.push((number, result));
+            for next in released {
+                self.send(next, effects);
+            }
+        }
+    }
+
+    /// Sends a call, if there is a connection that speaks for a session that is safe; else it waits.
+    fn send(&mut self, number: u64, effects: &mut Effects) {
+        let Some(kind) = self.calls.get_mut(number).map(|pending| pending.kind) else { return };
+        if !self.calls.admit(number, kind) || self.link != Link::Up || !self.lease.is_safe() {
+            return;
+        }
+        let Some(pending) = self.calls.get_mut(number) else { return };
+        pending.sent = true;
+        let call = pending.call.clone();
+        effects.send.push(self.request(number, call, kind));
+    }
+
+    fn send_all(&mut self, effects: &mut Effects) {
+        for number in self.calls.to_send_again() {
+            self.send(number, effects);
+        }
+    }
+
+    fn request(&self, number: u64, call: Call, kind: Kind) -> Request {
+        let session = match kind {
+            Kind::Sessionless => 0,
+            _ => self.identity.map_or(0, |identity| identity.id.0),
+        };
+        let acknowledged = match kind {
+            Kind::Change => self.calls.acknowledged(),
+            _ => 0,
+        };
+        Request { session, number, epoch: self.epoch.0, acknowledged, call: Some(call) }
+    }
+
+    /// The session is lost. A change that was sent may have taken effect; nobody can tell any more.
+    fn expire(&mut self, effects: &mut Effects) {
+        self.expired = true;
+        for (number, pending) in self.calls.abandon() {
+            let unknown = pending.sent && pending.kind == Kind::Change;
+            effects.done.push((number, Err(if unknown { Error::Unknown } else { Error::SessionExpired })));
+        }
+        effects.session_events.push(SessionEvent::Expired);
+        effects.disconnect = true;
+    }
+}

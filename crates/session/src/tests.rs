@@ -1,0 +1,297 @@
+//! Scripts: what is said to a session, what it answers, what time does to it. None of them waits.
+
+use crate::{Answer, Config, Effects, Session, SessionEvent};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+use wombat_proto::wire::{self, Request, Response, event::Kind, request::Call};
+use wombat_proto::{Error, Instant, Result, Rho};
+
+const LEASE: Duration = Duration::from_secs(12);
+const GRACE: Duration = Duration::from_secs(45);
+
+struct Script {
+    session: Session,
+    now: Instant,
+    effects: Effects,
+}
+
+impl Script {
+    /// A session that asks for a connection.
+    fn new() -> Script {
+        let config =
+            Config { cell: String::new(), client: "script".into(), grace: GRACE, rho: Rho(10), seed: 1 };
+        let now = Instant::from_nanos(1_000_000_000_000);
+        let mut script = Script { session: Session::new(config, now), now, effects: Effects::default() };
+        script.tick();
+        assert_eq!(script.effects.connect.take(), Some(None));
+        script
+    }
+
+    /// A session that is up, its first KeepAlive pending.
+    fn up() -> Script {
+        let mut script = Script::new();
+        script.greet();
+        assert!(matches!(script.sent()[..], [Call::CreateSession(_)]));
+        script.open_session(1);
+        assert!(matches!(script.sent()[..], [Call::KeepAlive(_)]));
+        script
+    }
+
+    fn greet(&mut self) {
+        self.session.connected(&mut self.effects);
+        assert!(matches!(self.sent()[..], [Call::Hello(_)]));
+        let welcome = wire::Welcome { cell: "test".into(), epoch: 1, ..wire::Welcome::default() };
+        self.receive(0, Ok(Answer::Welcome(welcome)));
+    }
+
+    fn open_session(&mut self, epoch: u64) {
+        let opened = wire::SessionOpened {
+            session: 5,
+            lease_ms: LEASE.as_millis() as u32,
+            epoch,
+            ..wire::SessionOpened::default()
+        };
+        self.receive(0, Ok(Answer::SessionOpened(opened)));
+    }
+
+    /// Loses the connection and makes another, to a master of that epoch.
+    fn reconnect(&mut self, epoch: u64) {
+        self.session.disconnected(self.now);
+        self.pass(Duration::from_secs(1));
+        assert!(self.effects.connect.take().is_some());
+        self.greet();
+        assert!(matches!(self.sent()[..], [Call::ResumeSession(_)]));
+        self.open_session(epoch);
+    }
+
+    fn receive(&mut self, number: u64, result: Result<Answer>) {
+        let result = Some(result.unwrap_or_else(|error| Answer::Error((&error).into())));
+        self.session.received(self.now, Response { session: 5, number, result }, &mut self.effects);
+    }
+
+    fn submit(&mut self, call: Call) -> u64 {
+        self.session.submit(call, &mut self.effects)
+    }
+
+    fn tick(&mut self) {
+        self.session.tick(self.now, &mut self.effects);
+    }
+
+    fn pass(&mut self, duration: Duration) {
+        self.now = self.now + duration;
+        self.tick();
+    }
+
+    fn requests(&mut self) -> Vec<Request> {
+        core::mem::take(&mut self.effects.send)
+    }
+
+    fn sent(&mut self) -> Vec<Call> {
+        self.requests().into_iter().filter_map(|request| request.call).collect()
+    }
+
+    fn events(&mut self) -> Vec<SessionEvent> {
+        core::mem::take(&mut self.effects.session_events)
+    }
+
+    fn done(&mut self) -> Vec<(u64, Result<Answer>)> {
+        core::mem::take(&mut self.effects.done)
+    }
+
+    /// Answers the pending KeepAlive, which the master held for `held`.
+    fn keep_alive(&mut self, number: u64, held: Duration, epoch: u64, events: (u64, Vec<wire::Event>)) {
+        let kept = wire::KeptAlive {
+            lease_ms: LEASE.as_millis() as u32,
+            held_us: held.as_micros() as u64,
+            epoch,
+            first_event: events.0,
+            events: events.1,
+        };
+        self.receive(number, Ok(Answer::KeptAlive(kept)));
+    }
+}
+
+fn set() -> Call {
+    Call::SetContents(wire::SetContents::default())
+}
+
+fn get() -> Call {
+    Call::GetStat(wire::GetStat::default())
+}
+
+fn done() -> Result<Answer> {
+    Ok(Answer::Done(wire::Done {}))
+}
+
+fn shortened(duration: Duration) -> Duration {
+    Rho(10).shorten(duration)
+}
+
+#[test]
+fn the_view_counts_from_sending_and_with_the_slower_clock() {
+    let mut script = Script::up();
+    // SessionOpened counts from when CreateSession was sent.
+    assert_eq!(script.session.safe_until(), script.now + shortened(LEASE));
+    let sent = script.now;
+    script.pass(Duration::from_secs(7));
+    script.keep_alive(3, Duration::from_secs(6), 1, (1, Vec::new()));
+    assert_eq!(script.session.safe_until(), sent + shortened(LEASE + Duration::from_secs(6)));
+}
+
+#[test]
+fn jeopardy_then_safe_when_a_master_is_found_in_time() {
+    let mut script = Script::up();
+    script.session.disconnected(script.now);
+    script.pass(LEASE);
+    assert_eq!(script.events(), [SessionEvent::Jeopardy]);
+    // Calls wait.
+    let number = script.submit(get());
+    assert!(script.sent().is_empty());
+    script.pass(GRACE - Duration::from_secs(5));
+    script.effects.connect = None;
+    script.reconnect(2);
+    let epoch = wombat_proto::Epoch(2);
+    assert_eq!(script.events(), [SessionEvent::FailedOver { epoch }, SessionEvent::Safe]);
+    let again = script.requests();
+    assert!(again.iter().any(|request| request.number == number && request.epoch == 2));
+}
+
+#[test]
+fn expired_when_grace_has_passed_and_every_call_fails() {
+    let mut script = Script::up();
+    let (change, read) = (script.submit(set()), script.submit(get()));
+    script.session.disconnected(script.now);
+    let unsent = script.submit(set());
+    script.pass(LEASE + GRACE);
+    assert!(script.events().contains(&SessionEvent::Expired));
+    let expected = [
+        (change, Err(Error::Unknown)), // It was sent: it may have taken effect.
+        (read, Err(Error::SessionExpired)),
+        (unsent, Err(Error::SessionExpired)),
+    ];
+    assert_eq!(script.done(), expected);
+    let late = script.submit(get());
+    assert_eq!(script.done(), [(late, Err(Error::SessionExpired))], "I14");
+    assert_eq!(script.session.safe_until(), Instant::default());
+}
+
+#[test]
+fn what_was_not_answered_is_sent_again_with_its_number() {
+    let mut script = Script::up();
+    let (change, read) = (script.submit(set()), script.submit(get()));
+    script.requests();
+    script.receive(read, done());
+    script.reconnect(1);
+    let again = script.requests();
+    let numbers: Vec<u64> = again.iter().map(|request| request.number).collect();
+    assert!(numbers.contains(&change) && !numbers.contains(&read));
+}
+
+#[test]
+fn a_new_epoch_is_learned_from_a_refusal_and_the_call_sent_again() {
+    let mut script = Script::up();
+    let number = script.submit(set());
+    script.requests();
+    script.receive(number, Err(Error::StaleEpoch { current: wombat_proto::Epoch(3) }));
+    let again = script.requests();
+    assert_eq!((again[0].number, again[0].epoch), (number, 3));
+    assert!(script.done().is_empty());
+}
+
+#[test]
+fn acknowledged_is_what_was_answered_without_a_gap_and_acquires_do_not_hold_it_up() {
+    let mut script = Script::up();
+    let acquire = script.submit(Call::Acquire(wire::Acquire::default()));
+    let (first, second) = (script.submit(set()), script.submit(set()));
+    script.requests();
+    script.receive(second, done());
+    let third = script.submit(set());
+    assert_eq!(script.requests()[0].acknowledged, first - 1);
+    script.receive(first, done());
+    let fourth = script.submit(set());
+    assert_eq!(script.requests()[0].acknowledged, third - 1);
+    assert!(acquire < first && fourth > third);
+}
+
+#[test]
+fn changes_beyond_what_the_cell_keeps_wait_for_their_turn() {
+    let mut script = Script::up();
+    let bound = wombat_proto::limits::UNACKNOWLEDGED_OUTCOMES;
+    let numbers: Vec<u64> = (0..bound + 2).map(|_| script.submit(set())).collect();
+    assert_eq!(script.requests().len(), bound);
+    // A later one is answered first: the cell still keeps everything after the first.
+    script.receive(numbers[5], done());
+    assert!(script.requests().is_empty());
+    script.receive(numbers[0], done());
+    let sent: Vec<u64> = script.requests().iter().map(|request| request.number).collect();
+    assert_eq!(sent, [numbers[bound]]);
+}
+
+#[test]
+fn an_overloaded_master_is_asked_again_later() {
+    let mut script = Script::up();
+    let number = script.submit(set());
+    script.requests();
+    script.receive(number, Err(Error::Overloaded { retry_after: Duration::from_millis(20) }));
+    assert!(script.done().is_empty());
+    script.pass(Duration::from_millis(19));
+    assert!(script.requests().is_empty());
+    script.pass(Duration::from_millis(21));
+    assert_eq!(script.requests()[0].number, number);
+}
+
+#[test]
+fn events_come_once_and_count_anew_with_each_master() {
+    let mut script = Script::up();
+    let event = || wire::Event { kind: Kind::ContentsModified.into(), handle: 1, ..wire::Event::default() };
+    script.keep_alive(3, Duration::ZERO, 1, (1, [event(), event()].into()));
+    assert_eq!(script.effects.node_events.len(), 2);
+    let next = script.requests();
+    let acknowledged = |request: &Request| match request.call {
+        Some(Call::KeepAlive(keep_alive)) => keep_alive.events_acknowledged,
+        _ => panic!("no KeepAlive"),
+    };
+    assert_eq!(acknowledged(&next[0]), 2);
+    // The acknowledgement was lost: they come again with a third.
+    script.keep_alive(next[0].number, Duration::ZERO, 1, (1, [event(), event(), event()].into()));
+    assert_eq!(script.effects.node_events.len(), 3);
+    script.effects.node_events.clear();
+    script.requests();
+    script.reconnect(2);
+    assert_eq!(script.effects.node_events[0].kind, Kind::FailedOver);
+    let again = script.requests();
+    assert_eq!(acknowledged(&again[0]), 0);
+}
+
+#[test]
+fn a_session_that_the_master_does_not_know_is_lost_at_once() {
+    let mut script = Script::up();
+    script.session.disconnected(script.now);
+    script.pass(Duration::from_secs(1));
+    script.greet();
+    script.receive(0, Err(Error::SessionExpired));
+    assert!(script.events().contains(&SessionEvent::Expired));
+}
+
+#[test]
+fn a_refusal_that_will_not_change_is_told_and_not_repeated() {
+    let mut script = Script::new();
+    let waits = script.submit(get());
+    script.session.connected(&mut script.effects);
+    let refusal = Error::invalid("this is the cell other");
+    script.receive(0, Err(refusal.clone()));
+    assert_eq!(script.done(), [(waits, Err(refusal))]);
+    assert!(script.session.next_deadline().is_none());
+}
+
+#[test]
+fn a_replica_that_is_not_the_master_tells_where_it_is() {
+    let mut script = Script::new();
+    script.session.connected(&mut script.effects);
+    let elsewhere = wire::Welcome { master: "host:1".into(), ..wire::Welcome::default() };
+    script.receive(0, Ok(Answer::Welcome(elsewhere)));
+    assert!(script.effects.disconnect);
+    script.pass(Duration::from_secs(1));
+    assert_eq!(script.effects.connect, Some(Some("host:1".into())));
+}
