@@ -89,9 +89,11 @@ impl Election {
         let locks = self.cell.locks(Some(&self.path)).await?;
         let (value, stat) = file.contents().await?;
         let path = file.path().to_string();
-        let holder =
-            locks.into_iter().find(|lock| lock.path == path).and_then(|lock| lock.holders.first().cloned());
-        Ok(holder.filter(|_| !value.is_empty()).map(|holder| Leader { value, token: Token(holder.token) }))
+        let lock = locks.into_iter().find(|lock| lock.path == path);
+        let token = lock.and_then(|lock| lock.holders.first().map(|holder| holder.token));
+        // What was written before the grant is an earlier leader's word.
+        let leads = |token: &u64| !value.is_empty() && stat.modified_slot.0 > *token;
+        Ok(token.filter(leads).map(|token| Leader { value: value.clone(), token: Token(token) }))
     }
 }
 
