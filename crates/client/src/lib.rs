@@ -41,8 +41,8 @@ pub use options::{Create, OpenOptions};
 pub use wombat_proto::wire::event::Kind as EventKind;
 pub use wombat_proto::wire::{Holder, LockInfo, SessionInfo, Status};
 pub use wombat_proto::{
-    CellName, Class, Epoch, Error, Generation, Instance, Instant, LockMode, Path, Result, Sequencer,
-    SessionId, Slot, Token, limits,
+    CellName, Class, Epoch, Error, Generation, Instance, Instant, LockMode, NodePath, Path, Result,
+    Sequencer, SessionId, Slot, Token, limits,
 };
 pub use wombat_session::SessionEvent;
 

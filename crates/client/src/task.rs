@@ -346,8 +346,8 @@ impl Endpoints {
     fn describe(&self) -> String {
         let problems: Vec<String> = self.problems.iter().map(|(at, why)| format!("{at} ({why})")).collect();
         match problems.is_empty() {
-            true => format!("a master of the cell at {}", self.all.join(", ")),
-            false => format!("a cell that answers at {}", problems.join(", ")),
+            true => format!("a master at {}", self.all.join(", ")),
+            false => format!("a cell at {}", problems.join(", ")),
         }
     }
 }

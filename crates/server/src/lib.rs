@@ -15,3 +15,4 @@ mod server;
 pub use config::{Config, DEFAULT_PORT};
 pub use error::ServerError;
 pub use server::Server;
+pub use wombat_proto::ReplicaId;

@@ -1,0 +1,386 @@
+//! The command line.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed otherwise
+  2    the command line or an argument makes no sense
+  3    not found
+  4    refused as things are: exists, another generation, not empty, lock held, sequencer stale
+  5    the time allowed has passed
+  6    the cell cannot be reached
+  7    the lock or the session was lost, and what ran under it was stopped
+  8    whether it was done cannot be told: look before you retry
+  126  CMD cannot be run      127  CMD is not found
+  Otherwise CMD's own status; 128 + n if the signal n ended it.
+
+Configuration: flags, then environment (WOMBAT_ENDPOINTS, WOMBAT_CELL, WOMBAT_CONFIG), then the file
+~/.config/wombat/config.toml (keys: endpoints, cell, timeout).";
+
+const EXAMPLES: &str = "\
+Examples:
+  wombat dev                                    a cell of one on this machine, to play with
+  wombat put /ls/local/greeting hello           write a small file
+  wombat get /ls/local/greeting                 read it
+  wombat lock /ls/local/backup -- ./backup.sh   run under a lock: one at a time, everywhere
+";
+
+/// A Chubby lock service: locks, small files, elections, events.
+#[derive(Parser)]
+#[command(name = "wombat", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n{EXIT_CODES}"))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct Global {
+    /// Where the cell's replicas listen [default: 127.0.0.1:7480]
+    #[arg(long, global = true, value_name = "HOST:PORT,…", env = "WOMBAT_ENDPOINTS", value_delimiter = ',')]
+    pub(crate) endpoints: Vec<String>,
+    /// The cell that is meant [default: whichever answers]
+    #[arg(long, global = true, value_name = "NAME", env = "WOMBAT_CELL")]
+    pub(crate) cell: Option<String>,
+    /// The configuration file [default: ~/.config/wombat/config.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "WOMBAT_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON, errors too
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// How long to look for the cell [default: 10s]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
+    pub(crate) connect_timeout: Option<Duration>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run a cell on this machine, for development and tests
+    Dev(Dev),
+    /// Run a replica
+    Serve(Serve),
+    /// Write a file
+    Put(Put),
+    /// Read a file
+    Get(Get),
+    /// List a directory
+    Ls(Ls),
+    /// Make directories
+    Mkdir(Mkdir),
+    /// Delete nodes
+    Rm(Rm),
+    /// Show a node's metadata
+    Stat(PathOnly),
+    /// Show a directory and everything below it
+    Tree(Tree),
+    /// Show what happens to a node, as it happens
+    Watch(Watch),
+    /// Hold a lock, while a command runs or until interrupted
+    Lock(Lock),
+    /// Campaign to be the leader, and follow whoever is
+    Elect(Elect),
+    /// Check or show a sequencer
+    #[command(subcommand)]
+    Sequencer(Sequencer),
+    /// List the sessions
+    Sessions,
+    /// List the locks that are held or waited for
+    Locks(Locks),
+    /// Show how the cell is
+    Status,
+    /// Print completions for a shell
+    #[command(after_help = "Examples:\n  wombat completions bash > /etc/bash_completion.d/wombat")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  wombat dev                             stay, and show what goes on
+  wombat dev -- ./integration-test.sh    a fresh cell for the test, gone afterwards
+  wombat dev --dir ./cell                keep the data
+
+CMD finds the cell through WOMBAT_ENDPOINTS and WOMBAT_CELL, and this very `wombat` on its PATH.")]
+pub(crate) struct Dev {
+    /// How many replicas; this version runs one
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) replicas: u32,
+    /// Keep the data here [default: a temporary directory]
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where to listen [default: any free port with CMD; else port 7480 if it is free]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// The session lease
+    #[arg(long, value_name = "DURATION", default_value = "12s", value_parser = duration)]
+    pub(crate) session_lease: Duration,
+    /// Run this with the cell, and exit with its status
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  wombat serve --config /etc/wombat/server.toml
+  wombat serve --cell main --dir /var/lib/wombat --listen 0.0.0.0:7480
+
+The file's keys: cell, replica, dir, listen, session_lease (a duration as text). Flags and the environment
+go before it. Stops cleanly on SIGTERM. What is logged follows --log or RUST_LOG.")]
+pub(crate) struct Serve {
+    /// This replica's id within the cell [default: 1]
+    #[arg(long, value_name = "ID", env = "WOMBAT_REPLICA")]
+    pub(crate) replica: Option<u32>,
+    /// The data directory
+    #[arg(long, env = "WOMBAT_DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where to listen [default: 127.0.0.1:7480]
+    #[arg(long, value_name = "HOST:PORT", env = "WOMBAT_LISTEN")]
+    pub(crate) listen: Option<String>,
+    /// The session lease [default: 12s]
+    #[arg(long, value_name = "DURATION", env = "WOMBAT_SESSION_LEASE", value_parser = duration)]
+    pub(crate) session_lease: Option<Duration>,
+    /// What to log, as in RUST_LOG
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    pub(crate) log: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum CreateFlag {
+    /// The file must exist
+    Never,
+    /// The file is made if it does not exist
+    May,
+    /// The file must not exist
+    Must,
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  wombat put /ls/local/greeting hello
+  wombat put -p /ls/local/a/b/config - < config.toml
+  wombat put /ls/local/counter 42 --if-generation 7    only if nobody wrote since
+  wombat put /ls/local/alive/$(hostname) up --ephemeral
+
+Under `wombat lock … -- CMD` the environment holds WOMBAT_SEQUENCER, so that a put in CMD is refused once the
+lock is lost, even if CMD was frozen and does not know.")]
+pub(crate) struct Put {
+    /// The file, /ls/CELL/…
+    pub(crate) path: String,
+    /// What to write; `-` or nothing: what comes in on standard input
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) value: Option<OsString>,
+    /// Write only if the contents are of this generation
+    #[arg(long, value_name = "G", value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["create", "ephemeral"])]
+    pub(crate) if_generation: Option<u64>,
+    /// Whether to make the file
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "may")]
+    pub(crate) create: CreateFlag,
+    /// Make a file that vanishes when this command ends; stay until interrupted
+    #[arg(long)]
+    pub(crate) ephemeral: bool,
+    /// Make the directories above it
+    #[arg(short, long)]
+    pub(crate) parents: bool,
+    /// Write only while the lock of this sequencer is held
+    #[arg(long, value_name = "SEQ", env = "WOMBAT_SEQUENCER")]
+    pub(crate) sequencer: Option<String>,
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  wombat get /ls/local/greeting
+  wombat get /ls/local/config > config.toml    byte for byte
+  wombat get --json /ls/local/greeting         with its generation")]
+pub(crate) struct Get {
+    /// The file, /ls/CELL/…
+    pub(crate) path: String,
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  wombat ls\n  wombat ls -l /ls/local/services")]
+pub(crate) struct Ls {
+    /// Show kinds, sizes, generations and times
+    #[arg(short)]
+    pub(crate) long: bool,
+    /// The directory
+    #[arg(default_value = "/ls/local")]
+    pub(crate) path: String,
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  wombat mkdir /ls/local/services\n  wombat mkdir -p /ls/local/a/b/c")]
+pub(crate) struct Mkdir {
+    /// Make the directories above too, and do not mind if it exists
+    #[arg(short, long)]
+    pub(crate) parents: bool,
+    /// The directories
+    #[arg(required = true)]
+    pub(crate) paths: Vec<String>,
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  wombat rm /ls/local/greeting\n  wombat rm -r /ls/local/services")]
+pub(crate) struct Rm {
+    /// Delete everything below too
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+    /// What to delete
+    #[arg(required = true)]
+    pub(crate) paths: Vec<String>,
+}
+
+#[derive(ClapArgs)]
+#[command(
+    after_help = "Examples:\n  wombat stat /ls/local/greeting\n  wombat stat --json /ls/local/greeting"
+)]
+pub(crate) struct PathOnly {
+    /// The node
+    pub(crate) path: String,
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  wombat tree\n  wombat tree /ls/local/services")]
+pub(crate) struct Tree {
+    /// Where to begin
+    #[arg(default_value = "/ls/local")]
+    pub(crate) path: String,
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  wombat watch /ls/local/config                 a line for each change, with the new contents
+  wombat watch /ls/local/services --json        children that come and go, a JSON object a line
+  wombat watch /ls/local/config --count 1       wait for the next change
+
+It goes on over restarts of the cell, and ends when the node is deleted.")]
+pub(crate) struct Watch {
+    /// A file, or a directory whose children are meant
+    pub(crate) path: String,
+    /// End after so many events
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  wombat lock /ls/local/backup -- ./backup.sh
+  wombat lock /ls/local/report --timeout 30s -- make report    give up after 30 s, with code 5
+  wombat lock /ls/local/report --timeout 0s -- make report     only if it is free now
+  wombat lock /ls/local/db --shared -- pg_dump                 beside other shared holders
+  wombat lock /ls/local/maintenance                            hold it until Ctrl-C
+
+CMD gets WOMBAT_SEQUENCER (pass it to the services that CMD talks to: they can check it), WOMBAT_TOKEN (a number
+that grows with each grant) and WOMBAT_LOCK (the path). CMD and all of its process group are stopped before
+the lock can be lost, and killed if this command is; what CMD leaves running in its group is stopped before
+the lock is released.")]
+pub(crate) struct Lock {
+    /// The file whose lock to take; made if it does not exist
+    pub(crate) path: String,
+    /// Share it with other shared holders
+    #[arg(long)]
+    pub(crate) shared: bool,
+    /// How long to wait for it; 0s: not at all [default: for as long as it takes]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// For how long nobody else may have it if this holder dies (at most 60s)
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub(crate) lock_delay: Duration,
+    /// What to run under the lock
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  wombat elect /ls/local/primary --value $(hostname):8080
+  wombat elect /ls/local/primary --value $(hostname) -- ./primary
+
+Everyone else reads the leader's value with `wombat get` or `wombat watch`.")]
+pub(crate) struct Elect {
+    /// The election's file; made if it does not exist
+    pub(crate) path: String,
+    /// What the leader says of itself
+    #[arg(long, value_name = "V")]
+    pub(crate) value: String,
+    /// How long to campaign [default: for as long as it takes]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// For how long nobody else may lead if this leader dies (at most 60s)
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub(crate) lock_delay: Duration,
+    /// What to run while leading
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Sequencer {
+    /// Ask the cell whether its lock is still held: exits with 0 if it is, 4 if not
+    #[command(after_help = "Examples:\n  wombat sequencer check \"$WOMBAT_SEQUENCER\"")]
+    Check {
+        /// The sequencer
+        sequencer: String,
+    },
+    /// Show what it says, without asking the cell
+    Show {
+        /// The sequencer
+        sequencer: String,
+    },
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  wombat locks\n  wombat locks /ls/local/backup")]
+pub(crate) struct Locks {
+    /// A node, with all below it [default: the whole cell]
+    pub(crate) path: Option<String>,
+}
+
+/// A duration with its unit: 500ms, 12s, 5m, "1h 30m".
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 500ms, 12s or 5m"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_that_takes_something_has_examples() {
+        for command in Args::command().get_subcommands().filter(|command| command.get_arguments().count() > 0)
+        {
+            let name = command.get_name();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:"), "`wombat {name} --help` shows no examples");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert!(duration("5").unwrap_err().contains("12s"));
+        assert!(duration("-5s").is_err());
+    }
+}

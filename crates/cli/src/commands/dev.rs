@@ -1,0 +1,109 @@
+//! `wombat dev`: a cell in this process, for as long as a command or a person needs it.
+
+use crate::args::{Dev, Global};
+use crate::exit::Failure;
+use crate::supervise::{self, Job, Signals};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::time::uptime;
+use wombat_client::CellName;
+use wombat_server::{Config, DEFAULT_PORT, Server, ServerError};
+
+pub(crate) async fn run(global: &Global, dev: Dev) -> Result<u8, Failure> {
+    if dev.replicas != 1 {
+        let text = format!("--replicas {}: this version runs a cell of one replica", dev.replicas);
+        return Err(Failure::usage(text));
+    }
+    let stays = dev.command.is_empty();
+    if stays {
+        show_activity();
+    }
+    // Dropped, and so deleted, after the server has stopped.
+    let temporary = if dev.dir.is_none() { Some(tempfile::tempdir()?) } else { None };
+    let dir = dev.dir.clone().or_else(|| temporary.as_ref().map(|dir| dir.path().to_owned()));
+    let server = start(global, &dev, dir.unwrap_or_default())?;
+    let mut signals = Signals::listen()?;
+    let result = if stays {
+        stay(&server, &mut signals).await
+    } else {
+        run_with(global, &server, &dev, &mut signals).await
+    };
+    server.stop()?;
+    result
+}
+
+/// Starts the server where the flags say; without any, at the usual port if it is free.
+fn start(global: &Global, dev: &Dev, dir: PathBuf) -> Result<Server, Failure> {
+    let mut config = Config::new(CellName::parse(cell_name(global))?, dir);
+    config.session_lease = dev.session_lease;
+    config.activity = dev.command.is_empty();
+    let any = || "127.0.0.1:0".to_owned();
+    config.listen = match &dev.listen {
+        Some(listen) => listen.clone(),
+        None if !dev.command.is_empty() => any(),
+        None => format!("127.0.0.1:{DEFAULT_PORT}"),
+    };
+    match Server::start(config.clone()) {
+        Err(ServerError::Listen { .. }) if dev.listen.is_none() => {
+            config.listen = any();
+            Ok(Server::start(config)?)
+        }
+        started => Ok(started?),
+    }
+}
+
+fn cell_name(global: &Global) -> &str {
+    global.cell.as_deref().unwrap_or(CellName::LOCAL)
+}
+
+/// Runs the command with the cell in its environment.
+async fn run_with(global: &Global, server: &Server, dev: &Dev, signals: &mut Signals) -> Result<u8, Failure> {
+    let mut environment = vec![("WOMBAT_ENDPOINTS", server.address().to_string().into())];
+    environment.push(("WOMBAT_CELL", cell_name(global).into()));
+    if let Some(path) = path_with_this_program() {
+        environment.push(("PATH", path));
+    }
+    let job = Job { command: &dev.command, environment };
+    tokio::select! {
+        status = supervise::run(job, signals, None, None) => status,
+        error = server.failed() => Err(error.into()),
+    }
+}
+
+/// PATH with the directory of this very program in front, so that `wombat` works in the command.
+fn path_with_this_program() -> Option<OsString> {
+    let own = std::env::current_exe().ok()?.parent()?.to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(&path))).ok()
+}
+
+/// Tells how to use the cell, and stays until interrupted.
+async fn stay(server: &Server, signals: &mut Signals) -> Result<u8, Failure> {
+    let address = server.address();
+    println!("A cell of one is ready at {address}. In another terminal:");
+    println!();
+    if address.port() != DEFAULT_PORT {
+        println!("  export WOMBAT_ENDPOINTS={address}");
+    }
+    println!("  wombat put /ls/local/greeting hello");
+    println!("  wombat lock /ls/local/lock -- sh -c 'echo I hold token $WOMBAT_TOKEN'");
+    println!();
+    println!("What goes on (Ctrl-C stops):");
+    tokio::select! {
+        _ = signals.next() => Ok(0),
+        error = server.failed() => Err(error.into()),
+    }
+}
+
+/// Shows applied changes as they happen, and the server's warnings.
+fn show_activity() {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new("warn,wombat::activity=info"))
+        .with_timer(uptime())
+        .with_target(false)
+        .with_level(false)
+        .with_ansi(false)
+        .with_writer(std::io::stdout)
+        .init();
+}

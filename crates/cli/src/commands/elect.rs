@@ -1,0 +1,82 @@
+//! `wombat elect`: campaign, follow whoever leads, lead.
+
+use super::lock::{hold, run_under};
+use crate::args::Elect;
+use crate::exit::{Failure, SIGNAL, TIMEOUT};
+use crate::output;
+use crate::settings::Settings;
+use crate::supervise::{Guardian, Signals};
+use serde_json::json;
+use std::time::Duration;
+use wombat_client::{Cell, Election, Leader, Leadership};
+
+pub(crate) async fn run(
+    cell: &Cell,
+    settings: &Settings,
+    elect: Elect,
+    json: bool,
+    guardian: Option<Guardian>,
+) -> Result<u8, Failure> {
+    let election = Election::new(cell, &elect.path).lock_delay(elect.lock_delay);
+    let mut signals = Signals::listen()?;
+    let leadership = tokio::select! {
+        biased;
+        signal = signals.next() => return Ok(SIGNAL + signal as u8),
+        won = election.campaign(elect.value.clone()) => {
+            won.map_err(|error| Failure::from(error).about(&elect.path))?
+        }
+        followed = follow(&election, json) => return followed,
+        () = pass(elect.timeout) => {
+            let text = format!("{}: the time allowed has passed, and another leads", elect.path);
+            return Err(Failure::new(TIMEOUT, "Timeout", text));
+        }
+    };
+    let token = leadership.guard().token();
+    output::line(match json {
+        true => json!({ "event": "leading", "value": elect.value, "token": token.0 }).to_string(),
+        false => format!("leading {} (token {token})", elect.value),
+    });
+    lead(cell, settings, &elect, leadership, &mut signals, guardian).await
+}
+
+/// Leads until the command ends, or until interrupted; then resigns.
+async fn lead(
+    cell: &Cell,
+    settings: &Settings,
+    elect: &Elect,
+    leadership: Leadership,
+    signals: &mut Signals,
+    guardian: Option<Guardian>,
+) -> Result<u8, Failure> {
+    let guard = leadership.guard();
+    let result = match elect.command.is_empty() {
+        true => hold(guard, signals).await,
+        false => run_under(cell, settings, guard, &elect.command, signals, guardian).await,
+    };
+    if result.is_ok() {
+        leadership.resign().await?;
+    }
+    result
+}
+
+/// Tells each leader, until it is ourselves.
+async fn follow(election: &Election, json: bool) -> Result<u8, Failure> {
+    let mut changes = election.observe().await?;
+    while let Some(leader) = changes.next().await? {
+        if let Some(Leader { value, token }) = leader {
+            let value = String::from_utf8_lossy(&value).into_owned();
+            output::line(match json {
+                true => json!({ "event": "following", "value": value, "token": token.0 }).to_string(),
+                false => format!("following {value} (token {token})"),
+            });
+        }
+    }
+    Err(Failure::lost("the session was lost"))
+}
+
+async fn pass(timeout: Option<Duration>) {
+    match timeout {
+        Some(timeout) => tokio::time::sleep(timeout).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,174 @@
+//! The short commands on files and directories: get, ls, mkdir, rm, stat.
+
+use crate::args::{Ls, Mkdir, Rm};
+use crate::exit::Failure;
+use crate::output;
+use serde_json::{Value, json};
+use wombat_client::{Cell, Create, Error, OpenOptions, Path, Stat};
+
+pub(crate) async fn get(cell: &Cell, path: &str, json: bool) -> Result<(), Failure> {
+    let about = |error: Error| Failure::from(error).about(path);
+    let node = cell.open(path, OpenOptions::new()).await.map_err(about)?;
+    let (contents, stat) = node.contents().await.map_err(about)?;
+    if !json {
+        return Ok(output::bytes(&contents)?);
+    }
+    let mut object = json!({ "path": node.path().to_string(), "stat": output::stat(&stat) });
+    output::add_contents(&mut object, &contents);
+    output::line(object);
+    Ok(())
+}
+
+pub(crate) async fn ls(cell: &Cell, ls: &Ls, json: bool) -> Result<(), Failure> {
+    let about = |error: Error| Failure::from(error).about(&ls.path);
+    let node = cell.open(&ls.path, OpenOptions::new()).await.map_err(about)?;
+    let entries = node.list().await.map_err(about)?;
+    if json {
+        let entry =
+            |entry: &wombat_client::Entry| json!({ "name": entry.name, "stat": output::stat(&entry.stat) });
+        output::line(Value::from(entries.iter().map(entry).collect::<Vec<_>>()));
+    } else if ls.long {
+        let row = |entry: &wombat_client::Entry| {
+            let stat = &entry.stat;
+            let size = if stat.directory { stat.children } else { stat.length };
+            vec![
+                kind(stat).into(),
+                size.to_string(),
+                stat.content_generation.to_string(),
+                output::time(stat.modified_wall_ms),
+                shown_name(&entry.name, stat),
+            ]
+        };
+        let rows: Vec<_> = entries.iter().map(row).collect();
+        output::table(&["KIND", "SIZE", "GENERATION", "MODIFIED", "NAME"], &rows);
+    } else {
+        for entry in &entries {
+            output::line(shown_name(&entry.name, &entry.stat));
+        }
+    }
+    Ok(())
+}
+
+/// A name with what shows its kind at a glance.
+pub(crate) fn shown_name(name: &str, stat: &Stat) -> String {
+    // A name is any UTF-8: control characters must not reach the terminal.
+    let mut name: String = name
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
+        .collect();
+    if stat.directory {
+        name.push('/');
+    }
+    name
+}
+
+fn kind(stat: &Stat) -> &'static str {
+    match (stat.directory, stat.ephemeral) {
+        (true, true) => "ephemeral directory",
+        (true, false) => "directory",
+        (false, true) => "ephemeral",
+        (false, false) => "file",
+    }
+}
+
+pub(crate) async fn mkdir(cell: &Cell, mkdir: &Mkdir) -> Result<(), Failure> {
+    for path in &mkdir.paths {
+        let about = |error: Error| Failure::from(error).about(path);
+        if mkdir.parents {
+            make_directories(cell, &cell.resolve(path)?.node).await?;
+        } else {
+            let options = OpenOptions::new().create(Create::Must).directory();
+            cell.open(path, options).await.map_err(about)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a directory and those above it, where they do not exist.
+pub(crate) async fn make_directories(
+    cell: &Cell,
+    directory: &wombat_client::NodePath,
+) -> Result<(), Failure> {
+    for depth in 1..=directory.names().len() {
+        let above = directory.names()[..depth].iter().cloned().collect();
+        let path = Path::new(cell.name().clone(), above).to_string();
+        let options = OpenOptions::new().create(Create::May).directory();
+        cell.open(&path, options).await.map_err(|error| Failure::from(error).about(&path))?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn rm(cell: &Cell, rm: &Rm) -> Result<(), Failure> {
+    for path in &rm.paths {
+        let about = |error: Error| Failure::from(error).about(path);
+        if rm.recursive {
+            remove_below(cell, path).await?;
+        }
+        let node = cell.open(path, OpenOptions::new().write()).await.map_err(about)?;
+        node.delete().await.map_err(about)?;
+    }
+    Ok(())
+}
+
+/// Deletes everything below a node, the deepest first.
+async fn remove_below(cell: &Cell, top: &str) -> Result<(), Failure> {
+    let mut directories = vec![top.to_owned()];
+    let mut emptied = Vec::new();
+    while let Some(path) = directories.pop() {
+        let about = |error: Error| Failure::from(error).about(&path);
+        let node = cell.open(&path, OpenOptions::new()).await.map_err(about)?;
+        if !node.opened_stat().directory {
+            continue;
+        }
+        for entry in node.list().await.map_err(about)? {
+            let child = format!("{path}/{}", entry.name);
+            if entry.stat.directory {
+                directories.push(child);
+            } else {
+                let child_about = |error: Error| Failure::from(error).about(&child);
+                let node = cell.open(&child, OpenOptions::new().write()).await.map_err(child_about)?;
+                node.delete().await.map_err(child_about)?;
+            }
+        }
+        emptied.push(path.clone());
+    }
+    // Found from the top down, so emptied from the bottom up.
+    for path in emptied.iter().skip(1).rev() {
+        let about = |error: Error| Failure::from(error).about(path);
+        let node = cell.open(path, OpenOptions::new().write()).await.map_err(about)?;
+        node.delete().await.map_err(about)?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn stat(cell: &Cell, path: &str, json: bool) -> Result<(), Failure> {
+    let node = cell.open(path, OpenOptions::new()).await.map_err(|error| Failure::from(error).about(path))?;
+    let stat = node.opened_stat();
+    if json {
+        output::line(json!({ "path": node.path().to_string(), "stat": output::stat(stat) }));
+        return Ok(());
+    }
+    let mut rows = vec![
+        ("path", node.path().to_string()),
+        ("kind", kind(stat).to_owned()),
+        ("instance", stat.instance.to_string()),
+    ];
+    if stat.directory {
+        rows.push(("children", stat.children.to_string()));
+    } else {
+        rows.push(("length", stat.length.to_string()));
+        rows.push(("checksum", format!("{:016x}", stat.checksum)));
+        rows.push(("content generation", stat.content_generation.to_string()));
+    }
+    rows.push(("lock generation", stat.lock_generation.to_string()));
+    rows.push(("acl generation", stat.acl_generation.to_string()));
+    if stat.permits > 0 {
+        rows.push(("permits", stat.permits.to_string()));
+    }
+    rows.push(("created", output::time(stat.created_wall_ms)));
+    rows.push(("modified", output::time(stat.modified_wall_ms)));
+    for (name, value) in rows {
+        output::line(format!("{name:20}{value}"));
+    }
+    Ok(())
+}

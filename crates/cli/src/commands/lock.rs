@@ -1,0 +1,109 @@
+//! `wombat lock`: hold a lock while a command runs, and stop the command before the lock can be lost.
+
+use crate::args::Lock;
+use crate::exit::{Failure, SIGNAL};
+use crate::output;
+use crate::settings::Settings;
+use crate::supervise::{self, Guardian, Job, Signals, Under};
+use serde_json::json;
+use std::ffi::OsString;
+use std::time::Duration;
+use wombat_client::{Cell, Create, Error, LockGuard, LockMode, Node, OpenOptions};
+
+/// After how long a wait it is told who holds the lock.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(
+    cell: &Cell,
+    settings: &Settings,
+    lock: Lock,
+    json: bool,
+    guardian: Option<Guardian>,
+) -> Result<u8, Failure> {
+    let about = |error: Error| Failure::from(error).about(&lock.path);
+    let mode = if lock.shared { LockMode::Shared } else { LockMode::Exclusive };
+    let options = OpenOptions::new().write().create(Create::May).lock_delay(lock.lock_delay);
+    let node = open(cell, &lock.path, options).await?;
+    let mut signals = Signals::listen()?;
+    let acquired = tokio::select! {
+        acquired = acquire(&node, mode, lock.timeout) => acquired,
+        () = tell_who_holds(cell, &node) => unreachable!("it only tells"),
+        signal = signals.next() => return Ok(SIGNAL + signal as u8),
+    };
+    let guard = acquired.map_err(about)?;
+    let result = if lock.command.is_empty() {
+        output::line(match json {
+            true => json!({ "path": node.path().to_string(), "token": guard.token().0, "sequencer": guard.sequencer().to_string() }).to_string(),
+            false => guard.sequencer().to_string(),
+        });
+        hold(&guard, &mut signals).await
+    } else {
+        run_under(cell, settings, &guard, &lock.command, &mut signals, guardian).await
+    };
+    let _the_session_ends_anyway = guard.release().await;
+    result
+}
+
+/// Opens the file of a lock. A directory has a lock, too.
+async fn open(cell: &Cell, path: &str, options: OpenOptions) -> Result<Node, Failure> {
+    match cell.open(path, options.clone()).await {
+        Err(Error::IsDirectory) => cell.open(path, options.create(Create::Never)).await,
+        opened => opened,
+    }
+    .map_err(|error| Failure::from(error).about(path))
+}
+
+async fn acquire(node: &Node, mode: LockMode, timeout: Option<Duration>) -> Result<LockGuard, Error> {
+    match timeout {
+        Some(timeout) => node.acquire_within(mode, timeout).await.map_err(|error| match error {
+            // A wait of zero length has passed, too: one code for "not in the time allowed".
+            Error::LockHeld => Error::Timeout,
+            error => error,
+        }),
+        None => node.acquire(mode).await,
+    }
+}
+
+/// Tells once who holds the lock that we wait for.
+async fn tell_who_holds(cell: &Cell, node: &Node) {
+    tokio::time::sleep(PATIENCE).await;
+    let path = node.path().to_string();
+    let locks = cell.locks(Some(&path)).await.unwrap_or_default();
+    if let Some(lock) = locks.iter().find(|lock| lock.path == path) {
+        let waits = match lock.holders.first() {
+            Some(holder) => format!("held by {} since {}", holder.client, output::ago(holder.since_wall_ms)),
+            None => format!("in lock-delay for {}", output::span(Duration::from_millis(lock.delay_left_ms))),
+        };
+        eprintln!("waiting for {path}: {waits}");
+    }
+    std::future::pending().await
+}
+
+/// Holds the lock until interrupted.
+pub(super) async fn hold(guard: &LockGuard, signals: &mut Signals) -> Result<u8, Failure> {
+    tokio::select! {
+        _ = signals.next() => Ok(0),
+        () = guard.lost() => Err(Failure::lost("the lock is no longer surely held")),
+    }
+}
+
+/// Runs the command under the lock.
+pub(super) async fn run_under(
+    cell: &Cell,
+    settings: &Settings,
+    guard: &LockGuard,
+    command: &[OsString],
+    signals: &mut Signals,
+    mut guardian: Option<Guardian>,
+) -> Result<u8, Failure> {
+    let lease = Duration::from_millis(cell.status().await?.lease_ms.into());
+    let environment = vec![
+        ("WOMBAT_ENDPOINTS", settings.endpoints.join(",").into()),
+        ("WOMBAT_CELL", cell.name().as_str().into()),
+        ("WOMBAT_SEQUENCER", guard.sequencer().to_string().into()),
+        ("WOMBAT_TOKEN", guard.token().to_string().into()),
+        ("WOMBAT_LOCK", guard.sequencer().path.to_string().into()),
+    ];
+    let job = Job { command, environment };
+    supervise::run(job, signals, guardian.as_mut(), Some(Under { guard, lease })).await
+}

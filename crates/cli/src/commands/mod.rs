@@ -1,0 +1,75 @@
+//! The commands, one a file.
+
+mod dev;
+mod elect;
+mod files;
+mod inspect;
+mod lock;
+mod put;
+mod sequencer;
+mod serve;
+mod tree;
+mod watch;
+
+use crate::args::{Args, Command};
+use crate::exit::Failure;
+use crate::settings::Settings;
+use crate::supervise::Guardian;
+use clap::CommandFactory;
+use wombat_client::Cell;
+
+/// Runs a command. Returns its exit code.
+pub(crate) async fn run(args: Args, guardian: Option<Guardian>) -> Result<u8, Failure> {
+    let Args { global, command } = args;
+    let json = global.json;
+    match command {
+        Command::Dev(dev) => return dev::run(&global, dev).await,
+        Command::Serve(serve) => return serve::run(&global, serve).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "wombat", &mut std::io::stdout());
+            return Ok(0);
+        }
+        Command::Sequencer(crate::args::Sequencer::Show { sequencer }) => {
+            return sequencer::show(&sequencer, json);
+        }
+        _ => {}
+    }
+    let settings = Settings::load(&global)?;
+    let cell = settings.connect().await?;
+    let result = on_cell(&cell, &settings, command, json, guardian).await;
+    // The session ends at once, and with it what it held; otherwise it would linger for its lease.
+    let _gone_either_way = cell.close().await;
+    result
+}
+
+async fn on_cell(
+    cell: &Cell,
+    settings: &Settings,
+    command: Command,
+    json: bool,
+    guardian: Option<Guardian>,
+) -> Result<u8, Failure> {
+    match command {
+        Command::Put(put) => return put::run(cell, put, json).await,
+        Command::Lock(lock) => return lock::run(cell, settings, lock, json, guardian).await,
+        Command::Elect(elect) => return elect::run(cell, settings, elect, json, guardian).await,
+        Command::Get(get) => files::get(cell, &get.path, json).await?,
+        Command::Ls(ls) => files::ls(cell, &ls, json).await?,
+        Command::Mkdir(mkdir) => files::mkdir(cell, &mkdir).await?,
+        Command::Rm(rm) => files::rm(cell, &rm).await?,
+        Command::Stat(stat) => files::stat(cell, &stat.path, json).await?,
+        Command::Tree(tree) => tree::run(cell, &tree.path, json).await?,
+        Command::Watch(watch) => return watch::run(cell, &watch, json).await,
+        Command::Sequencer(crate::args::Sequencer::Check { sequencer }) => {
+            sequencer::check(cell, &sequencer, json).await?;
+        }
+        Command::Sessions => inspect::sessions(cell, json).await?,
+        Command::Locks(locks) => inspect::locks(cell, locks.path.as_deref(), json).await?,
+        Command::Status => inspect::status(cell, json).await?,
+        Command::Dev(_)
+        | Command::Serve(_)
+        | Command::Completions { .. }
+        | Command::Sequencer(crate::args::Sequencer::Show { .. }) => unreachable!("they need no cell"),
+    }
+    Ok(0)
+}

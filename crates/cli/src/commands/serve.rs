@@ -1,0 +1,59 @@
+//! `wombat serve`: a replica as a service.
+
+use crate::args::{Global, Serve};
+use crate::exit::Failure;
+use crate::settings::{parse_duration, read_toml};
+use crate::supervise::Signals;
+use serde::Deserialize;
+use std::path::PathBuf;
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+use wombat_client::CellName;
+use wombat_server::{Config, Server};
+
+/// The server's configuration file.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    cell: Option<String>,
+    replica: Option<u32>,
+    dir: Option<PathBuf>,
+    listen: Option<String>,
+    session_lease: Option<String>,
+}
+
+pub(crate) async fn run(global: &Global, serve: Serve) -> Result<u8, Failure> {
+    let config = config(global, &serve)?;
+    let filter = EnvFilter::try_new(&serve.log)
+        .map_err(|error| Failure::usage(format!("the log filter {:?}: {error}", serve.log)))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let mut signals = Signals::listen()?;
+    let server = Server::start(config)?;
+    eprintln!("ready: wombat serves at {}", server.address());
+    tokio::select! {
+        signal = signals.next() => info!("stopping on {signal}"),
+        error = server.failed() => return Err(error.into()),
+    }
+    server.stop()?;
+    Ok(0)
+}
+
+/// What the flags, the environment and the file say, in this order.
+fn config(global: &Global, serve: &Serve) -> Result<Config, Failure> {
+    let file: File = global.config.as_deref().map(read_toml).transpose()?.unwrap_or_default();
+    let needed = |what: &str| Failure::usage(format!("say {what}, by flag or in the file of --config"));
+    let cell = global.cell.clone().or(file.cell).ok_or_else(|| needed("which --cell this replica is of"))?;
+    let dir = serve.dir.clone().or(file.dir).ok_or_else(|| needed("in which --dir its data lives"))?;
+    let mut config = Config::new(CellName::parse(&cell)?, dir);
+    if let Some(replica) = serve.replica.or(file.replica) {
+        config.replica = wombat_server::ReplicaId(replica);
+    }
+    if let Some(listen) = serve.listen.clone().or(file.listen) {
+        config.listen = listen;
+    }
+    let from_file = file.session_lease.as_deref().map(parse_duration).transpose()?;
+    if let Some(lease) = serve.session_lease.or(from_file) {
+        config.session_lease = lease;
+    }
+    Ok(config)
+}

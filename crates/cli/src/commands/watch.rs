@@ -1,0 +1,85 @@
+//! `wombat watch`: a line for each event.
+
+use crate::args::Watch;
+use crate::exit::Failure;
+use crate::output;
+use crate::supervise::Signals;
+use serde_json::json;
+use wombat_client::{Cell, Error, EventKind, Node, NodeEvent, OpenOptions};
+
+const KINDS: &[EventKind] = &[
+    EventKind::ContentsModified,
+    EventKind::ChildAdded,
+    EventKind::ChildRemoved,
+    EventKind::ChildModified,
+    EventKind::HandleInvalid,
+    EventKind::LockAcquired,
+];
+
+pub(crate) async fn run(cell: &Cell, watch: &Watch, json: bool) -> Result<u8, Failure> {
+    let about = |error: Error| Failure::from(error).about(&watch.path);
+    let node = cell.open(&watch.path, OpenOptions::new().events(KINDS)).await.map_err(about)?;
+    let mut events = node.events();
+    let mut signals = Signals::listen()?;
+    let mut left = watch.count.unwrap_or(u64::MAX);
+    if left == 0 {
+        return Ok(0);
+    }
+    eprintln!("watching {}", node.path());
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            _ = signals.next() => return Ok(0),
+        };
+        let event = event.ok_or_else(|| Failure::lost("the session was lost, and the watch with it"))?;
+        let deleted = event.kind == EventKind::HandleInvalid;
+        tell(&node, &event, json).await?;
+        left -= 1;
+        if left == 0 || deleted {
+            return Ok(0);
+        }
+    }
+}
+
+async fn tell(node: &Node, event: &NodeEvent, json: bool) -> Result<(), Failure> {
+    // After a fail-over or a gap the present contents stand for whatever was missed.
+    let look = matches!(event.kind, EventKind::ContentsModified | EventKind::FailedOver | EventKind::Gap);
+    let contents = if look && !node.opened_stat().directory { node.contents().await.ok() } else { None };
+    let name = name_of(event.kind);
+    if json {
+        let mut object = json!({ "event": name, "path": node.path().to_string(), "slot": event.slot.0 });
+        if let Some(child) = &event.child {
+            object["child"] = child.as_str().into();
+        }
+        if let Some((contents, stat)) = &contents {
+            object["content_generation"] = stat.content_generation.0.into();
+            output::add_contents(&mut object, contents);
+        }
+        output::line(object);
+        return Ok(());
+    }
+    let detail = match (&event.child, &contents) {
+        (Some(child), _) => format!(" {child}"),
+        (None, Some((contents, stat))) => {
+            format!(" generation {}: {}", stat.content_generation, output::preview(contents))
+        }
+        (None, None) => String::new(),
+    };
+    output::line(format!("{name}{detail}"));
+    Ok(())
+}
+
+fn name_of(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::ContentsModified => "modified",
+        EventKind::ChildAdded => "child_added",
+        EventKind::ChildRemoved => "child_removed",
+        EventKind::ChildModified => "child_modified",
+        EventKind::FailedOver => "failed_over",
+        EventKind::HandleInvalid => "deleted",
+        EventKind::LockAcquired => "locked",
+        EventKind::LockConflict => "lock_conflict",
+        EventKind::Gap => "gap",
+        EventKind::Unspecified => "unknown",
+    }
+}

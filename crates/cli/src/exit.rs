@@ -1,0 +1,173 @@
+//! How a command ends: its exit code, and what it says when it fails.
+
+use serde_json::json;
+use std::process::ExitCode;
+use wombat_client::Error;
+use wombat_server::ServerError;
+
+pub(crate) const OTHER: u8 = 1;
+pub(crate) const USAGE: u8 = 2;
+pub(crate) const NOT_FOUND: u8 = 3;
+pub(crate) const REFUSED: u8 = 4;
+pub(crate) const TIMEOUT: u8 = 5;
+pub(crate) const UNREACHABLE: u8 = 6;
+pub(crate) const LOST: u8 = 7;
+pub(crate) const UNKNOWN: u8 = 8;
+pub(crate) const NOT_EXECUTABLE: u8 = 126;
+pub(crate) const COMMAND_NOT_FOUND: u8 = 127;
+pub(crate) const SIGNAL: u8 = 128;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    /// Its name, for programs.
+    name: String,
+    message: String,
+    /// What can be done about it.
+    hint: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(code: u8, name: &str, message: impl ToString) -> Failure {
+        Failure { code, name: name.into(), message: message.to_string(), hint: None }
+    }
+
+    /// The command line or an argument makes no sense.
+    pub(crate) fn usage(message: impl ToString) -> Failure {
+        Failure::new(USAGE, "Usage", message)
+    }
+
+    /// The cell does not answer.
+    pub(crate) fn unreachable(what: &str) -> Failure {
+        let hint = "start one with `wombat dev`, or say where it is: --endpoints or WOMBAT_ENDPOINTS";
+        Failure::new(UNREACHABLE, "Unreachable", format!("cannot reach {what}")).hint(hint)
+    }
+
+    /// What ran under a lock was stopped because the lock could not be sure any longer.
+    pub(crate) fn lost(message: impl ToString) -> Failure {
+        Failure::new(LOST, "Lost", message)
+    }
+
+    pub(crate) fn hint(self, hint: impl ToString) -> Failure {
+        Failure { hint: Some(hint.to_string()), ..self }
+    }
+
+    /// Says what the failure is about.
+    pub(crate) fn about(self, what: &str) -> Failure {
+        if self.message.contains(what) {
+            return self;
+        }
+        Failure { message: format!("{what}: {}", self.message), ..self }
+    }
+
+    /// Tells the failure on standard error.
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
+        if json {
+            let error = json!({ "error": { "name": self.name, "message": self.message, "hint": self.hint } });
+            eprintln!("{error}");
+        } else {
+            eprintln!("wombat: {}", self.message);
+            if let Some(hint) = &self.hint {
+                eprintln!("hint: {hint}");
+            }
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+/// The exit code that an error of the cell leads to.
+fn code_of(error: &Error) -> u8 {
+    match error {
+        Error::NotFound { .. } | Error::StaleHandle => NOT_FOUND,
+        Error::AlreadyExists
+        | Error::GenerationMismatch { .. }
+        | Error::NotEmpty
+        | Error::LockHeld
+        | Error::LockDelayed { .. }
+        | Error::NotHeld
+        | Error::IsDirectory
+        | Error::NotDirectory
+        | Error::PermissionDenied
+        | Error::SequencerStale => REFUSED,
+        Error::Timeout => TIMEOUT,
+        Error::NoQuorum | Error::NotMaster { .. } => UNREACHABLE,
+        Error::SessionExpired | Error::SessionUnknown => LOST,
+        Error::Unknown => UNKNOWN,
+        Error::InvalidArgument { .. } | Error::TooLarge { .. } => USAGE,
+        Error::StaleEpoch { .. }
+        | Error::BadHandle { .. }
+        | Error::Cancelled
+        | Error::QuotaExceeded { .. }
+        | Error::Overloaded { .. } => OTHER,
+    }
+}
+
+/// What can be done about an error of the cell.
+fn hint_of(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::NotFound { what } if what.starts_with("the directory") => {
+            Some("make it first: wombat mkdir -p, or put with -p")
+        }
+        Error::GenerationMismatch { .. } => Some("somebody wrote meanwhile: read it again and retry"),
+        Error::NotEmpty => Some("delete what is in it first, or use rm -r"),
+        Error::LockHeld => Some("wombat locks PATH shows who holds it"),
+        Error::SessionExpired => Some("the cell was away for longer than the session could wait"),
+        _ => None,
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let failure = Failure::new(code_of(&error), error.name(), &error);
+        match hint_of(&error) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Failure {
+        let code = if matches!(error, ServerError::Config(_)) { USAGE } else { OTHER };
+        Failure::new(code, "Server", error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure::new(OTHER, "System", error)
+    }
+}
+
+impl From<nix::errno::Errno> for Failure {
+    fn from(error: nix::errno::Errno) -> Failure {
+        Failure::from(std::io::Error::from(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wombat_client::Generation;
+
+    #[test]
+    fn codes_are_as_documented() {
+        let table = [
+            (Error::invalid("x"), USAGE),
+            (Error::not_found("x"), NOT_FOUND),
+            (Error::AlreadyExists, REFUSED),
+            (Error::GenerationMismatch { actual: Generation(2) }, REFUSED),
+            (Error::NotEmpty, REFUSED),
+            (Error::LockHeld, REFUSED),
+            (Error::SequencerStale, REFUSED),
+            (Error::Timeout, TIMEOUT),
+            (Error::NoQuorum, UNREACHABLE),
+            (Error::SessionExpired, LOST),
+            (Error::Unknown, UNKNOWN),
+        ];
+        for (error, code) in table {
+            assert_eq!(Failure::from(error.clone()).code, code, "{error:?}");
+        }
+    }
+}
