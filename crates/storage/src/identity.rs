@@ -1,0 +1,93 @@
+//! Whose data a directory holds, in words that people can read.
+
+use crate::StorageError;
+use crate::disk::{Disk, DiskFile};
+use wombat_proto::{CellName, ReplicaId};
+
+pub(crate) const FILE: &str = "identity";
+const TEMPORARY: &str = "identity.new";
+const TITLE: &str = "Wombat data directory";
+const FORMAT: &str = "1";
+
+/// Whose data it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The cell's name.
+    pub cell: CellName,
+    /// The cell's random id, in hex, so that two cells of one name are told apart.
+    pub cell_id: String,
+    /// The replica within the cell.
+    pub replica: ReplicaId,
+}
+
+/// Who opens a directory.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The cell that the data must be of.
+    pub cell: CellName,
+    /// The replica that it must be of.
+    pub replica: ReplicaId,
+    /// The id that the cell gets if it is founded now; at most 24 bytes.
+    pub cell_id: String,
+}
+
+impl Identity {
+    fn to_text(&self) -> String {
+        let Identity { cell, cell_id, replica } = self;
+        let body = format!("{TITLE}\nformat {FORMAT}\ncell {cell}\ncell-id {cell_id}\nreplica {replica}\n");
+        let crc = crc32fast::hash(body.as_bytes());
+        format!("{body}crc {crc:08x}\n")
+    }
+
+    /// Makes a directory's identity durable, whole or not at all.
+    pub(crate) fn write<D: Disk>(&self, disk: &D) -> Result<(), StorageError> {
+        let failed = |operation| move |error| StorageError::io(disk.describe(FILE), operation, error);
+        let file = disk.create(TEMPORARY).map_err(failed("make"))?;
+        file.write_at(0, self.to_text().as_bytes()).map_err(failed("write"))?;
+        file.sync().map_err(failed("sync"))?;
+        disk.rename(TEMPORARY, FILE).map_err(failed("name"))?;
+        disk.sync_directory().map_err(failed("name"))
+    }
+
+    /// Reads a directory's identity.
+    pub(crate) fn read<D: Disk>(disk: &D) -> Result<Identity, StorageError> {
+        let shown = disk.describe(FILE);
+        let file = disk.open(FILE).map_err(|error| StorageError::io(&shown, "open", error))?;
+        let bytes = file.read_all().map_err(|error| StorageError::io(&shown, "read", error))?;
+        let damaged = || StorageError::damaged(&shown, 0, "it is not as it was written");
+        let text = String::from_utf8(bytes).map_err(|_| damaged())?;
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        // A later format may look different in all but these two lines.
+        if text.lines().next() == Some(TITLE)
+            && let Some(found) = field("format").filter(|found| *found != FORMAT)
+        {
+            return Err(StorageError::OtherFormat { file: shown.clone(), found: found.into() });
+        }
+        let parse = || {
+            Some(Identity {
+                cell: CellName::parse(field("cell")?).ok()?,
+                cell_id: field("cell-id")?.into(),
+                replica: ReplicaId(field("replica")?.parse().ok()?),
+            })
+        };
+        let identity = parse().ok_or_else(damaged)?;
+        if identity.to_text() == text { Ok(identity) } else { Err(damaged()) }
+    }
+
+    /// Refuses a directory of somebody else's.
+    pub(crate) fn check<D: Disk>(&self, disk: &D, wanted: &Wanted) -> Result<(), StorageError> {
+        if (&self.cell, self.replica) == (&wanted.cell, wanted.replica) {
+            return Ok(());
+        }
+        Err(StorageError::OtherOwner {
+            file: disk.describe(FILE),
+            found: format!("replica {} of the cell {}", self.replica, self.cell),
+            wanted: format!("replica {} of the cell {}", wanted.replica, wanted.cell),
+        })
+    }
+}
+
+/// Whether a file may stand in a directory that is not founded yet: what a crash leaves of founding it.
+pub(crate) fn is_of_founding(name: &str) -> bool {
+    name == TEMPORARY || name == crate::real::LOCK_FILE || name == crate::segment::name(1)
+}

@@ -1,0 +1,224 @@
+//! The format of a log record, and what a damaged one proves.
+//!
+//! All numbers are little-endian; records begin at multiples of eight bytes.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0..4 | magic, `WREC` |
+//! | 4..8 | CRC-32 of bytes 8..64 |
+//! | 8..12 | length of the body |
+//! | 12..16 | CRC-32 of the body |
+//! | 16..24 | sequence number: one more than that of the record before |
+//! | 24..32 | durable: when this was written, every record up to this number had been synced |
+//! | 32..36 | kind: 1 promise, 2 accept, 3 mark, 4 start |
+//! | 36..40 | ballot: replica |
+//! | 40..48 | ballot: round |
+//! | 48..52 | ballot: incarnation |
+//! | 52..56 | zero |
+//! | 56..64 | slot (accept), count (start) |
+//! | 64.. | body (accept: the command), then zeros up to a multiple of eight |
+//!
+//! The identifiers in the header have a checksum of their own, so that a damaged body still says what it was.
+//!
+//! A crash tears only what was not synced. So a record that cannot be read is *rot* if anything proves that it
+//! had been synced: a later record whose `durable` covers it. After each sync a *mark*, a record without a
+//! body, is written to carry that proof for the last batch; it is not synced itself, but outlives the
+//! process. And since records are written only over synced zeros, in sectors that a disk writes whole, a torn
+//! record has some sector's part that is still zero; one that has none is rot, too.
+
+use bytes::Bytes;
+use wombat_proto::limits::COMMAND_BYTES;
+use wombat_proto::{Accepted, Ballot, Record, ReplicaId, Slot};
+
+/// Bytes of a record before its body.
+pub const HEADER: usize = 64;
+/// Records begin at multiples of this.
+pub const ALIGNMENT: usize = 8;
+/// What a disk writes whole or not at all.
+const SECTOR: usize = 512;
+const MAGIC: [u8; 4] = *b"WREC";
+
+/// What a record says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Entry {
+    /// Something of Paxos.
+    Paxos(Record),
+    /// Nothing but how far the log was synced.
+    Mark,
+    /// The directory was opened for the n-th time.
+    Start(u32),
+}
+
+/// A record with its place in the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Placed {
+    pub(crate) sequence: u64,
+    /// Every record up to this one had been synced.
+    pub(crate) durable: u64,
+    pub(crate) entry: Entry,
+}
+
+/// What stands at a place in the log.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A record, so many bytes long.
+    Record(Placed, usize),
+    /// Zeros where a header would be.
+    Nothing,
+    /// Something that cannot be read; a crash can have left it.
+    PerhapsTorn,
+    /// Something that cannot be read and that no crash can have left.
+    Rot(&'static str),
+}
+
+/// Appends a record to `buffer`.
+pub(crate) fn write(placed: &Placed, buffer: &mut Vec<u8>) {
+    let (kind, ballot, number, body) = match &placed.entry {
+        Entry::Paxos(Record::Promise(ballot)) => (1u32, *ballot, 0, &[][..]),
+        Entry::Paxos(Record::Accept(Accepted { slot, ballot, command })) => {
+            (2, *ballot, slot.0, &command[..])
+        }
+        Entry::Mark => (3, Ballot::ZERO, 0, &[][..]),
+        Entry::Start(count) => (4, Ballot::ZERO, u64::from(*count), &[][..]),
+    };
+    let begin = buffer.len();
+    buffer.extend(MAGIC);
+    buffer.extend([0; 4]);
+    buffer.extend((body.len() as u32).to_le_bytes());
+    buffer.extend(crc32fast::hash(body).to_le_bytes());
+    buffer.extend(placed.sequence.to_le_bytes());
+    buffer.extend(placed.durable.to_le_bytes());
+    buffer.extend(kind.to_le_bytes());
+    buffer.extend(ballot.replica.0.to_le_bytes());
+    buffer.extend(ballot.round.to_le_bytes());
+    buffer.extend(ballot.incarnation.to_le_bytes());
+    buffer.extend([0; 4]);
+    buffer.extend(number.to_le_bytes());
+    let crc = crc32fast::hash(&buffer[begin + 8..begin + HEADER]);
+    buffer[begin + 4..begin + 8].copy_from_slice(&crc.to_le_bytes());
+    buffer.extend(body);
+    buffer.resize(begin + whole(body.len()), 0);
+}
+
+/// The bytes of a record with a body of that length.
+fn whole(body: usize) -> usize {
+    (HEADER + body).next_multiple_of(ALIGNMENT)
+}
+
+/// Reads what stands at `offset` of a segment, where the record `sequence` would be.
+pub(crate) fn read(segment: &[u8], offset: usize, sequence: u64) -> Found {
+    let Some(header) = segment.get(offset..offset + HEADER) else {
+        let rest = &segment[offset.min(segment.len())..];
+        return if rest.iter().all(|byte| *byte == 0) { Found::Nothing } else { Found::Rot("it is cut off") };
+    };
+    if header.iter().all(|byte| *byte == 0) {
+        return Found::Nothing;
+    }
+    let Some((placed, body)) = read_header(header) else {
+        return match some_sector_is_zero(segment, offset, offset + HEADER) {
+            true => Found::PerhapsTorn,
+            false => Found::Rot("the header of a record fails its checksum"),
+        };
+    };
+    if placed.sequence != sequence {
+        return Found::Rot("a record has another sequence number than its place");
+    }
+    let end = offset + whole(body.length);
+    let Some(bytes) = segment.get(offset + HEADER..end) else {
+        return Found::Rot("a record is cut off by the end of the file");
+    };
+    let (bytes, padding) = bytes.split_at(body.length);
+    if crc32fast::hash(bytes) != body.crc || padding.iter().any(|byte| *byte != 0) {
+        return match some_sector_is_zero(segment, offset + HEADER, end) {
+            true => Found::PerhapsTorn,
+            false => Found::Rot("the body of a record fails its checksum"),
+        };
+    }
+    match placed.entry(bytes) {
+        Some(entry) => {
+            let Header { sequence, durable, .. } = placed;
+            Found::Record(Placed { sequence, durable, entry }, end - offset)
+        }
+        None => Found::Rot("a record is of a kind that this version does not know"),
+    }
+}
+
+/// Whether any record at or after `offset`, wherever it stands, proves that `sequence` had been synced.
+pub(crate) fn was_synced(segment: &[u8], offset: usize, sequence: u64) -> bool {
+    let mut at = offset.next_multiple_of(ALIGNMENT);
+    while at + HEADER <= segment.len() {
+        if segment[at..at + 4] == MAGIC
+            && let Some((header, _)) = read_header(&segment[at..at + HEADER])
+            && header.durable >= sequence
+        {
+            return true;
+        }
+        at += ALIGNMENT;
+    }
+    false
+}
+
+/// Whether any record stands in a segment at or after `offset`.
+pub(crate) fn holds_any(segment: &[u8], offset: usize) -> bool {
+    was_synced(segment, offset, 0)
+}
+
+#[derive(Clone, Copy)]
+struct Header {
+    sequence: u64,
+    durable: u64,
+    kind: u32,
+    ballot: Ballot,
+    number: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Body {
+    length: usize,
+    crc: u32,
+}
+
+fn read_header(bytes: &[u8]) -> Option<(Header, Body)> {
+    let four = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    let eight = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    if bytes[..4] != MAGIC || four(4) != crc32fast::hash(&bytes[8..HEADER]) {
+        return None;
+    }
+    let length = four(8) as usize;
+    if length > COMMAND_BYTES {
+        return None;
+    }
+    let ballot = Ballot { round: eight(40), replica: ReplicaId(four(36)), incarnation: four(48) };
+    let header =
+        Header { sequence: eight(16), durable: eight(24), kind: four(32), ballot, number: eight(56) };
+    Some((header, Body { length, crc: four(12) }))
+}
+
+impl Header {
+    fn entry(&self, body: &[u8]) -> Option<Entry> {
+        Some(match self.kind {
+            1 => Entry::Paxos(Record::Promise(self.ballot)),
+            2 => Entry::Paxos(Record::Accept(Accepted {
+                slot: Slot(self.number),
+                ballot: self.ballot,
+                command: Bytes::copy_from_slice(body),
+            })),
+            3 => Entry::Mark,
+            4 => Entry::Start(u32::try_from(self.number).ok()?),
+            _ => return None,
+        })
+    }
+}
+
+/// Whether the part of `from..to` in some sector is all zero, as a torn write over zeros leaves it.
+fn some_sector_is_zero(segment: &[u8], from: usize, to: usize) -> bool {
+    let mut at = from;
+    while at < to {
+        let end = (at + 1).next_multiple_of(SECTOR).min(to);
+        if segment[at..end].iter().all(|byte| *byte == 0) {
+            return true;
+        }
+        at = end;
+    }
+    false
+}

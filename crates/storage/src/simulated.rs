@@ -1,0 +1,295 @@
+//! A disk in memory that does to its files what real disks do at the worst moment: it loses and tears what
+//! was not synced, forgets names, fills up, rots, and fails. The same seeds do the same.
+
+use crate::disk::{Disk, DiskFile};
+use std::collections::BTreeMap;
+use std::io::{Error, ErrorKind, Result};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What a disk writes whole or not at all.
+const SECTOR: usize = 512;
+
+/// A simulated disk. Clones are the same disk.
+#[derive(Clone, Default)]
+pub struct SimulatedDisk {
+    inner: Arc<Mutex<Inner>>,
+}
+
+/// An open file of a simulated disk.
+pub struct SimulatedFile {
+    disk: SimulatedDisk,
+    id: u64,
+}
+
+#[derive(Default)]
+struct Inner {
+    files: BTreeMap<u64, Content>,
+    next_id: u64,
+    /// The directory as it is, and as it would be after a crash that loses all.
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    /// What was done to the directory since it was last synced.
+    name_changes: Vec<NameChange>,
+    capacity: Option<usize>,
+    fail_next_sync: bool,
+    /// How many more operations succeed.
+    operations_left: Option<u64>,
+    operations: u64,
+}
+
+#[derive(Clone, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    durable: Vec<u8>,
+    /// What was written since the last sync.
+    unsynced: Vec<(usize, Vec<u8>)>,
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Put(String, u64),
+    Remove(String),
+}
+
+impl SimulatedDisk {
+    /// An empty disk without faults.
+    pub fn new() -> SimulatedDisk {
+        SimulatedDisk::default()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("nobody panics with it")
+    }
+
+    /// The machine loses power and comes back: of what was not synced, each sector survives or not, and of the
+    /// changes of names a first part. Faults that were set are gone.
+    pub fn crash(&self, seed: u64) {
+        let mut random = Random(seed);
+        let mut inner = self.inner();
+        let survive = random.below(inner.name_changes.len() as u64 + 1) as usize;
+        let changes: Vec<NameChange> = inner.name_changes.drain(..).collect();
+        let mut names = inner.durable_names.clone();
+        for change in changes.into_iter().take(survive) {
+            apply(&mut names, change);
+        }
+        inner.names = names.clone();
+        inner.durable_names = names;
+        for content in inner.files.values_mut() {
+            content.crash(&mut random);
+        }
+        inner.capacity = None;
+        inner.fail_next_sync = false;
+        inner.operations_left = None;
+    }
+
+    /// Changes one bit of a file, synced or not, behind everybody's back.
+    pub fn flip(&self, name: &str, offset: u64, bit: u8) {
+        let mut inner = self.inner();
+        let id = inner.names[name];
+        let content = inner.files.get_mut(&id).expect("a name has a file");
+        for bytes in [&mut content.bytes, &mut content.durable] {
+            if let Some(byte) = bytes.get_mut(offset as usize) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+    }
+
+    /// Cuts a file off, behind everybody's back.
+    pub fn cut(&self, name: &str, length: u64) {
+        let mut inner = self.inner();
+        let id = inner.names[name];
+        let content = inner.files.get_mut(&id).expect("a name has a file");
+        content.bytes.truncate(length as usize);
+        content.durable.truncate(length as usize);
+    }
+
+    /// The contents of a file as they are now.
+    pub fn contents(&self, name: &str) -> Vec<u8> {
+        let inner = self.inner();
+        inner.files[&inner.names[name]].bytes.clone()
+    }
+
+    /// From now on all files together hold at most so many bytes; `None`: any number.
+    pub fn limit(&self, capacity: Option<usize>) {
+        self.inner().capacity = capacity;
+    }
+
+    /// The next sync of a file fails, and what it should have made durable stays as unsure as it was.
+    pub fn fail_next_sync(&self) {
+        self.inner().fail_next_sync = true;
+    }
+
+    /// After so many more operations every one fails, until the crash that this stands for.
+    pub fn stop_after(&self, operations: u64) {
+        self.inner().operations_left = Some(operations);
+    }
+
+    /// How many operations there were.
+    pub fn operations(&self) -> u64 {
+        self.inner().operations
+    }
+}
+
+impl Inner {
+    fn operate(&mut self) -> Result<()> {
+        self.operations += 1;
+        match &mut self.operations_left {
+            Some(0) => return Err(Error::other("the machine is down")),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn change_names(&mut self, change: NameChange) {
+        apply(&mut self.names, change.clone());
+        self.name_changes.push(change);
+    }
+
+    fn used(&self) -> usize {
+        self.names.values().map(|id| self.files[id].bytes.len()).sum()
+    }
+}
+
+fn apply(names: &mut BTreeMap<String, u64>, change: NameChange) {
+    match change {
+        NameChange::Put(name, id) => names.insert(name, id),
+        NameChange::Remove(name) => names.remove(&name),
+    };
+}
+
+impl Content {
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        put(&mut self.bytes, offset, bytes);
+        self.unsynced.push((offset, bytes.to_vec()));
+    }
+
+    fn crash(&mut self, random: &mut Random) {
+        let length = self.bytes.len();
+        let mut bytes = std::mem::take(&mut self.durable);
+        for (offset, written) in self.unsynced.drain(..) {
+            let mut at = 0;
+            while at < written.len() {
+                let whole = SECTOR - (offset + at) % SECTOR;
+                let end = (at + whole).min(written.len());
+                if random.below(2) == 0 {
+                    put(&mut bytes, offset + at, &written[at..end]);
+                }
+                at = end;
+            }
+        }
+        // The new length may be known though the bytes are not.
+        if length > bytes.len() && random.below(2) == 0 {
+            bytes.resize(length, 0);
+        }
+        self.bytes.clone_from(&bytes);
+        self.durable = bytes;
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, offset: usize, written: &[u8]) {
+    let end = offset + written.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    bytes[offset..end].copy_from_slice(written);
+}
+
+impl Disk for SimulatedDisk {
+    type File = SimulatedFile;
+
+    fn list(&self) -> Result<Vec<String>> {
+        Ok(self.inner().names.keys().cloned().collect())
+    }
+
+    fn open(&self, name: &str) -> Result<SimulatedFile> {
+        let id = self.inner().names.get(name).copied().ok_or(ErrorKind::NotFound)?;
+        Ok(SimulatedFile { disk: self.clone(), id })
+    }
+
+    fn create(&self, name: &str) -> Result<SimulatedFile> {
+        let mut inner = self.inner();
+        inner.operate()?;
+        inner.next_id += 1;
+        let id = inner.next_id;
+        inner.files.insert(id, Content::default());
+        inner.change_names(NameChange::Put(name.into(), id));
+        Ok(SimulatedFile { disk: self.clone(), id })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let mut inner = self.inner();
+        inner.operate()?;
+        let id = inner.names.get(from).copied().ok_or(ErrorKind::NotFound)?;
+        inner.change_names(NameChange::Put(to.into(), id));
+        inner.change_names(NameChange::Remove(from.into()));
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let mut inner = self.inner();
+        inner.operate()?;
+        inner.change_names(NameChange::Remove(name.into()));
+        Ok(())
+    }
+
+    fn sync_directory(&self) -> Result<()> {
+        let mut inner = self.inner();
+        inner.operate()?;
+        inner.durable_names = inner.names.clone();
+        inner.name_changes.clear();
+        Ok(())
+    }
+
+    fn describe(&self, name: &str) -> String {
+        name.into()
+    }
+}
+
+impl DiskFile for SimulatedFile {
+    fn length(&self) -> Result<u64> {
+        Ok(self.disk.inner().files[&self.id].bytes.len() as u64)
+    }
+
+    fn read_all(&self) -> Result<Vec<u8>> {
+        Ok(self.disk.inner().files[&self.id].bytes.clone())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let mut inner = self.disk.inner();
+        inner.operate()?;
+        let grows = (offset as usize + bytes.len()).saturating_sub(inner.files[&self.id].bytes.len());
+        if inner.capacity.is_some_and(|capacity| inner.used() + grows > capacity) {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        let content = inner.files.get_mut(&self.id).expect("an open file exists");
+        content.write(offset as usize, bytes);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        let mut inner = self.disk.inner();
+        inner.operate()?;
+        if std::mem::take(&mut inner.fail_next_sync) {
+            return Err(Error::other("the disk reports an error (EIO)"));
+        }
+        let content = inner.files.get_mut(&self.id).expect("an open file exists");
+        for (offset, bytes) in std::mem::take(&mut content.unsynced) {
+            put(&mut content.durable, offset, &bytes);
+        }
+        Ok(())
+    }
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}

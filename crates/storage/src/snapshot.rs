@@ -1,0 +1,147 @@
+//! Snapshots: one file each, complete or not there.
+//!
+//! A file is a header (magic `WOMBATSN`, format, CRC, slot, the cell's id), chunks (length, CRC, bytes), and a
+//! footer (length `ffffffff`, CRC of the number of chunks, that number).
+
+use crate::StorageError;
+use crate::disk::{Disk, DiskFile};
+use bytes::Bytes;
+use wombat_proto::Slot;
+
+const PREFIX: &str = "snapshot-";
+const UNFINISHED: &str = ".new";
+const MAGIC: &[u8; 8] = b"WOMBATSN";
+const FORMAT: u32 = 1;
+const HEADER: usize = 48;
+const FOOTER: u32 = u32::MAX;
+/// Longest chunk, in bytes.
+const CHUNK_BYTES: usize = 16 * 1024 * 1024;
+
+/// A snapshot that is being written, on any thread, while the log goes on.
+pub struct SnapshotWriter<D: Disk> {
+    disk: D,
+    file: D::File,
+    name: String,
+    end: u64,
+    chunks: u32,
+}
+
+fn name(slot: Slot) -> String {
+    format!("{PREFIX}{:016x}", slot.0)
+}
+
+fn header(slot: Slot, cell_id: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER);
+    bytes.extend(MAGIC);
+    bytes.extend(FORMAT.to_le_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(slot.0.to_le_bytes());
+    bytes.extend(cell_id.as_bytes());
+    bytes.resize(HEADER, 0);
+    let crc = crc32fast::hash(&bytes[16..]);
+    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn footer(chunks: u32) -> Vec<u8> {
+    let count = chunks.to_le_bytes();
+    let crc = crc32fast::hash(&count);
+    [&FOOTER.to_le_bytes()[..], &crc.to_le_bytes(), &count].concat()
+}
+
+impl<D: Disk> SnapshotWriter<D> {
+    pub(crate) fn begin(disk: D, slot: Slot, cell_id: &str) -> Result<SnapshotWriter<D>, StorageError> {
+        let name = name(slot);
+        let unfinished = format!("{name}{UNFINISHED}");
+        let shown = disk.describe(&unfinished);
+        let file = disk.create(&unfinished).map_err(|error| StorageError::io(shown, "make", error))?;
+        let mut writer = SnapshotWriter { disk, file, name, end: 0, chunks: 0 };
+        writer.put(&header(slot, cell_id))?;
+        Ok(writer)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        let shown = || self.disk.describe(&self.name);
+        self.file.write_at(self.end, bytes).map_err(|error| StorageError::io(shown(), "write", error))?;
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes one more chunk, of at most 16 MiB.
+    pub fn write(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
+        assert!(chunk.len() <= CHUNK_BYTES, "a chunk is at most {CHUNK_BYTES} bytes long");
+        let head = [(chunk.len() as u32).to_le_bytes(), crc32fast::hash(chunk).to_le_bytes()].concat();
+        self.put(&head)?;
+        self.put(chunk)?;
+        self.chunks += 1;
+        Ok(())
+    }
+
+    /// Makes the snapshot durable and gives it its name.
+    pub fn finish(mut self) -> Result<(), StorageError> {
+        self.put(&footer(self.chunks))?;
+        let shown = self.disk.describe(&self.name);
+        let failed = |operation| {
+            let shown = shown.clone();
+            move |error| StorageError::io(shown, operation, error)
+        };
+        self.file.sync().map_err(failed("sync"))?;
+        self.disk.rename(&format!("{}{UNFINISHED}", self.name), &self.name).map_err(failed("name"))?;
+        self.disk.sync_directory().map_err(failed("name"))
+    }
+}
+
+/// The slots of all finished snapshots, in order. Unfinished ones are removed.
+pub(crate) fn list<D: Disk>(disk: &D) -> Result<Vec<Slot>, StorageError> {
+    let mut slots = Vec::new();
+    for file in disk.list().map_err(|error| StorageError::io(disk.describe(""), "list", error))? {
+        let Some(rest) = file.strip_prefix(PREFIX) else { continue };
+        if rest.ends_with(UNFINISHED) {
+            disk.remove(&file).map_err(|error| StorageError::io(disk.describe(&file), "remove", error))?;
+        } else if let Ok(slot) = u64::from_str_radix(rest, 16) {
+            slots.push(Slot(slot));
+        }
+    }
+    slots.sort_unstable();
+    Ok(slots)
+}
+
+/// Removes the snapshots before `slot`.
+pub(crate) fn remove_before<D: Disk>(disk: &D, slot: Slot) -> Result<(), StorageError> {
+    for older in list(disk)?.into_iter().filter(|older| *older < slot) {
+        let shown = disk.describe(&name(older));
+        disk.remove(&name(older)).map_err(|error| StorageError::io(shown, "remove", error))?;
+    }
+    Ok(())
+}
+
+/// Reads the chunks of a snapshot.
+pub(crate) fn read<D: Disk>(disk: &D, slot: Slot, cell_id: &str) -> Result<Vec<Bytes>, StorageError> {
+    let name = name(slot);
+    let shown = disk.describe(&name);
+    let file = disk.open(&name).map_err(|error| StorageError::io(&shown, "open", error))?;
+    let bytes = Bytes::from(file.read_all().map_err(|error| StorageError::io(&shown, "read", error))?);
+    let damaged = |offset: usize, what: &str| StorageError::damaged(&shown, offset as u64, what);
+    if bytes.get(..HEADER) != Some(&header(slot, cell_id)[..]) {
+        return Err(damaged(0, "the header of the snapshot is not as it was written"));
+    }
+    let mut chunks = Vec::new();
+    let mut at = HEADER;
+    loop {
+        let head = bytes.get(at..at + 8).ok_or_else(|| damaged(at, "the snapshot is cut off"))?;
+        let four = |from: usize| u32::from_le_bytes(head[from..from + 4].try_into().expect("four bytes"));
+        if four(0) == FOOTER {
+            return match bytes[at..] == footer(chunks.len() as u32)[..] {
+                true => Ok(chunks),
+                false => Err(damaged(at, "the end of the snapshot is not as it was written")),
+            };
+        }
+        let (begin, end) = (at + 8, at + 8 + four(0) as usize);
+        let chunk = bytes.get(begin..end).ok_or_else(|| damaged(at, "a chunk is cut off"))?;
+        if crc32fast::hash(chunk) != four(4) {
+            return Err(damaged(at, "a chunk fails its checksum"));
+        }
+        chunks.push(bytes.slice(begin..end));
+        at = end;
+    }
+}

@@ -1,0 +1,155 @@
+//! A replica's data directory as a whole.
+
+use crate::disk::{Disk, DiskFile};
+use crate::identity::{self, Identity, Wanted};
+use crate::log::Log;
+use crate::record;
+use crate::snapshot::{self, SnapshotWriter};
+use crate::{StorageError, segment};
+use bytes::Bytes;
+use wombat_proto::{Accepted, Ballot, Record, Slot};
+
+/// Sizes; the default is for real disks, tests take smaller ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A segment that has grown to this many bytes is the last one no longer.
+    pub segment_bytes: u64,
+    /// By how many bytes a segment is allocated at a time.
+    pub step_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { segment_bytes: 16 * 1024 * 1024, step_bytes: 1024 * 1024 }
+    }
+}
+
+/// What a data directory held when it was opened.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Whether there was nothing, and it was founded now.
+    pub founded: bool,
+    /// How often it has been opened, this time included. Durable.
+    pub starts: u32,
+    /// The highest ballot promised.
+    pub promised: Ballot,
+    /// The newest snapshot: its slot and its chunks.
+    pub snapshot: Option<(Slot, Vec<Bytes>)>,
+    /// What was accepted above the snapshot, in slot order; of several ballots for a slot, the highest.
+    pub accepted: Vec<Accepted>,
+    /// Bytes of a torn tail that were dropped. Nobody had been told of them.
+    pub dropped_tail_bytes: u64,
+}
+
+/// A replica's data directory: identity, log, snapshots.
+pub struct Store<D: Disk> {
+    disk: D,
+    identity: Identity,
+    /// `None` after a failure: a sync that failed is never tried again.
+    log: Option<Log<D>>,
+}
+
+impl<D: Disk> Store<D> {
+    /// Opens a data directory, or founds one where there is nothing.
+    ///
+    /// Founding makes the log first and the identity last, so that a directory with an identity has a log.
+    pub fn open(disk: D, wanted: &Wanted, options: Options) -> Result<(Store<D>, Recovered), StorageError> {
+        let names = disk.list().map_err(|error| StorageError::io(disk.describe(""), "list", error))?;
+        let founded = !names.iter().any(|name| name == identity::FILE);
+        let Options { segment_bytes, step_bytes } = options;
+        if founded {
+            refuse_leftovers(&disk, &names)?;
+            Log::create(disk.clone(), &wanted.cell_id, segment_bytes, step_bytes)?;
+            let Wanted { cell, replica, cell_id } = wanted.clone();
+            Identity { cell, cell_id, replica }.write(&disk)?;
+        }
+        let identity = Identity::read(&disk)?;
+        identity.check(&disk, wanted)?;
+        let (mut log, contents) = Log::recover(disk.clone(), &identity.cell_id, segment_bytes, step_bytes)?;
+        let snapshot = match snapshot::list(&disk)?.last() {
+            Some(slot) => Some((*slot, snapshot::read(&disk, *slot, &identity.cell_id)?)),
+            None if contents.from_the_beginning => None,
+            None => {
+                let what =
+                    "the log does not begin with its first record, and no snapshot covers what is missing";
+                return Err(StorageError::damaged(disk.describe(&segment::name(1)), 0, what));
+            }
+        };
+        let above = snapshot.as_ref().map_or(Slot(0), |(slot, _)| *slot);
+        let starts = log.start()?;
+        let recovered = Recovered {
+            founded,
+            starts,
+            promised: contents.promised,
+            snapshot,
+            accepted: contents.accepted.into_values().filter(|accepted| accepted.slot > above).collect(),
+            dropped_tail_bytes: contents.dropped_tail_bytes,
+        };
+        Ok((Store { disk, identity, log: Some(log) }, recovered))
+    }
+
+    /// Whose data it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Writes records, with one write. They are durable after the next [`Store::sync`].
+    pub fn append(&mut self, records: &[Record]) -> Result<(), StorageError> {
+        self.with_log(|log| log.append(records))
+    }
+
+    /// Makes everything that was appended durable: group commit.
+    pub fn sync(&mut self) -> Result<(), StorageError> {
+        self.with_log(Log::sync)
+    }
+
+    fn with_log<R>(
+        &mut self,
+        operate: impl FnOnce(&mut Log<D>) -> Result<R, StorageError>,
+    ) -> Result<R, StorageError> {
+        let mut log = self.log.take().ok_or(StorageError::Stopped)?;
+        let result = operate(&mut log)?;
+        self.log = Some(log);
+        Ok(result)
+    }
+
+    /// The bytes of the log.
+    pub fn log_bytes(&self) -> u64 {
+        self.log.as_ref().map_or(0, Log::bytes)
+    }
+
+    /// Begins a snapshot of the state after `slot`. The writer may go to another thread.
+    pub fn begin_snapshot(&self, slot: Slot) -> Result<SnapshotWriter<D>, StorageError> {
+        SnapshotWriter::begin(self.disk.clone(), slot, &self.identity.cell_id)
+    }
+
+    /// After the snapshot of `slot` is finished: removes older ones and what the log no longer needs.
+    pub fn truncate_behind(&mut self, slot: Slot) -> Result<(), StorageError> {
+        snapshot::remove_before(&self.disk, slot)?;
+        self.with_log(|log| log.truncate_behind(slot))
+    }
+
+    /// Closes the log: the proof that its last records were synced becomes durable, too.
+    pub fn close(mut self) -> Result<(), StorageError> {
+        self.log.take().ok_or(StorageError::Stopped)?.close()
+    }
+}
+
+/// A directory without an identity may hold only what a crash leaves of founding it, and no record.
+fn refuse_leftovers<D: Disk>(disk: &D, names: &[String]) -> Result<(), StorageError> {
+    if let Some(found) = names.iter().find(|name| !identity::is_of_founding(name)) {
+        let directory = disk.describe("");
+        return Err(StorageError::NotADataDirectory { directory, found: found.clone() });
+    }
+    let first = segment::name(1);
+    if names.contains(&first) {
+        let shown = disk.describe(&first);
+        let file = disk.open(&first).map_err(|error| StorageError::io(&shown, "open", error))?;
+        let bytes = file.read_all().map_err(|error| StorageError::io(&shown, "read", error))?;
+        if record::holds_any(&bytes, 0) {
+            let identity = disk.describe(identity::FILE);
+            return Err(StorageError::damaged(identity, 0, "the log is there, but the identity is missing"));
+        }
+    }
+    Ok(())
+}
