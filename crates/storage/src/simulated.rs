@@ -77,9 +77,15 @@ impl SimulatedDisk {
         for content in inner.files.values_mut() {
             content.crash(&mut random);
         }
-        inner.capacity = None;
-        inner.fail_next_sync = false;
-        inner.operations_left = None;
+        drop(inner);
+        self.kill();
+    }
+
+    /// The process dies and comes back, the machine does not: everything written is still there, synced or
+    /// not. Faults that were set are gone.
+    pub fn kill(&self) {
+        let mut inner = self.inner();
+        (inner.capacity, inner.fail_next_sync, inner.operations_left) = (None, false, None);
     }
 
     /// Changes one bit of a file, synced or not, behind everybody's back.

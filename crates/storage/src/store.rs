@@ -54,6 +54,8 @@ impl<D: Disk> Store<D> {
     ///
     /// Founding makes the log first and the identity last, so that a directory with an identity has a log.
     pub fn open(disk: D, wanted: &Wanted, options: Options) -> Result<(Store<D>, Recovered), StorageError> {
+        // Names that are seen may not be durable yet, if the process died before it had synced them.
+        disk.sync_directory().map_err(|error| StorageError::io(disk.describe(""), "sync", error))?;
         let names = disk.list().map_err(|error| StorageError::io(disk.describe(""), "list", error))?;
         let founded = !names.iter().any(|name| name == identity::FILE);
         let Options { segment_bytes, step_bytes } = options;

@@ -148,18 +148,22 @@ fn check(recovered: &crate::Recovered, model: &mut Model) {
     (model.synced, model.written) = (last, last);
 }
 
-/// Runs, crashes at operation `at` of each run, and runs again.
+/// Runs until operation `at`, dies, and soon dies again, and again: of power loss or only as a process.
 fn crash_at(at: u64, seed: u64) {
     let disk = SimulatedDisk::new();
     let mut model = Model::default();
-    for life in 0..3 {
-        disk.stop_after(at + life * 13);
+    for life in 0..4 {
+        disk.stop_after(if life == 0 { at } else { (at * 7 + seed * 11 + life * 5) % 25 });
         let result = work(&disk, &mut model, 40);
-        disk.crash(seed * 31 + life);
+        match (seed + life) % 3 {
+            0 => disk.kill(),
+            _ => disk.crash(seed * 31 + life),
+        }
         if result.is_ok() {
             break;
         }
     }
+    disk.crash(seed);
     work(&disk, &mut model, 3).unwrap_or_else(|error| panic!("crash at {at}, seed {seed}: {error}"));
 }
 
@@ -228,6 +232,22 @@ fn rot_in_the_very_last_record_is_no_torn_tail() {
             assert!(offset <= last as u64 && offset + 1100 > last as u64);
         }
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn rot_that_no_tear_explains_is_refused_even_if_the_mark_was_lost() {
+    for seed in 0..20 {
+        let disk = SimulatedDisk::new();
+        let (mut store, _) = open(&disk).unwrap();
+        let full = Accepted { command: vec![7; 1000].into(), ..accepted(1) };
+        store.append(&[Record::Accept(full)]).unwrap();
+        store.sync().unwrap();
+        disk.crash(seed); // The mark was not synced: it may be gone.
+        let log = disk.contents("log-0000000000000001");
+        let inside = log.iter().position(|byte| *byte == 7).unwrap() as u64 + 500;
+        disk.flip("log-0000000000000001", inside, 2);
+        assert!(matches!(open(&disk), Err(StorageError::Damaged { .. })), "seed {seed}");
     }
 }
 
