@@ -42,7 +42,9 @@ fn arrows_point_only_down() {
     let allowed: BTreeMap<_, _> = MAY_USE.iter().copied().collect();
     for entry in std::fs::read_dir(crates()).expect("the folder of crates") {
         let name = entry.expect("an entry").file_name().into_string().expect("a plain name");
-        let may = allowed.get(name.as_str()).unwrap_or_else(|| panic!("the crate {name} has no place in the house"));
+        let may = allowed
+            .get(name.as_str())
+            .unwrap_or_else(|| panic!("the crate {name} has no place in the house"));
         for used in uses(&manifest(&name)) {
             assert!(may.contains(&used.as_str()), "{name} uses {used}, which its floor does not allow");
         }
