@@ -40,7 +40,9 @@ pub(crate) async fn run(
     } else {
         run_under(cell, settings, &guard, &lock.command, &mut signals, guardian).await
     };
-    let _the_session_ends_anyway = guard.release().await;
+    if result.is_ok() {
+        guard.release().await.map_err(about)?;
+    }
     result
 }
 

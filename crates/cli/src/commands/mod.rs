@@ -16,7 +16,11 @@ use crate::exit::Failure;
 use crate::settings::Settings;
 use crate::supervise::Guardian;
 use clap::CommandFactory;
+use std::time::Duration;
 use wombat_client::Cell;
+
+/// How long the end of a session may take.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Runs a command. Returns its exit code.
 pub(crate) async fn run(args: Args, guardian: Option<Guardian>) -> Result<u8, Failure> {
@@ -37,8 +41,9 @@ pub(crate) async fn run(args: Args, guardian: Option<Guardian>) -> Result<u8, Fa
     let settings = Settings::load(&global)?;
     let cell = settings.connect().await?;
     let result = on_cell(&cell, &settings, command, json, guardian).await;
-    // The session ends at once, and with it what it held; otherwise it would linger for its lease.
-    let _gone_either_way = cell.close().await;
+    // The session ends at once, and with it what it held; otherwise it would linger for its lease. A cell that
+    // is gone is not waited for.
+    let _gone_either_way = tokio::time::timeout(GOODBYE, cell.close()).await;
     result
 }
 

@@ -10,6 +10,7 @@ pub(crate) use signals::Signals;
 use crate::exit::{self, Failure};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getppid};
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -50,6 +51,8 @@ pub(crate) async fn run(
     guardian: Option<&mut Guardian>,
     under: Option<Under<'_>>,
 ) -> Result<u8, Failure> {
+    // What the command's children leave behind becomes ours to bury.
+    nix::sys::prctl::set_child_subreaper(true)?;
     let terminal = Terminal::of_this_process();
     let mut child = spawn(&job, terminal)?;
     let group = Pid::from_raw(child.id().expect("it was not waited for") as i32);
@@ -139,6 +142,7 @@ async fn end_leftovers(group: Pid) {
     }
     let begun = tokio::time::Instant::now();
     while killpg(group, None).is_ok() && begun.elapsed() < LEFTOVERS {
+        let _not_dead_yet = waitpid(Pid::from_raw(-group.as_raw()), Some(WaitPidFlag::WNOHANG));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let _nobody_left = killpg(group, Signal::SIGKILL);

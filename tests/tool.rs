@@ -1,0 +1,291 @@
+//! The tool as people use it: what it prints, what it refuses, and with which code.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use common::{Serve, WOMBAT, shown, wait_for};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+fn serve() -> (tempfile::TempDir, Serve) {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = Serve::start(&dir.path().join("data"), "12s");
+    (dir, serve)
+}
+
+fn put_stdin(serve: &Serve, path: &str, bytes: &[u8]) -> std::process::Output {
+    let mut child = serve
+        .wombat(&["put", path, "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _it_may_have_enough = child.stdin.take().unwrap().write_all(bytes);
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn files() {
+    let (_dir, serve) = serve();
+    serve.ok(&["put", "/ls/local/a", "one"]);
+    assert_eq!(serve.ok(&["get", "/ls/local/a"]), "one");
+    serve.ok(&["put", "/ls/local/a", "two", "--if-generation", "1"]);
+    let said = serve.fails(4, &["put", "/ls/local/a", "three", "--if-generation", "1"]);
+    assert!(said.contains("generation 2") && said.contains("hint:"), "{said}");
+    serve.fails(4, &["put", "/ls/local/a", "x", "--create", "must"]);
+    serve.fails(3, &["put", "/ls/local/none", "x", "--create", "never"]);
+    serve.fails(3, &["put", "/ls/local/no/such/dir", "x"]);
+    serve.ok(&["put", "-p", "/ls/local/such/a/dir/f", "-x"]);
+    assert_eq!(serve.ok(&["get", "/ls/local/such/a/dir/f"]), "-x");
+    let bytes: Vec<u8> = (0..=255).cycle().take(256 * 1024).collect();
+    assert!(put_stdin(&serve, "/ls/local/bytes", &bytes).status.success());
+    assert_eq!(serve.wombat(&["get", "/ls/local/bytes"]).output().unwrap().stdout, bytes);
+    let output = put_stdin(&serve, "/ls/local/bytes", &vec![0; 256 * 1024 + 1]);
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+    let json: serde_json::Value = serde_json::from_str(&serve.ok(&["get", "/ls/local/a", "--json"])).unwrap();
+    assert_eq!((&json["contents"], &json["stat"]["content_generation"]), (&"two".into(), &2.into()));
+}
+
+#[test]
+fn directories() {
+    let (_dir, serve) = serve();
+    serve.ok(&["mkdir", "-p", "/ls/local/d/e"]);
+    serve.ok(&["mkdir", "-p", "/ls/local/d/e"]);
+    serve.fails(4, &["mkdir", "/ls/local/d"]);
+    serve.ok(&["put", "/ls/local/d/f", "x"]);
+    assert_eq!(serve.ok(&["ls", "/ls/local/d"]), "e/\nf\n");
+    assert_eq!(serve.ok(&["tree"]), "/ls/local\n└── d/\n    ├── e/\n    └── f\n");
+    assert!(serve.ok(&["ls", "-l", "/ls/local/d"]).contains("directory"));
+    assert!(serve.ok(&["stat", "/ls/local/d"]).contains("children            2"));
+    serve.fails(4, &["rm", "/ls/local/d"]);
+    serve.fails(4, &["get", "/ls/local/d"]);
+    serve.fails(4, &["ls", "/ls/local/d/f"]);
+    serve.ok(&["rm", "-r", "/ls/local/d"]);
+    serve.fails(3, &["stat", "/ls/local/d"]);
+    serve.fails(2, &["rm", "-r", "/ls/local"]);
+}
+
+#[test]
+fn bad_names_and_arguments_say_what_is_right() {
+    let (_dir, serve) = serve();
+    let long = format!("/ls/local/{}", "x".repeat(256));
+    let cases = [
+        ("relative", "/ls/local/relative"),
+        ("/ls/local/a//b", "empty"),
+        ("/ls/local/../b", "'..'"),
+        (&long, "255"),
+        ("/ls/other/b", "this is local"),
+    ];
+    for (path, part) in cases {
+        let said = serve.fails(2, &["put", path, "x"]);
+        assert!(said.contains(part), "{path}: {said}");
+    }
+    serve.fails(2, &["put", "/ls/local/a", "x", "--if-generation", "0"]);
+    serve.fails(2, &["lock", "/ls/local/a", "--lock-delay", "61s", "--", "true"]);
+    serve.fails(2, &["lock", "/ls/local/a", "--timeout", "5"]);
+    serve.fails(2, &["sequencer", "check", "nonsense"]);
+    let said = serve.fails(2, &["status", "--cell", "elsewhere"]);
+    assert!(said.contains("this is the cell local"), "{said}");
+    let json = serve.fails(3, &["get", "/ls/local/none", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["error"]["name"], "NotFound");
+}
+
+#[test]
+fn a_cell_that_is_not_there() {
+    let mut command = Command::new(WOMBAT);
+    command.args(["get", "/ls/local/a", "--endpoints", "127.0.0.1:1", "--connect-timeout", "200ms"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(6), "{}", shown(&output));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("127.0.0.1:1") && said.contains("wombat dev"), "{said}");
+}
+
+#[test]
+fn everything_that_is_printed_can_be_json() {
+    let (_dir, serve) = serve();
+    serve.ok(&["put", "/ls/local/a", "x"]);
+    for arguments in [
+        &["put", "/ls/local/a", "y"][..],
+        &["get", "/ls/local/a"],
+        &["ls"],
+        &["stat", "/ls/local/a"],
+        &["tree"],
+        &["sessions"],
+        &["locks"],
+        &["status"],
+    ] {
+        let text = serve.ok(&[arguments, &["--json"]].concat());
+        serde_json::from_str::<serde_json::Value>(&text)
+            .unwrap_or_else(|e| panic!("{arguments:?}: {e}: {text}"));
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(serve.ok(&["completions", shell]).contains("wombat"));
+    }
+}
+
+#[test]
+fn watch_tells_each_change_and_goes_on_over_a_restart() {
+    let (_dir, mut serve) = serve();
+    serve.ok(&["put", "/ls/local/w", "0"]);
+    let mut child = serve
+        .wombat(&["watch", "/ls/local/w"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.next().unwrap().unwrap().contains("watching"));
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    serve.ok(&["put", "/ls/local/w", "1"]);
+    assert_eq!(lines.next().unwrap().unwrap(), "modified generation 2: 1");
+    serve.kill();
+    serve.restart();
+    assert_eq!(lines.next().unwrap().unwrap(), "failed_over generation 2: 1");
+    serve.ok(&["put", "/ls/local/w", "2"]);
+    assert_eq!(lines.next().unwrap().unwrap(), "modified generation 3: 2");
+    serve.ok(&["rm", "/ls/local/w"]);
+    assert_eq!(lines.next().unwrap().unwrap(), "deleted");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn an_ephemeral_file_lives_as_long_as_the_command() {
+    let (_dir, serve) = serve();
+    let mut child =
+        serve.wombat(&["put", "/ls/local/e", "x", "--ephemeral"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.next().unwrap().unwrap().contains("until this command ends"));
+    assert_eq!(serve.ok(&["get", "/ls/local/e"]), "x");
+    common::signal(child.id(), "TERM");
+    assert!(child.wait().unwrap().success());
+    serve.fails(3, &["get", "/ls/local/e"]);
+}
+
+#[test]
+fn a_sequencer_fences_puts_under_a_lock() {
+    let (_dir, serve) = serve();
+    let sequencer = serve.ok(&[
+        "lock",
+        "/ls/local/l",
+        "--",
+        "sh",
+        "-c",
+        "wombat put /ls/local/f held; echo $WOMBAT_SEQUENCER",
+    ]);
+    assert_eq!(serve.ok(&["get", "/ls/local/f"]), "held");
+    let sequencer = sequencer.trim();
+    assert!(serve.ok(&["sequencer", "show", sequencer]).contains("/ls/local/l exclusive"));
+    serve.fails(4, &["sequencer", "check", sequencer]);
+    serve.fails(4, &["put", "/ls/local/f", "late", "--sequencer", sequencer]);
+    serve.fails(4, &["put", "/ls/local/new", "late", "--sequencer", sequencer]);
+    serve.fails(3, &["get", "/ls/local/new"]);
+    assert_eq!(serve.ok(&["get", "/ls/local/f"]), "held");
+}
+
+#[test]
+fn an_election_leads_and_follows() {
+    let (_dir, serve) = serve();
+    let elect = |value: &str| {
+        let mut command = serve.wombat(&["elect", "/ls/local/p", "--value", value]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        (child, lines)
+    };
+    let (mut anna, mut anna_says) = elect("anna");
+    assert!(anna_says.next().unwrap().unwrap().starts_with("leading anna (token "));
+    assert_eq!(serve.ok(&["get", "/ls/local/p"]), "anna");
+    let (mut bert, mut bert_says) = elect("bert");
+    assert!(bert_says.next().unwrap().unwrap().starts_with("following anna (token "));
+    serve.fails(5, &["elect", "/ls/local/p", "--value", "carl", "--timeout", "100ms"]);
+    common::signal(anna.id(), "INT");
+    assert!(anna.wait().unwrap().success());
+    assert!(bert_says.next().unwrap().unwrap().starts_with("leading bert (token "));
+    common::signal(bert.id(), "INT");
+    assert!(bert.wait().unwrap().success());
+    assert_eq!(serve.ok(&["get", "/ls/local/p"]), "", "nobody leads");
+}
+
+#[test]
+fn configuration_comes_from_flags_then_environment_then_file() {
+    let (dir, serve) = serve();
+    let file = dir.path().join("config.toml");
+    std::fs::write(&file, format!("endpoints = ['{}']", serve.address)).unwrap();
+    let status = |endpoints: Option<&str>, flag: &[&str]| {
+        let mut command = Command::new(WOMBAT);
+        command.args(["status", "--connect-timeout", "200ms"]).args(flag).env("WOMBAT_CONFIG", &file);
+        match endpoints {
+            Some(endpoints) => command.env("WOMBAT_ENDPOINTS", endpoints),
+            None => command.env_remove("WOMBAT_ENDPOINTS"),
+        };
+        command.output().unwrap().status.code()
+    };
+    assert_eq!(status(None, &[]), Some(0), "the file");
+    assert_eq!(status(Some("127.0.0.1:1"), &[]), Some(6), "the environment goes before it");
+    assert_eq!(status(Some("127.0.0.1:1"), &["--endpoints", &serve.address]), Some(0), "flags before that");
+    std::fs::write(&file, "endpoint = 'misspelt'").unwrap();
+    assert_eq!(status(None, &[]), Some(2));
+}
+
+#[test]
+fn dev_runs_a_command_and_passes_its_status_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let dev = |arguments: &[&str]| Command::new(WOMBAT).arg("dev").args(arguments).output().unwrap();
+    let output = dev(&["--", "sh", "-c", "wombat put /ls/local/a b && wombat get /ls/local/a && exit 7"]);
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(7), &b"b"[..]), "{}", shown(&output));
+    // Two lives of one directory.
+    let path = dir.path().join("cell").display().to_string();
+    assert!(dev(&["--dir", &path, "--", "wombat", "put", "/ls/local/kept", "yes"]).status.success());
+    assert_eq!(dev(&["--dir", &path, "--", "wombat", "get", "/ls/local/kept"]).stdout, b"yes");
+    assert_eq!(dev(&["--replicas", "5", "--", "true"]).status.code(), Some(2));
+    assert_eq!(dev(&["--", "no-such-command"]).status.code(), Some(127));
+    assert_eq!(dev(&["--session-lease", "1ms", "--", "true"]).status.code(), Some(2));
+}
+
+#[test]
+fn dev_without_a_command_shows_what_goes_on() {
+    let mut child = Command::new(WOMBAT)
+        .args(["dev", "--listen", "127.0.0.1:0"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let export = lines.find(|line| line.contains("export")).unwrap();
+    let (_, address) = export.split_once('=').unwrap();
+    let put =
+        Command::new(WOMBAT).args(["put", "/ls/local/a", "b", "--endpoints", address]).output().unwrap();
+    assert!(put.status.success(), "{}", shown(&put));
+    assert!(lines.any(|line| line.contains("/ls/local/a created")));
+    common::signal(child.id(), "INT");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn serve_stops_cleanly_on_sigterm_and_reads_its_file() {
+    let (dir, mut serve) = serve();
+    serve.ok(&["put", "/ls/local/a", "b"]);
+    assert_eq!(serve.stop(), Some(0));
+    let file = dir.path().join("server.toml");
+    let text = format!(
+        "cell = 'local'\ndir = '{}'\nlisten = '127.0.0.1:0'\nsession_lease = '3s'",
+        serve.dir.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut child = Command::new(WOMBAT)
+        .args(["serve", "--config", file.to_str().unwrap()])
+        .env_remove("RUST_LOG")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let ready = lines.find(|line| line.starts_with("ready:")).unwrap();
+    let address = ready.rsplit(' ').next().unwrap();
+    let get = Command::new(WOMBAT).args(["get", "/ls/local/a", "--endpoints", address]).output().unwrap();
+    assert_eq!(get.stdout, b"b");
+    common::signal(child.id(), "TERM");
+    wait_for("the server to stop", || child.try_wait().unwrap()).success().then_some(()).unwrap();
+    let output = Command::new(WOMBAT).args(["serve", "--cell", "x"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+}
