@@ -1,6 +1,8 @@
 //! The main job on real processes: fifty of them count together under one lock, while the server and some of
 //! the holders are killed with -9.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use common::{Serve, signal, wait_for};
@@ -61,15 +63,13 @@ fn fifty_processes_count_to_two_thousand_though_servers_and_holders_are_killed()
     let grants = dir.path().join("grants");
     let workers: Vec<Child> = (1..=WORKERS).map(|number| worker(&serve, number, &grants)).collect();
 
-    let mut kills = 0;
-    for milestone in [300, 700, 1100, 1500] {
+    for (kills, milestone) in [300, 700, 1100, 1500].into_iter().enumerate() {
         wait_for("the count to go on", || count(&serve).filter(|count| *count >= milestone));
         kill_the_holder(&serve);
         if kills % 2 == 1 {
             serve.kill();
             serve.restart();
         }
-        kills += 1;
     }
     for mut worker in workers {
         assert!(worker.wait().unwrap().success());

@@ -1,0 +1,34 @@
+//! What the benches share: rates, medians, and the machine's own speed to compare with.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Operations a second.
+pub fn rate(operations: usize, elapsed: Duration) -> f64 {
+    operations as f64 / elapsed.as_secs_f64()
+}
+
+/// The middle of some figures.
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// The machine's own speed: how often a second `bytes` are appended to a file that is already allocated, and
+/// made durable with fdatasync.
+pub fn raw_syncs(directory: &Path, bytes: usize, syncs: usize) -> std::io::Result<f64> {
+    let file = File::create_new(directory.join("raw"))?;
+    file.write_all_at(&vec![0; syncs * bytes], 0)?;
+    file.sync_all()?;
+    let record = vec![7; bytes];
+    let begun = Instant::now();
+    for n in 0..syncs {
+        file.write_all_at(&record, (n * bytes) as u64)?;
+        file.sync_data()?;
+    }
+    let rate = rate(syncs, begun.elapsed());
+    std::fs::remove_file(directory.join("raw"))?;
+    Ok(rate)
+}
