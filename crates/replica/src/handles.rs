@@ -17,17 +17,37 @@ pub(crate) struct Handles {
 }
 
 /// An open handle.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct OpenHandle {
     /// What the client presents.
     pub(crate) token: Handle,
-    /// Acquires with a lower number than this come too late: the client has released or cancelled since.
-    pub(crate) acquires_from: u64,
+    /// Acquires up to this number are over: refused, given up, or followed by a release. A copy of one that
+    /// was delayed on its way must not take a lock that its client no longer asks for.
+    ended_acquires: u64,
+    /// What the last of them was told, if it was refused: a retry gets the same answer.
+    last_refusal: Option<Error>,
 }
 
 impl OpenHandle {
     pub(crate) fn instance(&self) -> Instance {
         Instance(self.token.instance)
+    }
+
+    /// Notes that Acquires up to this number are over, and what the last was told.
+    pub(crate) fn end_acquires(&mut self, number: u64, refusal: Option<Error>) {
+        if number > self.ended_acquires {
+            self.ended_acquires = number;
+            self.last_refusal = refusal;
+        }
+    }
+
+    /// Refuses an Acquire that is over.
+    pub(crate) fn check_acquire(&self, number: u64) -> Result<()> {
+        match &self.last_refusal {
+            _ if number > self.ended_acquires => Ok(()),
+            Some(error) if number == self.ended_acquires => Err(error.clone()),
+            _ => Err(Error::Cancelled),
+        }
     }
 }
 
@@ -58,8 +78,8 @@ impl Handles {
     }
 
     fn insert(&mut self, token: Handle) -> OpenHandle {
-        let handle = OpenHandle { token, acquires_from: 0 };
-        self.open.insert(HandleId(token.id), handle);
+        let handle = OpenHandle { token, ended_acquires: 0, last_refusal: None };
+        self.open.insert(HandleId(token.id), handle.clone());
         handle
     }
 }
@@ -80,7 +100,7 @@ impl Master {
         let epoch = self.epoch.0;
         let handles = &mut self.session(session)?.handles;
         if let Some(handle) = handles.get(id) {
-            return if handle.token == *token { Ok(*handle) } else { Err(not_genuine()) };
+            return if handle.token == *token { Ok(handle.clone()) } else { Err(not_genuine()) };
         }
         if token.epoch == epoch || handles.closed.contains(&id) {
             return Err(Error::StaleHandle);

@@ -161,10 +161,11 @@ impl Replica {
             return Ok(());
         }
         if only_try {
-            master.remove_waiter(instance, session, handle);
             let node = self.state.tree().get(instance).ok_or(Error::StaleHandle)?;
             let delay = master.locks.delay_against(&node.lock, waiter.mode, now);
-            return Err(delay.map_or(Error::LockHeld, |remaining| Error::LockDelayed { remaining }));
+            let refusal = delay.map_or(Error::LockHeld, |remaining| Error::LockDelayed { remaining });
+            self.dismiss(instance, session, handle, refusal);
+            return Ok(());
         }
         self.tell_holders_of_conflict(instance);
         Ok(())
@@ -245,9 +246,12 @@ impl Replica {
     /// Takes a waiter out of its queue and tells it why.
     pub(crate) fn dismiss(&mut self, instance: Instance, session: SessionId, handle: HandleId, error: Error) {
         let Ok(master) = self.serving() else { return };
-        if let Some(waiter) = master.remove_waiter(instance, session, handle) {
-            self.reply(waiter.asker, Err(error));
+        let Some(waiter) = master.remove_waiter(instance, session, handle) else { return };
+        let open = master.sessions.get_mut(&session).and_then(|live| live.handles.get_mut(handle));
+        if let Some(open) = open {
+            open.end_acquires(waiter.asker.number, Some(error.clone()));
         }
+        self.reply(waiter.asker, Err(error));
     }
 
     /// Dismisses everyone who waits for a lock whose node is gone.

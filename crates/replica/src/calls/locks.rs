@@ -14,11 +14,10 @@ impl Replica {
         self.serving()?.handle_for(asker.session, token, mode::WRITE)
     }
 
-    /// From now on, Acquires of this handle that were sent before are too late: a delayed one must not take a
-    /// lock that its client has given back.
-    fn refuse_earlier_acquires(&mut self, asker: Asker, handle: HandleId) -> Result<()> {
+    /// From now on, Acquires of this handle that were sent before are over.
+    fn end_earlier_acquires(&mut self, asker: Asker, handle: HandleId) -> Result<()> {
         if let Some(handle) = self.serving()?.session(asker.session)?.handles.get_mut(handle) {
-            handle.acquires_from = handle.acquires_from.max(asker.number);
+            handle.end_acquires(asker.number, None);
         }
         Ok(())
     }
@@ -43,9 +42,7 @@ impl Replica {
                 false => Err(Error::invalid("this handle holds the lock already; release it first")),
             };
         }
-        if asker.number < handle.acquires_from {
-            return Err(Error::Cancelled);
-        }
+        handle.check_acquire(asker.number)?;
         let deadline = (acquire.timeout_ms != 0).then(|| self.moment.now + timeout);
         if let Some(waiter) = self.serving()?.locks.waiter(instance, asker.session, id) {
             if waiter.asker.number != asker.number {
@@ -79,7 +76,7 @@ impl Replica {
         }
         let handle = self.lock_handle(asker, cancel.handle.as_ref())?;
         let (id, instance) = (HandleId(handle.token.id), handle.instance());
-        self.refuse_earlier_acquires(asker, id)?;
+        self.end_earlier_acquires(asker, id)?;
         let master = self.serving()?;
         let waiter = master.locks.waiter(instance, asker.session, id);
         let waiter = waiter.filter(|waiter| waiter.asker.number == cancel.acquire).map(|w| w.proposed);
@@ -107,7 +104,7 @@ impl Replica {
             return result.map(Some);
         }
         let handle = self.lock_handle(asker, release.handle.as_ref())?;
-        self.refuse_earlier_acquires(asker, HandleId(handle.token.id))?;
+        self.end_earlier_acquires(asker, HandleId(handle.token.id))?;
         let op = Op::Release(log::Release { instance: handle.token.instance, handle: handle.token.id });
         self.change(asker, acknowledged, Vec::new(), op)
     }

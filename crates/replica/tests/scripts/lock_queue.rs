@@ -165,6 +165,33 @@ fn a_cancelled_acquire_leaves_no_lock_behind_wherever_it_was() {
 }
 
 #[test]
+fn a_delayed_copy_of_an_acquire_that_is_over_takes_no_lock() {
+    // Found by the simulator: a request that its client had sent again on a new connection, and that was
+    // answered there, arrived once more on the old one and left a lock behind.
+    let mut world = World::new();
+    let (mut holder, hh) = opened(&mut world);
+    let (mut client, handle) = opened(&mut world);
+    world.call(&mut holder, acquire(hh)).unwrap();
+    let limited =
+        || Call::Acquire(wire::Acquire { handle: Some(handle), timeout_ms: 10, ..Default::default() });
+    let waited = world.send(&mut client, limited());
+    world.pass(Duration::from_millis(10));
+    assert_eq!(world.answer(&client, waited), Some(Err(Error::Timeout)));
+    let only_try =
+        || Call::Acquire(wire::Acquire { handle: Some(handle), r#try: true, ..Default::default() });
+    let tried = world.send(&mut client, only_try());
+    assert_eq!(world.answer(&client, tried), Some(Err(Error::LockHeld)));
+    world.call(&mut holder, release(hh)).unwrap();
+    // A retry gets the same answer, an older copy is refused.
+    world.send_again(&client, tried, only_try());
+    assert_eq!(world.answer(&client, tried), Some(Err(Error::LockHeld)));
+    world.send_again(&client, waited, limited());
+    assert_eq!(world.answer(&client, waited), Some(Err(Error::Cancelled)));
+    assert_eq!(world.replica.state().tree().locks_held(), 0);
+    world.call(&mut client, acquire(handle)).unwrap();
+}
+
+#[test]
 fn closing_a_handle_gives_up_its_lock_or_its_place_in_the_queue() {
     let close = |handle| Call::Close(wire::Close { handle: Some(handle) });
     let mut world = World::new();

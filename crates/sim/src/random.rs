@@ -1,0 +1,60 @@
+//! Chance that can be repeated.
+
+use std::time::Duration;
+
+/// SplitMix64.
+#[derive(Clone)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    /// True so many times of a thousand.
+    pub(crate) fn chance(&mut self, per_mille: u64) -> bool {
+        self.below(1000) < per_mille
+    }
+
+    pub(crate) fn duration(&mut self, from: Duration, to: Duration) -> Duration {
+        from + Duration::from_nanos(self.below((to - from).as_nanos() as u64 + 1))
+    }
+
+    pub(crate) fn millis(&mut self, from: u64, to: u64) -> Duration {
+        self.duration(Duration::from_millis(from), Duration::from_millis(to))
+    }
+}
+
+/// A machine's clock: it runs a little fast or slow, from an origin of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Clock {
+    /// Nanoseconds that it counts in a thousand real ones.
+    rate: u64,
+    origin: u64,
+}
+
+impl Clock {
+    /// A clock whose rate is wrong by one per cent at most (SPEC §3: ρ).
+    pub(crate) fn new(random: &mut Random) -> Clock {
+        Clock { rate: 990 + random.below(21), origin: random.below(1 << 40) }
+    }
+
+    pub(crate) fn read(&self, real: Duration) -> wombat_proto::Instant {
+        let counted = real.as_nanos() * u128::from(self.rate) / 1000;
+        wombat_proto::Instant::from_nanos(self.origin + counted as u64)
+    }
+
+    /// The real time at which the clock shows `reading`, or a little later.
+    pub(crate) fn when(&self, reading: wombat_proto::Instant) -> Duration {
+        let counted = u128::from(reading.as_nanos().saturating_sub(self.origin));
+        Duration::from_nanos((counted * 1000).div_ceil(u128::from(self.rate)) as u64)
+    }
+}
