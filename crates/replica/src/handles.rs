@@ -11,9 +11,13 @@ use wombat_proto::{Error, HandleId, Instance, Result, SessionId};
 #[derive(Default)]
 pub(crate) struct Handles {
     open: BTreeMap<HandleId, OpenHandle>,
-    /// Handles of earlier epochs that were closed in this one: they are never made again (SPEC I16). Those of
-    /// this epoch need no memory: one that is not open was closed.
+    /// Handles of earlier epochs that were closed in this one: they are never made again (SPEC I16).
     closed: BTreeSet<HandleId>,
+    /// Handles of this epoch whose client may not know yet that they were opened: a delayed copy of the Open
+    /// must not make them again. All are greater than `acknowledged`.
+    closed_early: BTreeSet<HandleId>,
+    /// Opens up to this number were answered, as the client has said.
+    acknowledged: u64,
 }
 
 /// An open handle.
@@ -68,13 +72,26 @@ impl Handles {
         self.open.values()
     }
 
+    /// The client has the answers to all changes up to this number.
+    pub(crate) fn acknowledge(&mut self, number: u64) {
+        if number > self.acknowledged {
+            self.acknowledged = number;
+            self.closed_early = self.closed_early.split_off(&HandleId(number + 1));
+        }
+    }
+
+    /// Whether an Open of that number is a delayed copy of one that was answered and closed.
+    pub(crate) fn was_closed(&self, id: HandleId) -> bool {
+        id.0 <= self.acknowledged || self.closed_early.contains(&id)
+    }
+
     /// Whether a handle subscribed to that kind of event.
     pub(crate) fn wants(&self, id: HandleId, kind: Kind) -> bool {
         self.open.get(&id).is_some_and(|handle| handle.token.events & kind.bit() != 0)
     }
 
     pub(crate) fn has_room(&self) -> bool {
-        self.open.len() < HANDLES_PER_SESSION
+        self.open.len() + self.closed_early.len() < HANDLES_PER_SESSION
     }
 
     fn insert(&mut self, token: Handle) -> OpenHandle {
@@ -137,7 +154,9 @@ impl Master {
         let epoch = self.epoch.0;
         let Ok(live) = self.session(session) else { return };
         live.handles.open.remove(&id);
-        if token.epoch != epoch && live.handles.closed.len() < HANDLES_PER_SESSION {
+        if token.epoch == epoch && id.0 > live.handles.acknowledged {
+            live.handles.closed_early.insert(id);
+        } else if token.epoch != epoch && live.handles.closed.len() < HANDLES_PER_SESSION {
             live.handles.closed.insert(id);
         }
         self.unsubscribe(session, id, instance);

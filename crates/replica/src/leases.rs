@@ -24,6 +24,9 @@ pub(crate) struct Lease {
     pub(crate) ending: bool,
     /// The KeepAlive that waits for an answer.
     parked: Option<Parked>,
+    /// The highest number of a KeepAlive so far: a copy of an older one, delayed on a connection that its
+    /// client has left, must not take the place of the one that is waited for.
+    last_keep_alive: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -37,7 +40,7 @@ struct Parked {
 impl Master {
     /// Takes a session in whose lease lasts until `until`.
     pub(crate) fn admit(&mut self, session: SessionId, until: Instant) {
-        let lease = Lease { until, ending: false, parked: None };
+        let lease = Lease { until, ending: false, parked: None, last_keep_alive: 0 };
         let live = LiveSession {
             lease,
             handles: Handles::default(),
@@ -78,8 +81,12 @@ impl Replica {
     ) -> Result<Option<Answer>> {
         let (now, lease) = (self.moment.now, self.config.lease);
         let master = self.serving()?;
+        if asker.number < master.session(asker.session)?.lease.last_keep_alive {
+            return Err(Error::Cancelled);
+        }
         master.unpark(asker.session);
         let live = master.session(asker.session)?;
+        live.lease.last_keep_alive = asker.number;
         live.events.acknowledge(keep_alive.events_acknowledged);
         let answer_at = (live.lease.until - lease / 2).max(now);
         live.lease.parked = Some(Parked { asker, received: now, answer_at });

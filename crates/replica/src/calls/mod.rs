@@ -51,6 +51,7 @@ impl Replica {
         if self.state.session(asker.session).is_none() {
             return Err(Error::SessionExpired);
         }
+        self.serving()?.session(asker.session)?.handles.acknowledge(acknowledged);
         let answer = self.session_call(asker, acknowledged, call)?;
         // The lease is checked after reading (SPEC §7): an answer from the state is given only if nobody else
         // can have been master while it was looked up.

@@ -37,7 +37,11 @@ impl Replica {
         if let Some(result) = self.opened_before(asker, unsealed) {
             return result.map(Some);
         }
-        if !self.serving()?.session(asker.session)?.handles.has_room() {
+        let handles = &self.serving()?.session(asker.session)?.handles;
+        if handles.was_closed(HandleId(asker.number)) {
+            return Err(Error::StaleHandle);
+        }
+        if !handles.has_room() {
             return Err(Error::QuotaExceeded { what: "open handles of one session".into() });
         }
         match self.locate(asker, &open)? {

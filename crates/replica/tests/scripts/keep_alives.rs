@@ -144,3 +144,16 @@ fn children_are_told_of() {
     let child = "child";
     assert_eq!(told, [(Kind::ChildAdded, child), (Kind::ChildModified, child), (Kind::ChildRemoved, child)]);
 }
+
+#[test]
+fn a_delayed_copy_of_a_keep_alive_does_not_take_the_place_of_the_one_that_is_waited_for() {
+    let mut world = World::new();
+    let mut client = world.client();
+    let old = client;
+    let first = world.send(&mut client, keep_alive(0));
+    world.resume(&mut client).unwrap();
+    let second = world.send(&mut client, keep_alive(0));
+    world.send_again(&old, first, keep_alive(0));
+    world.pass(LEASE / 2);
+    kept_alive(&mut world, &client, second);
+}

@@ -159,3 +159,28 @@ fn many_sessions_share_a_connection() {
     let waits = world.send(&mut other, acquire(theirs));
     assert!(world.answer(&other, waits).is_none());
 }
+
+#[test]
+fn a_delayed_copy_of_an_open_does_not_bring_a_closed_handle_back() {
+    let mut world = World::new();
+    let mut client = world.client();
+    let open = || Call::Open(wire::Open { path: "/ls/test".into(), mode: 1, ..wire::Open::default() });
+    let number = world.send(&mut client, open());
+    let Some(Ok(Answer::Opened(opened))) = world.answer(&client, number) else { panic!("not opened") };
+    world.call(&mut client, Call::Close(wire::Close { handle: opened.handle })).unwrap();
+    world.send_again(&client, number, open());
+    assert_eq!(world.answer(&client, number), Some(Err(Error::StaleHandle)), "I16");
+    // Also when the client has said that it has the answer, and the cell has forgotten more.
+    let handle = world.open(&mut client, "/ls/test/file");
+    client.number += 1;
+    let wire_request = Request {
+        session: client.session,
+        number: client.number,
+        epoch: client.epoch,
+        acknowledged: client.number - 1,
+        call: Some(set(handle, "x")),
+    };
+    world.send_raw(client.connection, wire_request);
+    world.send_again(&client, number, open());
+    assert_eq!(world.answer(&client, number), Some(Err(Error::StaleHandle)), "I16");
+}
