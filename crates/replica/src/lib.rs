@@ -252,18 +252,30 @@ impl Replica {
 
     fn request(&mut self, connection: ConnectionId, request: wire::Request) {
         let asker = Asker { connection, session: SessionId(request.session), number: request.number };
-        match self.call(asker, request) {
-            Ok(Some(answer)) => self.reply(asker, Ok(answer)),
-            Ok(None) => {}
-            Err(error) => self.reply(asker, Err(error)),
-        }
+        // Who has not shown the session's secret hears only on its own connection.
+        let known = self.connections.get(&connection);
+        let attached = known.is_some_and(|known| known.sessions.contains(&asker.session));
+        let result = match self.call(asker, request) {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        if attached { self.reply(asker, result) } else { self.send(connection, asker, result) }
     }
 
+    /// Answers to where the session was attached last: a copy of a request that was delayed on a connection
+    /// which its client has left must not draw the answer there.
     fn reply(&mut self, asker: Asker, result: Result<Answer>) {
+        let live = self.master.as_ref().and_then(|master| master.sessions.get(&asker.session));
+        let connection = live.and_then(|live| live.connection).unwrap_or(asker.connection);
+        self.send(connection, asker, result);
+    }
+
+    fn send(&mut self, connection: ConnectionId, asker: Asker, result: Result<Answer>) {
         let result = result.unwrap_or_else(|error| Answer::Error((&error).into()));
         let response =
             wire::Response { session: asker.session.0, number: asker.number, result: Some(result) };
-        self.effects.replies.push((asker.connection, response));
+        self.effects.replies.push((connection, response));
     }
 
     /// Carries on with whatever the agreement has decided, until there is nothing more.

@@ -56,11 +56,9 @@ fn main() {
 
 /// Runs a seed to its end. A panic inside names the seed.
 fn run(seed: u64, trace: bool) -> world::Outcome {
-    let result = std::panic::catch_unwind(|| World::new(seed, trace).run());
-    result.unwrap_or_else(|_| {
-        eprintln!(
-            "seed {seed} failed; look at it with: wombat-sim cell --seeds 1 --first-seed {seed} --trace"
-        );
-        std::process::exit(1)
-    })
+    std::panic::set_hook(Box::new(move |what| {
+        eprintln!("seed {seed} failed: {what}");
+        eprintln!("look at it with: wombat-sim cell --seeds 1 --first-seed {seed} --trace");
+    }));
+    World::new(seed, trace).run()
 }

@@ -192,6 +192,22 @@ fn a_delayed_copy_of_an_acquire_that_is_over_takes_no_lock() {
 }
 
 #[test]
+fn a_delayed_copy_of_a_waiting_acquire_does_not_draw_the_answer_to_a_connection_that_is_gone() {
+    // Found by the simulator (seed 2843): the lock was granted, and its holder never heard of it.
+    let mut world = World::new();
+    let (mut holder, hh) = opened(&mut world);
+    let (mut client, handle) = opened(&mut world);
+    world.call(&mut holder, acquire(hh)).unwrap();
+    let old = client;
+    let waits = world.send(&mut client, acquire(handle));
+    world.resume(&mut client).unwrap();
+    world.send_again(&client, waits, acquire(handle));
+    world.send_again(&old, waits, acquire(handle));
+    world.call(&mut holder, release(hh)).unwrap();
+    assert!(world.answer(&client, waits).unwrap().is_ok());
+}
+
+#[test]
 fn closing_a_handle_gives_up_its_lock_or_its_place_in_the_queue() {
     let close = |handle| Call::Close(wire::Close { handle: Some(handle) });
     let mut world = World::new();

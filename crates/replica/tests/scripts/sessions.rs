@@ -40,6 +40,7 @@ fn a_session_is_spoken_for_only_where_its_secret_was_shown() {
     let mut thief = client;
     thief.connection = world.connect();
     assert_eq!(world.read(&mut thief, handle), Err(Error::SessionUnknown));
+    assert!(world.replies[&client.connection].is_empty(), "the owner hears nothing of it");
     thief.secret.0 ^= 1;
     assert_eq!(world.resume(&mut thief), Err(Error::SessionUnknown));
     let mut same = client;
