@@ -444,10 +444,10 @@ impl Pair {
         let (deleted, parent) = (self.model.path(one), self.model.path(other));
         let created = format!("{parent}/{}", ["a", "b", "c"][name as usize]);
         let whole = |path: &str| format!("/ls/test{path}");
-        let node = Some(NewNode { contents: vec![byte].into(), ..NewNode::default() });
+        let new = NewNode { contents: vec![byte].into(), ..NewNode::default() };
         let changes = [
             wire::change::Change::Delete(whole(&deleted)),
-            wire::change::Change::Create(wire::CreateNode { path: whole(&created), node: node.clone() }),
+            wire::change::Change::Create(wire::CreateNode { path: whole(&created), node: Some(new.clone()) }),
             wire::change::Change::Set(wire::SetNode {
                 path: whole(&created),
                 contents: vec![byte; 2].into(),
@@ -466,7 +466,7 @@ impl Pair {
                         Error::NotDirectory
                     });
                 }
-                model.create(slot, &parent, created.rsplit('/').next().unwrap(), &node.unwrap())?;
+                model.create(slot, &parent, created.rsplit('/').next().unwrap(), &new)?;
                 let item = model.items.get_mut(&created).unwrap();
                 (item.contents, item.generation) = (vec![byte; 2], 2);
                 Ok(())
