@@ -7,12 +7,21 @@ use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wombat_client::Stat;
 
-/// Prints a line, and ends quietly when nobody reads any more (`wombat … | head`).
+/// Prints a line, and ends quietly when nobody reads any more (`wombat … | head`). Names, values and clients'
+/// descriptions are anyone's words: what would steer the terminal is shown, not obeyed.
 pub(crate) fn line(text: impl std::fmt::Display) {
     let mut out = std::io::stdout().lock();
+    let text: String = text.to_string().chars().flat_map(harmless).collect();
     if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
         std::process::exit(0);
     }
+}
+
+/// A character, or its escape if it is a control character.
+fn harmless(character: char) -> impl Iterator<Item = char> {
+    let escape = character.is_control().then(|| character.escape_default());
+    let plain = (!character.is_control()).then_some(character);
+    escape.into_iter().flatten().chain(plain)
 }
 
 /// Writes bytes as they are.
@@ -114,6 +123,12 @@ mod tests {
         assert_eq!(span(Duration::from_secs(61)), "61s");
         assert_eq!(span(Duration::from_secs(7200)), "2h");
         assert_eq!(span(Duration::from_secs(400_000)), "4d");
+    }
+
+    #[test]
+    fn nobody_steers_the_terminal() {
+        let text: String = "a\u{1b}[2Jé".chars().flat_map(harmless).collect();
+        assert_eq!(text, "a\\u{1b}[2Jé");
     }
 
     #[test]

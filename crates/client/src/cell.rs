@@ -9,7 +9,7 @@ use crate::{Config, Multi, OpenOptions, Stat};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use wombat_proto::wire::{self, request::Call};
-use wombat_proto::{CellName, Epoch, Error, Instant, Path, Result, Sequencer, SessionId};
+use wombat_proto::{CellName, Epoch, Error, Instant, Path, Result, Sequencer, SessionId, frame};
 use wombat_session::Answer;
 
 /// A session with a cell. Clones are the same session; when the last one is gone, and with it every node and
@@ -99,6 +99,18 @@ impl Cell {
     /// fails.
     pub async fn multi(&self, multi: Multi) -> Result<Vec<Option<Stat>>> {
         let multi = multi.into_wire(|path| self.resolve(path).map(|path| path.to_string()))?;
+        // With the largest numbers that the request's other fields can have.
+        let request = wire::Request {
+            session: u64::MAX,
+            number: u64::MAX,
+            epoch: u64::MAX,
+            acknowledged: u64::MAX,
+            call: Some(Call::Multi(multi.clone())),
+        };
+        if !frame::fits(&request) {
+            let what = "a Multi that is longer than a frame; write its large files one by one".into();
+            return Err(Error::TooLarge { what });
+        }
         match self.shared.call(Call::Multi(multi)).await? {
             Answer::MultiDone(done) => {
                 let stat = |stat: wire::Stat| (stat.instance != 0).then(|| stat.into());

@@ -30,6 +30,11 @@ impl fmt::Display for FrameError {
 
 impl core::error::Error for FrameError {}
 
+/// Whether a message is short enough for a frame.
+pub fn fits(message: &impl Message) -> bool {
+    message.encoded_len() <= FRAME_BYTES
+}
+
 /// Appends `message` to `buffer` as one frame.
 ///
 /// Panics if the message is longer than [`FRAME_BYTES`]: whoever builds one keeps to the limits.

@@ -166,7 +166,7 @@ impl Replica {
     /// After a stall of its own, a master gives every session a whole lease: their KeepAlives may lie unread
     /// in its sockets, and a timeout may always move forward.
     pub(crate) fn forgive_stall(&mut self, stalled: Duration) {
-        if stalled < STALL.min(self.config.lease / 2) {
+        if stalled < STALL {
             return;
         }
         let until = self.moment.now + self.config.lease;

@@ -2,6 +2,7 @@
 
 use crate::inbox::Inbox;
 use bytes::BytesMut;
+use nix::sys::socket::{setsockopt, sockopt};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,6 +18,9 @@ use wombat_replica::ConnectionId;
 
 /// How long a new connection may take to say Hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// After how many silent seconds the kernel asks whether the other side is still there.
+const IDLE_SECONDS: u32 = 60;
 
 /// How much is read at once, so that one busy connection does not starve the others.
 const READ_BYTES: usize = 64 * 1024;
@@ -53,6 +57,9 @@ impl Outbox {
 /// Serves a connection until either side closes it.
 pub(crate) async fn serve(id: ConnectionId, stream: TcpStream, inbox: Rc<Inbox>, outbox: Rc<Outbox>) {
     let _best_effort = stream.set_nodelay(true);
+    // A client whose machine is gone says nothing, for ever: the kernel asks it.
+    let _best_effort = setsockopt(&stream, sockopt::KeepAlive, &true);
+    let _best_effort = setsockopt(&stream, sockopt::TcpKeepIdle, &IDLE_SECONDS);
     let (reader, writer) = stream.into_split();
     tokio::select! {
         why = read_frames(id, reader, &inbox) => debug!(connection = id.0, "closed: {why}"),

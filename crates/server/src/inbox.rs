@@ -20,7 +20,9 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// Puts a request in, once there is room for it.
     pub(crate) async fn request(&self, connection: ConnectionId, request: Request, bytes: usize) {
-        let urgent = matches!(request.call, Some(Call::KeepAlive(_) | Call::ResumeSession(_)));
+        // Hello goes with them, because it comes before everything else on its connection.
+        let urgent =
+            matches!(request.call, Some(Call::Hello(_) | Call::ResumeSession(_) | Call::KeepAlive(_)));
         while !urgent && self.bytes.get() >= INBOX_BYTES {
             let emptied = self.emptied.notified();
             if self.bytes.get() >= INBOX_BYTES {

@@ -51,15 +51,7 @@ pub(crate) async fn ls(cell: &Cell, ls: &Ls, json: bool) -> Result<(), Failure> 
 
 /// A name with what shows its kind at a glance.
 pub(crate) fn shown_name(name: &str, stat: &Stat) -> String {
-    // A name is any UTF-8: control characters must not reach the terminal.
-    let mut name: String = name
-        .chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
-        .collect();
-    if stat.directory {
-        name.push('/');
-    }
-    name
+    if stat.directory { format!("{name}/") } else { name.into() }
 }
 
 fn kind(stat: &Stat) -> &'static str {
