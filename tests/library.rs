@@ -119,6 +119,25 @@ fn an_acquire_that_is_given_up_leaves_no_lock_behind() {
 }
 
 #[test]
+fn a_guard_is_not_safe_once_its_own_handle_is_closed_or_its_node_deleted() {
+    let (_dir, serve) = serve("12s");
+    run(async {
+        let cell = connect(&serve).await;
+        let node = open(&cell, "/ls/local/l").await;
+        let guard = node.acquire(LockMode::Exclusive).await.unwrap();
+        node.close().await.unwrap();
+        assert!(!guard.is_safe());
+        let node = open(&cell, "/ls/local/l").await;
+        let guard = node.acquire(LockMode::Exclusive).await.unwrap();
+        assert_eq!(open(&cell, "/ls/local/l").await.delete().await.err(), Some(Error::LockHeld));
+        assert!(guard.is_safe(), "a refusal has changed nothing");
+        node.delete().await.unwrap();
+        assert!(!guard.is_safe());
+        guard.lost().await;
+    });
+}
+
+#[test]
 fn a_dropped_guard_releases_and_a_dropped_cell_ends_its_session() {
     let (_dir, serve) = serve("12s");
     run(async {

@@ -60,12 +60,12 @@ impl LockGuard {
 
     /// Until when, by [`crate::now`], the lock is surely held. In the past once the session is lost.
     pub fn safe_until(&self) -> Instant {
-        self.handle.shared().view.safe_until()
+        self.handle.safe_until()
     }
 
     /// Whether the lock is surely held now.
     pub fn is_safe(&self) -> bool {
-        self.handle.shared().view.is_safe()
+        clock::now() < self.safe_until()
     }
 
     /// Waits until the lock is no longer surely held.
@@ -75,10 +75,9 @@ impl LockGuard {
 
     /// Waits until the lock is surely held for no longer than `margin`: time to stop what runs under it.
     pub async fn unsafe_within(&self, margin: Duration) {
-        let view = &self.handle.shared().view;
-        let mut changed = view.lease_changed.subscribe();
+        let mut changed = self.handle.shared().view.lease_changed.subscribe();
         loop {
-            let end = view.safe_until() - margin;
+            let end = self.safe_until() - margin;
             if clock::now() >= end {
                 return;
             }

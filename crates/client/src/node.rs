@@ -7,11 +7,12 @@ use crate::shared::Shared;
 use crate::{Cell, OpenOptions};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use wombat_proto::limits::CONTENTS_BYTES;
 use wombat_proto::wire::{self, request::Call};
 use wombat_proto::{
-    Error, Generation, HandleId, Instance, LockMode, NodePath, Path, Result, Sequencer, Slot,
+    Class, Error, Generation, HandleId, Instance, Instant, LockMode, NodePath, Path, Result, Sequencer, Slot,
 };
 use wombat_session::Answer;
 
@@ -69,11 +70,24 @@ pub(crate) struct OpenHandle {
     pub(crate) cell: Cell,
     pub(crate) token: wire::Handle,
     pub(crate) path: Path,
+    /// Whether this client has closed it or deleted its node: then no guard of it holds anything.
+    gone: AtomicBool,
 }
 
 impl OpenHandle {
     pub(crate) fn shared(&self) -> &Shared {
         &self.cell.shared
+    }
+
+    /// Until when a lock that the handle holds is surely held.
+    pub(crate) fn safe_until(&self) -> Instant {
+        if self.gone.load(Ordering::Acquire) { Instant::default() } else { self.shared().view.safe_until() }
+    }
+
+    /// Notes, before it is so, that no lock of this handle is sure any more.
+    fn give_up(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.shared().view.lease_changed.send_replace(());
     }
 }
 
@@ -102,7 +116,7 @@ pub(crate) async fn open(
     }
     let Answer::Opened(opened) = cell.shared.call(Call::Open(open)).await? else { return Err(unexpected()) };
     let (Some(token), Some(stat)) = (opened.handle, opened.stat) else { return Err(unexpected()) };
-    let handle = OpenHandle { cell: cell.clone(), token, path };
+    let handle = OpenHandle { cell: cell.clone(), token, path, gone: AtomicBool::new(false) };
     if events {
         let subscriptions = &cell.shared.view.subscriptions;
         subscriptions.lock().expect("nobody panics with it").open(HandleId(token.id));
@@ -194,12 +208,20 @@ impl Node {
         self.stat_of(Call::SetContents(set)).await
     }
 
-    /// Deletes the node.
+    /// Deletes the node. A guard of this handle is no longer safe from when it is asked for.
     ///
     /// Errors: [`Error::NotEmpty`]; [`Error::LockHeld`] while another handle holds its lock,
     /// [`Error::LockDelayed`] while its lock-delay runs.
     pub async fn delete(&self) -> Result<()> {
-        self.done(Call::Delete(wire::Delete { handle: Some(self.handle.token) })).await
+        let was_gone = self.handle.gone.load(Ordering::Acquire);
+        self.handle.give_up();
+        let deleted = self.done(Call::Delete(wire::Delete { handle: Some(self.handle.token) })).await;
+        // A refusal has changed nothing. After anything else the node may be gone, and the handle goes with it.
+        let refused = deleted.as_ref().is_err_and(|error| error.class() != Class::Unknown);
+        if refused {
+            self.handle.gone.store(was_gone, Ordering::Release);
+        }
+        deleted
     }
 
     /// Takes the lock, waiting in line for as long as it takes.
@@ -248,8 +270,9 @@ impl Node {
         NodeEvents { receiver: subscriptions.listen(HandleId(self.handle.token.id)) }
     }
 
-    /// Closes the handle and waits until it is closed. Guards of it lose their lock.
+    /// Closes the handle and waits until it is closed. A guard of it is no longer safe from when it is asked for.
     pub async fn close(self) -> Result<()> {
+        self.handle.give_up();
         self.done(Call::Close(wire::Close { handle: Some(self.handle.token) })).await
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use wombat_proto::wire::request::Call;
-use wombat_proto::{Epoch, Error, HandleId, Instant, Result, clock};
+use wombat_proto::{Epoch, Error, HandleId, Instant, Result};
 use wombat_session::{Answer, SessionEvent};
 
 /// What a handle asks of its session's task. Nothing is sent without a caller who waits, or an object that
@@ -58,10 +58,6 @@ impl View {
 
     pub(crate) fn safe_until(&self) -> Instant {
         Instant::from_nanos(self.safe_until.load(Ordering::Acquire))
-    }
-
-    pub(crate) fn is_safe(&self) -> bool {
-        clock::now() < self.safe_until()
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
