@@ -219,6 +219,34 @@ fn long_listings_come_in_pages_and_in_order() {
 }
 
 #[test]
+fn a_running_server_writes_snapshots_and_starts_from_them() {
+    let (_dir, mut serve) = serve("12s");
+    run(async {
+        let cell = connect(&serve).await;
+        let node = open(&cell, "/ls/local/f").await;
+        // A snapshot is due after 64 MiB of log.
+        for n in 0..300u32 {
+            node.set(vec![n as u8; 256 * 1024]).await.unwrap();
+        }
+        let before = loop {
+            let status = cell.status().await.unwrap();
+            if status.snapshot_slot > 0 {
+                break status;
+            }
+            node.set("goes on meanwhile").await.unwrap();
+        };
+        assert!(before.log_bytes < 60 * 1024 * 1024, "the log is shorter: {} bytes", before.log_bytes);
+        node.set("last").await.unwrap();
+        serve.kill();
+        serve.restart();
+        let (contents, stat) = node.contents().await.unwrap();
+        assert_eq!(&contents[..], b"last");
+        assert!(stat.content_generation.0 > 300);
+        assert_eq!(cell.status().await.unwrap().snapshot_slot, before.snapshot_slot);
+    });
+}
+
+#[test]
 fn a_multi_is_all_or_nothing() {
     let (_dir, serve) = serve("12s");
     run(async {

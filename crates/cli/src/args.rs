@@ -44,19 +44,26 @@ pub(crate) struct Args {
 #[derive(ClapArgs, Clone)]
 pub(crate) struct Global {
     /// Where the cell's replicas listen [default: 127.0.0.1:7480]
-    #[arg(long, global = true, value_name = "HOST:PORT,…", env = "WOMBAT_ENDPOINTS", value_delimiter = ',')]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Everywhere",
+        value_name = "HOST:PORT,…",
+        env = "WOMBAT_ENDPOINTS",
+        value_delimiter = ','
+    )]
     pub(crate) endpoints: Vec<String>,
     /// The cell that is meant [default: whichever answers]
-    #[arg(long, global = true, value_name = "NAME", env = "WOMBAT_CELL")]
+    #[arg(long, global = true, help_heading = "Everywhere", value_name = "NAME", env = "WOMBAT_CELL")]
     pub(crate) cell: Option<String>,
     /// The configuration file [default: ~/.config/wombat/config.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "WOMBAT_CONFIG")]
+    #[arg(long, global = true, help_heading = "Everywhere", value_name = "FILE", env = "WOMBAT_CONFIG")]
     pub(crate) config: Option<PathBuf>,
     /// Print JSON, errors too
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub(crate) json: bool,
     /// How long to look for the cell [default: 10s]
-    #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, global = true, help_heading = "Everywhere", value_name = "DURATION", value_parser = duration)]
     pub(crate) connect_timeout: Option<Duration>,
 }
 
@@ -135,8 +142,8 @@ Examples:
   wombat serve --config /etc/wombat/server.toml
   wombat serve --cell main --dir /var/lib/wombat --listen 0.0.0.0:7480
 
-The file's keys: cell, replica, dir, listen, session_lease (a duration as text). Flags and the environment
-go before it. Stops cleanly on SIGTERM. What is logged follows --log or RUST_LOG.")]
+The file's keys: cell, replica, dir, listen, session_lease (a duration as text). Flags and
+the environment go before it. Stops cleanly on SIGTERM.")]
 pub(crate) struct Serve {
     /// This replica's id within the cell [default: 1]
     #[arg(long, value_name = "ID", env = "WOMBAT_REPLICA")]
@@ -173,8 +180,8 @@ Examples:
   wombat put /ls/local/counter 42 --if-generation 7    only if nobody wrote since
   wombat put /ls/local/alive/$(hostname) up --ephemeral
 
-Under `wombat lock … -- CMD` the environment holds WOMBAT_SEQUENCER, so that a put in CMD is refused once the
-lock is lost, even if CMD was frozen and does not know.")]
+Under `wombat lock … -- CMD` the environment holds WOMBAT_SEQUENCER, so that a put in CMD
+is refused once the lock is lost, even if CMD was frozen and does not know.")]
 pub(crate) struct Put {
     /// The file, /ls/CELL/…
     pub(crate) path: String,
@@ -284,23 +291,31 @@ Examples:
   wombat lock /ls/local/db --shared -- pg_dump                 beside other shared holders
   wombat lock /ls/local/maintenance                            hold it until Ctrl-C
 
-CMD gets WOMBAT_SEQUENCER (pass it to the services that CMD talks to: they can check it), WOMBAT_TOKEN (a number
-that grows with each grant) and WOMBAT_LOCK (the path). CMD and all of its process group are stopped before
-the lock can be lost, and killed if this command is; what CMD leaves running in its group is stopped before
-the lock is released.")]
+CMD gets WOMBAT_SEQUENCER (for the services that it talks to: they can check it),
+WOMBAT_TOKEN (a number that grows with each grant) and WOMBAT_LOCK (the path).
+
+CMD and all of its process group are stopped before the lock can be lost, and killed
+if this command is; what CMD leaves running in its group is stopped before the release.")]
 pub(crate) struct Lock {
     /// The file whose lock to take; made if it does not exist
     pub(crate) path: String,
     /// Share it with other shared holders
     #[arg(long)]
     pub(crate) shared: bool,
+    #[command(flatten)]
+    pub(crate) holding: Holding,
+}
+
+/// What `lock` and `elect` have in common: how to take the lock, and what to do with it.
+#[derive(ClapArgs)]
+pub(crate) struct Holding {
     /// How long to wait for it; 0s: not at all [default: for as long as it takes]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
     /// For how long nobody else may have it if this holder dies (at most 60s)
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub(crate) lock_delay: Duration,
-    /// What to run under the lock
+    /// What to run meanwhile
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 }
@@ -318,15 +333,8 @@ pub(crate) struct Elect {
     /// What the leader says of itself
     #[arg(long, value_name = "V")]
     pub(crate) value: String,
-    /// How long to campaign [default: for as long as it takes]
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) timeout: Option<Duration>,
-    /// For how long nobody else may lead if this leader dies (at most 60s)
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
-    pub(crate) lock_delay: Duration,
-    /// What to run while leading
-    #[arg(last = true, value_name = "CMD")]
-    pub(crate) command: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) holding: Holding,
 }
 
 #[derive(Subcommand)]

@@ -25,8 +25,8 @@ fn main() -> ExitCode {
 /// Starts the runtime, and before it whatever must be done while there is only one thread.
 fn start(args: Args) -> Result<u8, Failure> {
     let runs_under_lock = match &args.command {
-        Command::Lock(lock) => !lock.command.is_empty(),
-        Command::Elect(elect) => !elect.command.is_empty(),
+        Command::Lock(lock) => !lock.holding.command.is_empty(),
+        Command::Elect(elect) => !elect.holding.command.is_empty(),
         _ => false,
     };
     let guardian = if runs_under_lock { Some(Guardian::fork()?) } else { None };

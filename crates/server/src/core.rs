@@ -86,9 +86,7 @@ impl Core {
             self.step(input, moment);
         }
         // After the requests: a KeepAlive that has arrived counts before the lease is looked at.
-        if self.replica.next_deadline().is_some_and(|deadline| deadline <= moment.now) {
-            self.step(Input::Tick, moment);
-        }
+        self.step(Input::Tick, moment);
         self.settle()?;
         self.disk.tend_snapshots(self.replica.state())
     }
@@ -97,11 +95,6 @@ impl Core {
     pub(crate) fn idle_for(&self) -> Duration {
         let deadline = self.replica.next_deadline();
         deadline.map_or(LONGEST_TICK, |deadline| deadline.since(clock::now()).min(LONGEST_TICK))
-    }
-
-    /// Lets time pass for a replica that has not been stepped for a while.
-    pub(crate) fn tick(&mut self) {
-        self.step(Input::Tick, moment());
     }
 
     /// Closes the log.

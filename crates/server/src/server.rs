@@ -134,11 +134,7 @@ async fn serve(
         tokio::select! {
             biased;
             _ = &mut stopped => return Ok(()),
-            () = inbox.filled() => {
-                // Whoever else is ready to hand something in may share this turn's fsync.
-                tokio::task::yield_now().await;
-                core.turn(&inbox)?;
-            }
+            () = inbox.filled() => turn(core, &inbox).await?,
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     debug!(connection = next.0, %peer, "accepted");
@@ -151,12 +147,16 @@ async fn serve(
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
-            () = tokio::time::sleep(core.idle_for()) => {
-                core.tick();
-                core.turn(&inbox)?;
-            }
+            () = tokio::time::sleep(core.idle_for()) => turn(core, &inbox).await?,
         }
     }
+}
+
+/// Whoever else is ready to hand something in may share this turn and its fsync; after a stall, the KeepAlives
+/// that lie in the sockets come before anybody's lease is looked at.
+async fn turn(core: &mut Core, inbox: &Inbox) -> Result<(), ServerError> {
+    tokio::task::yield_now().await;
+    core.turn(inbox)
 }
 
 fn welcome(core: &mut Core, inbox: &Rc<Inbox>, id: ConnectionId, stream: TcpStream) {

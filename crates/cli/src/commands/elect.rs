@@ -17,7 +17,7 @@ pub(crate) async fn run(
     json: bool,
     guardian: Option<Guardian>,
 ) -> Result<u8, Failure> {
-    let election = Election::new(cell, &elect.path).lock_delay(elect.lock_delay);
+    let election = Election::new(cell, &elect.path).lock_delay(elect.holding.lock_delay);
     let mut signals = Signals::listen()?;
     let leadership = tokio::select! {
         biased;
@@ -26,7 +26,7 @@ pub(crate) async fn run(
             won.map_err(|error| Failure::from(error).about(&elect.path))?
         }
         followed = follow(&election, json) => return followed,
-        () = pass(elect.timeout) => {
+        () = pass(elect.holding.timeout) => {
             let text = format!("{}: the time allowed has passed, and another leads", elect.path);
             return Err(Failure::new(TIMEOUT, "Timeout", text));
         }
@@ -49,9 +49,9 @@ async fn lead(
     guardian: Option<Guardian>,
 ) -> Result<u8, Failure> {
     let guard = leadership.guard();
-    let result = match elect.command.is_empty() {
+    let result = match elect.holding.command.is_empty() {
         true => hold(guard, signals).await,
-        false => run_under(cell, settings, guard, &elect.command, signals, guardian).await,
+        false => run_under(cell, settings, guard, &elect.holding.command, signals, guardian).await,
     };
     if result.is_ok() {
         leadership.resign().await?;

@@ -22,23 +22,23 @@ pub(crate) async fn run(
 ) -> Result<u8, Failure> {
     let about = |error: Error| Failure::from(error).about(&lock.path);
     let mode = if lock.shared { LockMode::Shared } else { LockMode::Exclusive };
-    let options = OpenOptions::new().write().create(Create::May).lock_delay(lock.lock_delay);
+    let options = OpenOptions::new().write().create(Create::May).lock_delay(lock.holding.lock_delay);
     let node = open(cell, &lock.path, options).await?;
     let mut signals = Signals::listen()?;
     let acquired = tokio::select! {
-        acquired = acquire(&node, mode, lock.timeout) => acquired,
+        acquired = acquire(&node, mode, lock.holding.timeout) => acquired,
         () = tell_who_holds(cell, &node) => unreachable!("it only tells"),
         signal = signals.next() => return Ok(SIGNAL + signal as u8),
     };
     let guard = acquired.map_err(about)?;
-    let result = if lock.command.is_empty() {
+    let result = if lock.holding.command.is_empty() {
         output::line(match json {
             true => json!({ "path": node.path().to_string(), "token": guard.token().0, "sequencer": guard.sequencer().to_string() }).to_string(),
             false => guard.sequencer().to_string(),
         });
         hold(&guard, &mut signals).await
     } else {
-        run_under(cell, settings, &guard, &lock.command, &mut signals, guardian).await
+        run_under(cell, settings, &guard, &lock.holding.command, &mut signals, guardian).await
     };
     if result.is_ok() {
         guard.release().await.map_err(about)?;

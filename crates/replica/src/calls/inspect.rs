@@ -1,11 +1,12 @@
 //! What people and operators ask: status, who is there, who holds what.
 
+use super::page;
 use crate::{Answer, Replica};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use prost::Message;
-use wombat_proto::limits::{PAGE_BYTES, PAGE_ENTRIES};
+use wombat_proto::limits::PAGE_BYTES;
 use wombat_proto::wire;
 use wombat_proto::{Error, Instance, LockMode, Path, Result, SessionId};
 use wombat_state::{Lock, Node};
@@ -124,12 +125,5 @@ impl Replica {
             waiting: locks.map_or(0, |locks| locks.waiting_for(instance)) as u64,
             delay_left_ms: delay.map_or(0, |delay| delay.as_millis() as u64),
         }
-    }
-}
-
-fn page(limit: u32) -> usize {
-    match limit as usize {
-        0 => PAGE_ENTRIES,
-        limit => limit.min(PAGE_ENTRIES),
     }
 }

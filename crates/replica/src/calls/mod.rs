@@ -10,6 +10,7 @@ use crate::chosen::plain_answer;
 use crate::proposals::Origin;
 use crate::{Answer, Asker, Replica, needs_master};
 use alloc::vec::Vec;
+use wombat_proto::limits::PAGE_ENTRIES;
 use wombat_proto::wire::{Request, log::command::Op, request::Call};
 use wombat_proto::{Error, Result};
 
@@ -50,6 +51,9 @@ impl Replica {
         }
         if self.state.session(asker.session).is_none() {
             return Err(Error::SessionExpired);
+        }
+        if acknowledged >= asker.number {
+            return Err(Error::invalid("a request's number is greater than what it acknowledges"));
         }
         self.serving()?.session(asker.session)?.handles.acknowledge(acknowledged);
         let answer = self.session_call(asker, acknowledged, call)?;
@@ -96,12 +100,17 @@ impl Replica {
         delays_over: Vec<u64>,
         op: Op,
     ) -> Result<Option<Answer>> {
-        if asker.number == 0 || acknowledged >= asker.number {
-            return Err(Error::invalid("a request's number is greater than 0 and than what it acknowledges"));
-        }
         match self.answered_before(asker) {
             Some(result) => result.map(Some),
             None => self.propose(Origin::Plain(asker), acknowledged, delays_over, op).map(|_| None),
         }
+    }
+}
+
+/// How many entries a page of a listing has at most.
+fn page(limit: u32) -> usize {
+    match limit as usize {
+        0 => PAGE_ENTRIES,
+        limit => limit.min(PAGE_ENTRIES),
     }
 }

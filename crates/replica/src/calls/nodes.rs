@@ -1,11 +1,12 @@
 //! Reading, writing and deleting through a handle (P§2.6), and several changes as one.
 
+use super::page;
 use crate::handles::OpenHandle;
 use crate::{Answer, Asker, Replica};
 use alloc::vec::Vec;
 use core::ops::Bound;
 use prost::Message;
-use wombat_proto::limits::{CONTENTS_BYTES, MULTI_STEPS, PAGE_BYTES, PAGE_ENTRIES};
+use wombat_proto::limits::{CONTENTS_BYTES, MULTI_STEPS, PAGE_BYTES};
 use wombat_proto::wire::{self, change, guard, log, log::command::Op, mode};
 use wombat_proto::{Error, Name, Result};
 use wombat_state::Node;
@@ -37,22 +38,17 @@ impl Replica {
     }
 
     pub(super) fn read_dir(&mut self, asker: Asker, read: &wire::ReadDir) -> Result<Answer> {
-        let (handle, node) = self.node(asker, read.handle.as_ref(), mode::READ)?;
-        let _ = node.children().ok_or(Error::NotDirectory)?;
+        let (handle, _) = self.node(asker, read.handle.as_ref(), mode::READ)?;
         let tree = self.state.tree();
-        let node = tree.get(handle.instance()).ok_or(Error::StaleHandle)?;
+        let children = tree.get(handle.instance()).and_then(Node::children).ok_or(Error::NotDirectory)?;
         let after = match read.after.as_str() {
             "" => Bound::Unbounded,
             after => Bound::Excluded(Name::parse(after)?),
         };
-        let most = match read.limit as usize {
-            0 => PAGE_ENTRIES,
-            limit => limit.min(PAGE_ENTRIES),
-        };
+        let most = page(read.limit);
         let mut entries = Vec::new();
         let mut bytes = 0;
-        let mut rest =
-            node.children().ok_or(Error::NotDirectory)?.range((after, Bound::Unbounded)).peekable();
+        let mut rest = children.range((after, Bound::Unbounded)).peekable();
         while entries.len() < most
             && let Some((name, child)) = rest.peek()
         {

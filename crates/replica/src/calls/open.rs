@@ -24,9 +24,6 @@ impl Replica {
         open: wire::Open,
     ) -> Result<Option<Answer>> {
         let create = check(&open)?;
-        if asker.number == 0 || acknowledged >= asker.number {
-            return Err(Error::invalid("a request's number is greater than 0 and than what it acknowledges"));
-        }
         let unsealed = Handle {
             id: asker.number,
             mode: open.mode,
