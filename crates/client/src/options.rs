@@ -26,8 +26,6 @@ pub struct OpenOptions {
     lock_delay: Duration,
     create: Create,
     node: wire::NewNode,
-    /// Whether any option speaks of the kind of node, so that one that is there is checked for it.
-    expects_directory: bool,
 }
 
 impl OpenOptions {
@@ -36,13 +34,7 @@ impl OpenOptions {
         OpenOptions::default()
     }
 
-    /// The handle may read. It always may.
-    #[must_use]
-    pub fn read(self) -> OpenOptions {
-        self
-    }
-
-    /// The handle may write, delete, and take the lock in either mode.
+    /// The handle may not only read, but write, delete, and take the lock in either mode.
     #[must_use]
     pub fn write(mut self) -> OpenOptions {
         self.write = true;
@@ -60,7 +52,6 @@ impl OpenOptions {
     #[must_use]
     pub fn directory(mut self) -> OpenOptions {
         self.node.directory = true;
-        self.expects_directory = true;
         self
     }
 
