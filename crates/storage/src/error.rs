@@ -57,6 +57,13 @@ pub enum StorageError {
         /// Who wants it.
         wanted: String,
     },
+    /// A command is longer than one may be. Nothing was written, and the store goes on.
+    TooLong {
+        /// Its length in bytes.
+        bytes: usize,
+        /// How long it may be.
+        limit: usize,
+    },
     /// An earlier write or sync failed.
     Stopped,
 }
@@ -110,6 +117,9 @@ impl fmt::Display for StorageError {
                 "{file} says that the directory belongs to {found}, but it was opened for {wanted}. \
                  Choose the right directory, or the right cell and replica"
             ),
+            StorageError::TooLong { bytes, limit } => {
+                write!(f, "a command of {bytes} bytes is too long for the log: it may have at most {limit}")
+            }
             StorageError::Stopped => f.write_str("the storage has stopped after an earlier failure"),
         }
     }

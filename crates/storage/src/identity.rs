@@ -87,7 +87,8 @@ impl Identity {
     }
 }
 
-/// Whether a file may stand in a directory that is not founded yet: what a crash leaves of founding it.
+/// Whether a file may stand in a directory that is not founded yet: what a crash leaves of founding it, and
+/// what a file system has at its root.
 pub(crate) fn is_of_founding(name: &str) -> bool {
-    name == TEMPORARY || name == crate::real::LOCK_FILE || name == crate::segment::name(1)
+    [TEMPORARY, crate::real::LOCK_FILE, "lost+found"].contains(&name) || name == crate::segment::name(1)
 }

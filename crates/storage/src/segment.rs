@@ -30,8 +30,9 @@ pub(crate) fn name(first: u64) -> String {
 }
 
 /// The first record that a file name speaks of, if it is a segment's.
-pub(crate) fn first_of(name: &str) -> Option<u64> {
-    u64::from_str_radix(name.strip_prefix(PREFIX)?, 16).ok()
+pub(crate) fn first_of(file: &str) -> Option<u64> {
+    let first = u64::from_str_radix(file.strip_prefix(PREFIX)?, 16).ok()?;
+    (name(first) == file).then_some(first)
 }
 
 impl Header {

@@ -17,17 +17,25 @@ const FOOTER: u32 = u32::MAX;
 /// Longest chunk, in bytes.
 const CHUNK_BYTES: usize = 16 * 1024 * 1024;
 
-/// A snapshot that is being written, on any thread, while the log goes on.
+/// A snapshot that is being written, on any thread, while the log goes on. Dropped unfinished, it is removed.
 pub struct SnapshotWriter<D: Disk> {
     disk: D,
     file: D::File,
     name: String,
     end: u64,
     chunks: u32,
+    /// Whether it has its name, or may have.
+    finished: bool,
 }
 
 fn name(slot: Slot) -> String {
     format!("{PREFIX}{:016x}", slot.0)
+}
+
+/// The slot that a file name speaks of, if it is a finished snapshot's.
+fn slot_of(file: &str) -> Option<Slot> {
+    let slot = Slot(u64::from_str_radix(file.strip_prefix(PREFIX)?, 16).ok()?);
+    (name(slot) == file).then_some(slot)
 }
 
 fn header(slot: Slot, cell_id: &str) -> Vec<u8> {
@@ -54,8 +62,12 @@ impl<D: Disk> SnapshotWriter<D> {
         let name = name(slot);
         let unfinished = format!("{name}{UNFINISHED}");
         let shown = disk.describe(&unfinished);
+        // What a crash had left was removed when the store was opened.
+        if names(&disk)?.contains(&unfinished) {
+            return Err(StorageError::io(shown, "make", std::io::ErrorKind::AlreadyExists.into()));
+        }
         let file = disk.create(&unfinished).map_err(|error| StorageError::io(shown, "make", error))?;
-        let mut writer = SnapshotWriter { disk, file, name, end: 0, chunks: 0 };
+        let mut writer = SnapshotWriter { disk, file, name, end: 0, chunks: 0, finished: false };
         writer.put(&header(slot, cell_id))?;
         Ok(writer)
     }
@@ -87,28 +99,49 @@ impl<D: Disk> SnapshotWriter<D> {
         };
         self.file.sync().map_err(failed("sync"))?;
         self.disk.rename(&format!("{}{UNFINISHED}", self.name), &self.name).map_err(failed("name"))?;
+        self.finished = true;
         self.disk.sync_directory().map_err(failed("name"))
     }
 }
 
-/// The slots of all finished snapshots, in order. Unfinished ones are removed.
-pub(crate) fn list<D: Disk>(disk: &D) -> Result<Vec<Slot>, StorageError> {
-    let mut slots = Vec::new();
-    for file in disk.list().map_err(|error| StorageError::io(disk.describe(""), "list", error))? {
-        let Some(rest) = file.strip_prefix(PREFIX) else { continue };
-        if rest.ends_with(UNFINISHED) {
-            disk.remove(&file).map_err(|error| StorageError::io(disk.describe(&file), "remove", error))?;
-        } else if let Ok(slot) = u64::from_str_radix(rest, 16) {
-            slots.push(Slot(slot));
+impl<D: Disk> Drop for SnapshotWriter<D> {
+    fn drop(&mut self) {
+        if !self.finished {
+            // A full disk needs the room now; what cannot be removed is removed when the store is next opened.
+            let _best_effort = self.disk.remove(&format!("{}{UNFINISHED}", self.name));
         }
     }
+}
+
+fn names<D: Disk>(disk: &D) -> Result<Vec<String>, StorageError> {
+    disk.list().map_err(|error| StorageError::io(disk.describe(""), "list", error))
+}
+
+/// The slots of all finished snapshots, in order.
+pub(crate) fn list<D: Disk>(disk: &D) -> Result<Vec<Slot>, StorageError> {
+    let mut slots: Vec<Slot> = names(disk)?.iter().filter_map(|file| slot_of(file)).collect();
     slots.sort_unstable();
     Ok(slots)
 }
 
-/// Removes the snapshots before `slot`.
+/// Removes what a crash left of snapshots that were being written.
+pub(crate) fn remove_unfinished<D: Disk>(disk: &D) -> Result<(), StorageError> {
+    for file in names(disk)? {
+        if file.strip_suffix(UNFINISHED).is_some_and(|rest| slot_of(rest).is_some()) {
+            disk.remove(&file).map_err(|error| StorageError::io(disk.describe(&file), "remove", error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the snapshots before `slot`, which must be there itself: only it makes them dispensable.
 pub(crate) fn remove_before<D: Disk>(disk: &D, slot: Slot) -> Result<(), StorageError> {
-    for older in list(disk)?.into_iter().filter(|older| *older < slot) {
+    let slots = list(disk)?;
+    if !slots.contains(&slot) {
+        let shown = disk.describe(&name(slot));
+        return Err(StorageError::io(shown, "find the snapshot", std::io::ErrorKind::NotFound.into()));
+    }
+    for older in slots.into_iter().filter(|older| *older < slot) {
         let shown = disk.describe(&name(older));
         disk.remove(&name(older)).map_err(|error| StorageError::io(shown, "remove", error))?;
     }

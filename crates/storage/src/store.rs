@@ -7,6 +7,7 @@ use crate::record;
 use crate::snapshot::{self, SnapshotWriter};
 use crate::{StorageError, segment};
 use bytes::Bytes;
+use wombat_proto::limits::COMMAND_BYTES;
 use wombat_proto::{Accepted, Ballot, Record, Slot};
 
 /// Sizes; the default is for real disks, tests take smaller ones.
@@ -68,6 +69,7 @@ impl<D: Disk> Store<D> {
         let identity = Identity::read(&disk)?;
         identity.check(&disk, wanted)?;
         let (mut log, contents) = Log::recover(disk.clone(), &identity.cell_id, segment_bytes, step_bytes)?;
+        snapshot::remove_unfinished(&disk)?;
         let snapshot = match snapshot::list(&disk)?.last() {
             Some(slot) => Some((*slot, snapshot::read(&disk, *slot, &identity.cell_id)?)),
             None if contents.from_the_beginning => None,
@@ -96,7 +98,17 @@ impl<D: Disk> Store<D> {
     }
 
     /// Writes records, with one write. They are durable after the next [`Store::sync`].
+    ///
+    /// Errors: [`StorageError::TooLong`] if a command is longer than what recovery takes for one; nothing was
+    /// written, and the store goes on.
     pub fn append(&mut self, records: &[Record]) -> Result<(), StorageError> {
+        let too_long = records.iter().find_map(|record| match record {
+            Record::Accept(accepted) => Some(accepted.command.len()).filter(|bytes| *bytes > COMMAND_BYTES),
+            Record::Promise(_) => None,
+        });
+        if let Some(bytes) = too_long {
+            return Err(StorageError::TooLong { bytes, limit: COMMAND_BYTES });
+        }
         self.with_log(|log| log.append(records))
     }
 
@@ -121,12 +133,16 @@ impl<D: Disk> Store<D> {
     }
 
     /// Begins a snapshot of the state after `slot`. The writer may go to another thread.
+    ///
+    /// Errors: while another snapshot of the same slot is being written, and after a failure of the log.
     pub fn begin_snapshot(&self, slot: Slot) -> Result<SnapshotWriter<D>, StorageError> {
+        self.log.as_ref().ok_or(StorageError::Stopped)?;
         SnapshotWriter::begin(self.disk.clone(), slot, &self.identity.cell_id)
     }
 
     /// After the snapshot of `slot` is finished: removes older ones and what the log no longer needs.
     pub fn truncate_behind(&mut self, slot: Slot) -> Result<(), StorageError> {
+        self.log.as_ref().ok_or(StorageError::Stopped)?;
         snapshot::remove_before(&self.disk, slot)?;
         self.with_log(|log| log.truncate_behind(slot))
     }

@@ -1,5 +1,7 @@
 //! Crashes at every operation, rot at every byte, full and failing disks.
 
+mod failures;
+
 use crate::{Disk, Options, RealDisk, SimulatedDisk, StorageError, Store, Wanted};
 use bytes::Bytes;
 use wombat_proto::{Accepted, Ballot, CellName, Record, ReplicaId, Slot};

@@ -1,0 +1,121 @@
+//! Full disks, snapshots that come to nothing, and what callers get wrong.
+
+use super::*;
+
+#[test]
+fn a_snapshot_that_is_being_written_survives_a_truncation() {
+    let disk = SimulatedDisk::new();
+    let (mut store, _) = open(&disk).unwrap();
+    store.append(&[accept(1), accept(2)]).unwrap();
+    store.sync().unwrap();
+    store.begin_snapshot(Slot(1)).unwrap().finish().unwrap();
+    let mut writer = store.begin_snapshot(Slot(2)).unwrap();
+    store.truncate_behind(Slot(1)).unwrap();
+    writer.write(b"two").unwrap();
+    writer.finish().unwrap();
+    let snapshot = open(&disk).unwrap().1.snapshot;
+    assert_eq!(snapshot, Some((Slot(2), vec![Bytes::from_static(b"two")])));
+}
+
+#[test]
+fn a_snapshot_that_finds_no_room_leaves_none_taken_and_the_log_goes_on() {
+    let disk = SimulatedDisk::new();
+    let (mut store, _) = open(&disk).unwrap();
+    store.append(&[accept(1)]).unwrap();
+    store.sync().unwrap();
+    disk.limit(Some(12_000));
+    let mut writer = store.begin_snapshot(Slot(1)).unwrap();
+    writer.write(&[1; 3000]).unwrap();
+    assert!(matches!(writer.write(&[1; 3000]), Err(StorageError::DiskFull { .. })));
+    drop(writer);
+    assert!(!disk.list().unwrap().iter().any(|name| name.starts_with("snapshot")));
+    store.append(&[accept(2)]).unwrap();
+    store.sync().unwrap();
+}
+
+#[test]
+fn two_snapshots_of_one_slot_do_not_mix() {
+    let disk = SimulatedDisk::new();
+    let (mut store, _) = open(&disk).unwrap();
+    store.append(&[accept(1)]).unwrap();
+    store.sync().unwrap();
+    let mut first = store.begin_snapshot(Slot(1)).unwrap();
+    first.write(b"one").unwrap();
+    let second = store.begin_snapshot(Slot(1));
+    first.finish().unwrap();
+    assert!(matches!(second.err(), Some(StorageError::Io { operation: "make", .. })));
+    let snapshot = open(&disk).unwrap().1.snapshot;
+    assert_eq!(snapshot, Some((Slot(1), vec![Bytes::from_static(b"one")])));
+}
+
+#[test]
+fn what_is_too_long_to_be_read_back_is_not_written() {
+    let disk = SimulatedDisk::new();
+    let (mut store, _) = open(&disk).unwrap();
+    let of = |bytes| Record::Accept(Accepted { command: vec![1; bytes].into(), ..accepted(1) });
+    let longest = wombat_proto::limits::COMMAND_BYTES;
+    let refused = store.append(&[accept(2), of(longest + 1)]).and_then(|()| store.sync()).err();
+    assert!(matches!(refused, Some(StorageError::TooLong { .. })), "{refused:?}");
+    store.append(&[of(longest)]).unwrap();
+    store.sync().unwrap();
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.accepted.len(), 1);
+    assert_eq!(recovered.accepted[0].command.len(), longest);
+}
+
+#[test]
+fn the_log_is_not_cut_for_a_snapshot_that_is_not_there() {
+    let disk = SimulatedDisk::new();
+    let (mut store, _) = open(&disk).unwrap();
+    (1..=100).for_each(|slot| store.append(&[accept(slot)]).unwrap());
+    store.sync().unwrap();
+    store.begin_snapshot(Slot(20)).unwrap().finish().unwrap();
+    assert!(store.truncate_behind(Slot(90)).is_err());
+    store.append(&[accept(101)]).unwrap();
+    store.sync().unwrap();
+    drop(store);
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.snapshot, Some((Slot(20), vec![])));
+    assert_eq!(slots(&recovered), (21..=101).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_store_that_has_stopped_touches_nothing_any_more() {
+    let disk = SimulatedDisk::new();
+    let (mut store, _) = open(&disk).unwrap();
+    store.append(&[accept(1), accept(2)]).unwrap();
+    store.sync().unwrap();
+    for slot in [1, 2] {
+        store.begin_snapshot(Slot(slot)).unwrap().finish().unwrap();
+    }
+    let before = disk.list().unwrap();
+    disk.fail_next_sync();
+    assert!(store.sync().is_err());
+    assert!(matches!(store.truncate_behind(Slot(2)), Err(StorageError::Stopped)));
+    assert!(matches!(store.begin_snapshot(Slot(3)).err(), Some(StorageError::Stopped)));
+    assert_eq!(disk.list().unwrap(), before);
+}
+
+#[test]
+fn names_that_the_storage_never_gives_are_nothing_of_its() {
+    let disk = SimulatedDisk::new();
+    let (mut store, _) = open(&disk).unwrap();
+    store.append(&[accept(1)]).unwrap();
+    store.sync().unwrap();
+    drop(store);
+    for name in
+        ["snapshot-7", "snapshot-+000000000000007", "log-9", "log-000000000000000A", "snapshot-old.new"]
+    {
+        disk.create(name).unwrap();
+        let (_, recovered) = open(&disk).unwrap_or_else(|error| panic!("beside {name}: {error}"));
+        assert_eq!((slots(&recovered), recovered.snapshot), (vec![1], None), "beside {name}");
+        assert!(disk.list().unwrap().iter().any(|found| found == name), "{name} is somebody's");
+    }
+}
+
+#[test]
+fn the_root_of_a_file_system_may_be_a_data_directory() {
+    let disk = SimulatedDisk::new();
+    disk.create("lost+found").unwrap();
+    assert!(open(&disk).unwrap().1.founded);
+}
