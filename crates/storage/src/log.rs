@@ -67,6 +67,8 @@ struct Scanned {
     length: u64,
     /// Bytes behind the end that are not zero.
     leftover: u64,
+    /// Where the records begin of which none proves that they had been synced, and their bytes.
+    doubtful: (u64, Vec<u8>),
 }
 
 impl<D: Disk> Log<D> {
@@ -145,17 +147,19 @@ impl<D: Disk> Log<D> {
         log.earlier = scanned.iter().map(|s| (s.header.first, s.highest, s.length)).collect();
         (log.first, log.highest) = (last.header.first, last.highest);
         (log.end, log.last, log.durable) = (last.end, last.last, last.last);
-        log.clean_tail(&last)?;
+        log.clean_tail(last)?;
         Ok((log, contents))
     }
 
     /// Overwrites what stands behind the last record with zeros, so that it never comes back, and makes what
     /// is left durable: nobody was told of it, but from now on it counts.
-    fn clean_tail(&mut self, last: &Scanned) -> Result<(), StorageError> {
-        if last.leftover > 0 {
-            let length = self.segment.length()?;
-            self.segment.write(self.end, &vec![0; (length - self.end) as usize])?;
-        }
+    ///
+    /// It is written again although it can be read: after a failed sync what can be read is in the kernel's
+    /// cache but perhaps not on the disk, and a mere sync would not write it there.
+    fn clean_tail(&mut self, last: Scanned) -> Result<(), StorageError> {
+        let (from, mut bytes) = last.doubtful;
+        bytes.resize((last.length - from) as usize, 0);
+        self.segment.write(from, &bytes)?;
         self.segment.sync()
     }
 
@@ -300,11 +304,16 @@ fn scan<D: Disk>(
     let mut at = FIRST_RECORD;
     let mut next = first;
     let mut highest = Slot(0);
+    let mut doubtful = VecDeque::new();
     loop {
         match record::read(&bytes, at, next) {
             Found::Record(placed, length) => {
                 if let Entry::Paxos(Record::Accept(accepted)) = &placed.entry {
                     highest = highest.max(accepted.slot);
+                }
+                doubtful.push_back((placed.sequence, at));
+                while doubtful.front().is_some_and(|(sequence, _)| *sequence <= placed.durable) {
+                    doubtful.pop_front();
                 }
                 contents.take(placed.entry);
                 (at, next) = (at + length, next + 1);
@@ -326,7 +335,9 @@ fn scan<D: Disk>(
         None => {}
     }
     let leftover = bytes[at..].iter().filter(|byte| **byte != 0).count() as u64;
+    let from = doubtful.front().map_or(at, |(_, from)| *from);
+    let doubtful = (from as u64, bytes[from..at].to_vec());
     let (end, length) = (at as u64, bytes.len() as u64);
     let length = if ends_before.is_some() { length.min(end) } else { length };
-    Ok(Scanned { header, highest, end, last: next - 1, length, leftover })
+    Ok(Scanned { header, highest, end, last: next - 1, length, leftover, doubtful })
 }

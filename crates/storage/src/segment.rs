@@ -123,8 +123,4 @@ impl<D: Disk> Segment<D> {
     pub(crate) fn sync(&self) -> Result<(), StorageError> {
         self.file.sync().map_err(|error| StorageError::io(&self.shown, "sync", error))
     }
-
-    pub(crate) fn length(&self) -> Result<u64, StorageError> {
-        self.file.length().map_err(|error| StorageError::io(&self.shown, "measure", error))
-    }
 }

@@ -120,7 +120,8 @@ impl SimulatedDisk {
         self.inner().capacity = capacity;
     }
 
-    /// The next sync of a file fails, and what it should have made durable stays as unsure as it was.
+    /// The next sync of a file fails. What it should have made durable can still be read, but what of it has
+    /// not reached the disk by then never will, whatever later syncs say, unless it is written again.
     pub fn fail_next_sync(&self) {
         self.inner().fail_next_sync = true;
     }
@@ -170,26 +171,30 @@ impl Content {
         self.unsynced.push((offset, bytes.to_vec()));
     }
 
+    /// Only what is on the disk is left.
     fn crash(&mut self, random: &mut Random) {
         let length = self.bytes.len();
-        let mut bytes = std::mem::take(&mut self.durable);
+        self.tear(random);
+        // The new length may be known though the bytes are not.
+        if length > self.durable.len() && random.below(2) == 0 {
+            self.durable.resize(length, 0);
+        }
+        self.bytes.clone_from(&self.durable);
+    }
+
+    /// Of what was not synced, each sector reaches the disk or not.
+    fn tear(&mut self, random: &mut Random) {
         for (offset, written) in self.unsynced.drain(..) {
             let mut at = 0;
             while at < written.len() {
                 let whole = SECTOR - (offset + at) % SECTOR;
                 let end = (at + whole).min(written.len());
                 if random.below(2) == 0 {
-                    put(&mut bytes, offset + at, &written[at..end]);
+                    put(&mut self.durable, offset + at, &written[at..end]);
                 }
                 at = end;
             }
         }
-        // The new length may be known though the bytes are not.
-        if length > bytes.len() && random.below(2) == 0 {
-            bytes.resize(length, 0);
-        }
-        self.bytes.clone_from(&bytes);
-        self.durable = bytes;
     }
 }
 
@@ -277,6 +282,8 @@ impl DiskFile for SimulatedFile {
         let mut inner = self.disk.inner();
         inner.operate()?;
         if std::mem::take(&mut inner.fail_next_sync) {
+            let mut random = Random(inner.operations);
+            inner.files.get_mut(&self.id).expect("an open file exists").tear(&mut random);
             return Err(Error::other("the disk reports an error (EIO)"));
         }
         let content = inner.files.get_mut(&self.id).expect("an open file exists");
