@@ -79,8 +79,8 @@ impl<D: Disk> Log<D> {
         segment_bytes: u64,
         step: u64,
     ) -> Result<Log<D>, StorageError> {
-        let header = Header { cell_id: cell_id.into(), first: 1, promised: Ballot::ZERO, starts: 0 };
-        let segment = Segment::create(&disk, &header, step)?;
+        let header = Header { cell_id: cell_id.into(), first: 1, promised: Ballot::ZERO, starts: 0, step };
+        let segment = Segment::create(&disk, &header)?;
         Ok(Log::at(disk, cell_id, segment_bytes, step, segment, &Contents::default()))
     }
 
@@ -120,7 +120,7 @@ impl<D: Disk> Log<D> {
         let mut names = segment_names(&disk)?;
         let mut contents = Contents::default();
         let mut scanned: Vec<Scanned> = Vec::new();
-        drop_unfinished(&disk, &mut names, step)?;
+        drop_unfinished(&disk, &mut names)?;
         for (place, (first, name)) in names.iter().enumerate() {
             let is_last = place + 1 == names.len();
             let next = scanned.last().map(|before| before.last + 1);
@@ -131,7 +131,7 @@ impl<D: Disk> Log<D> {
                 return Err(StorageError::damaged(disk.describe(name), 0, what));
             }
             let ends_before = names.get(place + 1).map(|(first, _)| *first);
-            let segment = scan(&disk, name, *first, cell_id, step, ends_before, &mut contents)?;
+            let segment = scan(&disk, name, *first, cell_id, ends_before, &mut contents)?;
             if is_last {
                 contents.dropped_tail_bytes = segment.leftover;
             }
@@ -142,7 +142,7 @@ impl<D: Disk> Log<D> {
             return Err(StorageError::damaged(shown, 0, "no segment of the log is there"));
         };
         contents.from_the_beginning = names[0].0 == 1;
-        let open = Segment::open(&disk, &segment::name(last.header.first), step)?;
+        let open = Segment::open(&disk, &last.header)?;
         let mut log = Log::at(disk, cell_id, segment_bytes, step, open, &contents);
         log.earlier = scanned.iter().map(|s| (s.header.first, s.highest, s.length)).collect();
         (log.first, log.highest) = (last.header.first, last.highest);
@@ -218,9 +218,14 @@ impl<D: Disk> Log<D> {
         self.segment.sync()?;
         self.durable = self.last;
         let first = self.last + 1;
-        let header =
-            Header { cell_id: self.cell_id.clone(), first, promised: self.promised, starts: self.starts };
-        let segment = Segment::create(&self.disk, &header, self.step)?;
+        let header = Header {
+            cell_id: self.cell_id.clone(),
+            first,
+            promised: self.promised,
+            starts: self.starts,
+            step: self.step,
+        };
+        let segment = Segment::create(&self.disk, &header)?;
         self.segment = segment;
         self.earlier.push_back((self.first, self.highest, self.end));
         (self.first, self.highest, self.end) = (first, Slot(0), FIRST_RECORD as u64);
@@ -265,13 +270,13 @@ fn read_file<D: Disk>(disk: &D, name: &str) -> Result<Vec<u8>, StorageError> {
 /// Removes a last segment that a crash or a full disk caught while it was being made: its header cannot be
 /// read or its first step is not allocated, no record is in it, and the log before it is there. The only
 /// segment of a log is never taken for one: without it there would be no promise.
-fn drop_unfinished<D: Disk>(disk: &D, names: &mut Vec<(u64, String)>, step: u64) -> Result<(), StorageError> {
+fn drop_unfinished<D: Disk>(disk: &D, names: &mut Vec<(u64, String)>) -> Result<(), StorageError> {
     if names.len() < 2 {
         return Ok(());
     }
     let Some((_, name)) = names.last() else { return Ok(()) };
     let bytes = read_file(disk, name)?;
-    let finished = Header::read(&bytes).is_some() && bytes.len() as u64 >= step;
+    let finished = Header::read(&bytes).is_some_and(|header| bytes.len() as u64 >= header.step);
     if finished || record::holds_any(&bytes, 0) {
         return Ok(());
     }
@@ -288,7 +293,6 @@ fn scan<D: Disk>(
     name: &str,
     first: u64,
     cell_id: &str,
-    step: u64,
     ends_before: Option<u64>,
     contents: &mut Contents,
 ) -> Result<Scanned, StorageError> {
@@ -329,7 +333,7 @@ fn scan<D: Disk>(
             return Err(damaged(at, "a record that had been synced is missing or cannot be read"));
         }
         // Records are written only below the last whole step of the file, and the file never shrinks.
-        None if at as u64 > bytes.len() as u64 / step * step => {
+        None if at as u64 > bytes.len() as u64 / header.step * header.step => {
             return Err(damaged(bytes.len(), "the file was cut off"));
         }
         None => {}

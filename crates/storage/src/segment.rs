@@ -10,7 +10,9 @@ const MAGIC: &[u8; 8] = b"WOMBATLG";
 const FORMAT: u32 = 1;
 const PREFIX: &str = "log-";
 /// Bytes of the header that mean something.
-const HEADER: usize = 72;
+const HEADER: usize = 80;
+/// Longest id of a cell, in bytes.
+const CELL_ID_BYTES: usize = 24;
 
 /// What a segment's header says: enough for the log to begin with it once the segments before it are gone.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct Header {
     pub(crate) promised: Ballot,
     /// How often the directory had been opened.
     pub(crate) starts: u32,
+    /// By how many bytes it is allocated at a time; the file outlives the setting.
+    pub(crate) step: u64,
 }
 
 /// The file name of the segment that begins with that record.
@@ -48,8 +52,9 @@ impl Header {
         bytes.extend(self.starts.to_le_bytes());
         bytes.extend([0; 4]);
         let mut id = self.cell_id.clone().into_bytes();
-        id.resize(HEADER - bytes.len(), 0);
+        id.resize(CELL_ID_BYTES, 0);
         bytes.extend(id);
+        bytes.extend(self.step.to_le_bytes());
         let crc = crc32fast::hash(&bytes[12..HEADER]);
         bytes[8..12].copy_from_slice(&crc.to_le_bytes());
         bytes.resize(FIRST_RECORD, 0);
@@ -62,10 +67,16 @@ impl Header {
         let four = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
         let eight = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
         let ballot = Ballot { round: eight(24), replica: ReplicaId(four(32)), incarnation: four(36) };
-        let id = std::str::from_utf8(&bytes[48..HEADER]).ok()?.trim_end_matches('\0');
-        let header = Header { cell_id: id.into(), first: eight(16), promised: ballot, starts: four(40) };
+        let id = std::str::from_utf8(&bytes[48..48 + CELL_ID_BYTES]).ok()?.trim_end_matches('\0');
+        let header = Header {
+            cell_id: id.into(),
+            first: eight(16),
+            promised: ballot,
+            starts: four(40),
+            step: eight(72),
+        };
         // Comparing the whole of it leaves no byte unchecked.
-        (header.to_bytes() == bytes).then_some(header)
+        (header.to_bytes() == bytes && header.step > 0).then_some(header)
     }
 }
 
@@ -82,11 +93,11 @@ pub(crate) struct Segment<D: Disk> {
 
 impl<D: Disk> Segment<D> {
     /// Makes a segment, durable with its name before the first record goes in.
-    pub(crate) fn create(disk: &D, header: &Header, step: u64) -> Result<Segment<D>, StorageError> {
+    pub(crate) fn create(disk: &D, header: &Header) -> Result<Segment<D>, StorageError> {
         let name = name(header.first);
         let shown = disk.describe(&name);
         let file = disk.create(&name).map_err(|error| StorageError::io(&shown, "make", error))?;
-        let mut segment = Segment { file, shown, allocated: 0, step };
+        let mut segment = Segment { file, shown, allocated: 0, step: header.step };
         segment.write(0, &header.to_bytes())?;
         segment.allocated = FIRST_RECORD as u64;
         segment.allocate(FIRST_RECORD as u64 + 1)?;
@@ -95,9 +106,11 @@ impl<D: Disk> Segment<D> {
     }
 
     /// Opens the last segment of a log to go on with it.
-    pub(crate) fn open(disk: &D, name: &str, step: u64) -> Result<Segment<D>, StorageError> {
-        let shown = disk.describe(name);
-        let file = disk.open(name).map_err(|error| StorageError::io(&shown, "open", error))?;
+    pub(crate) fn open(disk: &D, header: &Header) -> Result<Segment<D>, StorageError> {
+        let name = name(header.first);
+        let step = header.step;
+        let shown = disk.describe(&name);
+        let file = disk.open(&name).map_err(|error| StorageError::io(&shown, "open", error))?;
         let length = file.length().map_err(|error| StorageError::io(&shown, "measure", error))?;
         // A crash may have caught the file growing; only whole steps count.
         let allocated = length - length % step;

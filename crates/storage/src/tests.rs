@@ -1,6 +1,7 @@
 //! Crashes at every operation, rot at every byte, full and failing disks.
 
 mod failures;
+mod loss;
 
 use crate::{Disk, Options, RealDisk, SimulatedDisk, StorageError, Store, Wanted};
 use bytes::Bytes;
