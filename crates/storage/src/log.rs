@@ -51,7 +51,7 @@ impl Contents {
                     self.accepted.insert(accepted.slot, accepted);
                 }
             }
-            Entry::Mark => {}
+            Entry::Mark | Entry::Seal => {}
             Entry::Start(count) => self.starts = self.starts.max(count),
         }
     }
@@ -60,15 +60,17 @@ impl Contents {
 /// A segment as recovery has read it.
 struct Scanned {
     header: Header,
+    bytes: Vec<u8>,
     highest: Slot,
     /// Where its records end, and the number of the last.
-    end: u64,
+    end: usize,
     last: u64,
-    length: u64,
-    /// Bytes behind the end that are not zero.
-    leftover: u64,
-    /// Where the records begin of which none proves that they had been synced, and their bytes.
-    doubtful: (u64, Vec<u8>),
+    /// Its records say that every record up to this one had been synced.
+    durable: u64,
+    /// Whether its last record is a seal.
+    sealed: bool,
+    /// Where the records begin that nothing in it proves to have been synced.
+    doubtful: usize,
 }
 
 impl<D: Disk> Log<D> {
@@ -117,50 +119,40 @@ impl<D: Disk> Log<D> {
         segment_bytes: u64,
         step: u64,
     ) -> Result<(Log<D>, Contents), StorageError> {
-        let mut names = segment_names(&disk)?;
+        let names = segment_names(&disk)?;
         let mut contents = Contents::default();
         let mut scanned: Vec<Scanned> = Vec::new();
-        drop_unfinished(&disk, &mut names)?;
-        for (place, (first, name)) in names.iter().enumerate() {
-            let is_last = place + 1 == names.len();
-            let next = scanned.last().map(|before| before.last + 1);
-            if next.is_some_and(|next| next != *first) {
-                let next = next.unwrap_or_default();
-                let what =
-                    format!("it begins with record {first}, but the one before it ends with {}", next - 1);
-                return Err(StorageError::damaged(disk.describe(name), 0, what));
+        for (first, name) in &names {
+            match scanned.last_mut() {
+                Some(before) if !before.sealed => remove_unbegun(&disk, before, name)?,
+                Some(before) if before.last + 1 != *first => return Err(missing(&disk, before.last + 1)),
+                before => {
+                    let segment = scan(&disk, name, *first, cell_id, &mut contents)?;
+                    if let Some(before) = before {
+                        if before.last > segment.durable {
+                            before.write_again(&Segment::open(&disk, &before.header)?)?;
+                        }
+                        // A log may be longer than the memory.
+                        before.bytes = Vec::new();
+                    }
+                    scanned.push(segment);
+                }
             }
-            let ends_before = names.get(place + 1).map(|(first, _)| *first);
-            let segment = scan(&disk, name, *first, cell_id, ends_before, &mut contents)?;
-            if is_last {
-                contents.dropped_tail_bytes = segment.leftover;
-            }
-            scanned.push(segment);
         }
-        let Some(last) = scanned.pop() else {
-            let shown = disk.describe(&segment::name(1));
-            return Err(StorageError::damaged(shown, 0, "no segment of the log is there"));
-        };
+        let Some(last) = scanned.pop() else { return Err(missing(&disk, 1)) };
+        if last.sealed {
+            return Err(missing(&disk, last.last + 1));
+        }
+        last.check_tail(&disk)?;
+        contents.dropped_tail_bytes = last.leftover();
         contents.from_the_beginning = names[0].0 == 1;
         let open = Segment::open(&disk, &last.header)?;
         let mut log = Log::at(disk, cell_id, segment_bytes, step, open, &contents);
-        log.earlier = scanned.iter().map(|s| (s.header.first, s.highest, s.length)).collect();
+        log.earlier = scanned.iter().map(|s| (s.header.first, s.highest, s.end as u64)).collect();
         (log.first, log.highest) = (last.header.first, last.highest);
-        (log.end, log.last, log.durable) = (last.end, last.last, last.last);
-        log.clean_tail(last)?;
+        (log.end, log.last, log.durable) = (last.end as u64, last.last, last.last);
+        last.write_again(&log.segment)?;
         Ok((log, contents))
-    }
-
-    /// Overwrites what stands behind the last record with zeros, so that it never comes back, and makes what
-    /// is left durable: nobody was told of it, but from now on it counts.
-    ///
-    /// It is written again although it can be read: after a failed sync what can be read is in the kernel's
-    /// cache but perhaps not on the disk, and a mere sync would not write it there.
-    fn clean_tail(&mut self, last: Scanned) -> Result<(), StorageError> {
-        let (from, mut bytes) = last.doubtful;
-        bytes.resize((last.length - from) as usize, 0);
-        self.segment.write(from, &bytes)?;
-        self.segment.sync()
     }
 
     /// Writes that the directory was opened once more. Returns how often it was.
@@ -188,7 +180,7 @@ impl<D: Disk> Log<D> {
                     self.promised = self.promised.max(accepted.ballot);
                     self.highest = self.highest.max(accepted.slot);
                 }
-                Entry::Mark | Entry::Start(_) => {}
+                Entry::Mark | Entry::Start(_) | Entry::Seal => {}
             }
             self.last += 1;
             let placed = Placed { sequence: self.last, durable: self.durable, entry };
@@ -212,12 +204,14 @@ impl<D: Disk> Log<D> {
         self.segment.sync()
     }
 
-    /// Goes on in a new segment. The old one is durable to its end before the new one has a name: damage in it
-    /// is rot from then on.
+    /// Goes on in a new segment.
+    ///
+    /// The new one is durable with its name before the old one is sealed, and the seal is durable before a
+    /// record goes into the new one. So a segment after an unsealed one has no records and may be removed; one
+    /// after a sealed one must be there and whole, or something has taken it away.
     fn roll(&mut self) -> Result<(), StorageError> {
-        self.segment.sync()?;
-        self.durable = self.last;
-        let first = self.last + 1;
+        // The seal comes before it.
+        let first = self.last + 2;
         let header = Header {
             cell_id: self.cell_id.clone(),
             first,
@@ -226,6 +220,9 @@ impl<D: Disk> Log<D> {
             step: self.step,
         };
         let segment = Segment::create(&self.disk, &header)?;
+        self.write([Entry::Seal])?;
+        self.segment.sync()?;
+        self.durable = self.last;
         self.segment = segment;
         self.earlier.push_back((self.first, self.highest, self.end));
         (self.first, self.highest, self.end) = (first, Slot(0), FIRST_RECORD as u64);
@@ -267,33 +264,28 @@ fn read_file<D: Disk>(disk: &D, name: &str) -> Result<Vec<u8>, StorageError> {
     file.read_all().map_err(|error| StorageError::io(disk.describe(name), "read", error))
 }
 
-/// Removes a last segment that a crash or a full disk caught while it was being made: its header cannot be
-/// read or its first step is not allocated, no record is in it, and the log before it is there. The only
-/// segment of a log is never taken for one: without it there would be no promise.
-fn drop_unfinished<D: Disk>(disk: &D, names: &mut Vec<(u64, String)>) -> Result<(), StorageError> {
-    if names.len() < 2 {
-        return Ok(());
-    }
-    let Some((_, name)) = names.last() else { return Ok(()) };
-    let bytes = read_file(disk, name)?;
-    let finished = Header::read(&bytes).is_some_and(|header| bytes.len() as u64 >= header.step);
-    if finished || record::holds_any(&bytes, 0) {
-        return Ok(());
+/// Removes a segment whose predecessor was never sealed: a crash, a full disk or a failure caught it while it
+/// was being made, and it holds no record.
+fn remove_unbegun<D: Disk>(disk: &D, before: &Scanned, name: &str) -> Result<(), StorageError> {
+    before.check_tail(disk)?;
+    if record::holds_any(&read_file(disk, name)?) {
+        return Err(before.damaged(disk, before.end, "a record is missing or cannot be read"));
     }
     let shown = disk.describe(name);
     disk.remove(name).map_err(|error| StorageError::io(&shown, "remove", error))?;
-    disk.sync_directory().map_err(|error| StorageError::io(&shown, "remove", error))?;
-    names.pop();
-    Ok(())
+    disk.sync_directory().map_err(|error| StorageError::io(&shown, "remove", error))
 }
 
-/// Reads one segment. `ends_before` is the first record of the next one; the last segment has none.
+fn missing<D: Disk>(disk: &D, first: u64) -> StorageError {
+    StorageError::damaged(disk.describe(&segment::name(first)), 0, "this segment of the log is missing")
+}
+
+/// Reads the segment that begins with the record `first`, as far as it can be read.
 fn scan<D: Disk>(
     disk: &D,
     name: &str,
     first: u64,
     cell_id: &str,
-    ends_before: Option<u64>,
     contents: &mut Contents,
 ) -> Result<Scanned, StorageError> {
     let bytes = read_file(disk, name)?;
@@ -305,43 +297,65 @@ fn scan<D: Disk>(
     }
     contents.promised = contents.promised.max(header.promised);
     contents.starts = contents.starts.max(header.starts);
-    let mut at = FIRST_RECORD;
-    let mut next = first;
-    let mut highest = Slot(0);
+    let (mut end, mut last, mut highest) = (FIRST_RECORD, first - 1, Slot(0));
+    let (mut durable, mut sealed) = (0, false);
     let mut doubtful = VecDeque::new();
-    loop {
-        match record::read(&bytes, at, next) {
+    while !sealed {
+        match record::read(&bytes, end, last + 1) {
             Found::Record(placed, length) => {
                 if let Entry::Paxos(Record::Accept(accepted)) = &placed.entry {
                     highest = highest.max(accepted.slot);
                 }
-                doubtful.push_back((placed.sequence, at));
+                doubtful.push_back((placed.sequence, end));
                 while doubtful.front().is_some_and(|(sequence, _)| *sequence <= placed.durable) {
                     doubtful.pop_front();
                 }
+                (end, last) = (end + length, last + 1);
+                durable = durable.max(placed.durable);
+                sealed = placed.entry == Entry::Seal;
                 contents.take(placed.entry);
-                (at, next) = (at + length, next + 1);
             }
-            Found::Rot(what) => return Err(damaged(at, what)),
+            Found::Rot(what) => return Err(damaged(end, what)),
             Found::Nothing | Found::PerhapsTorn => break,
         }
     }
-    match ends_before {
-        Some(end) if next != end => return Err(damaged(at, "a record is missing or cannot be read")),
-        Some(_) => {}
-        None if record::was_synced(&bytes, at, next) => {
-            return Err(damaged(at, "a record that had been synced is missing or cannot be read"));
+    let doubtful = doubtful.front().map_or(end, |(_, from)| *from);
+    Ok(Scanned { header, bytes, highest, end, last, durable, sealed, doubtful })
+}
+
+impl Scanned {
+    fn damaged<D: Disk>(&self, disk: &D, offset: usize, what: &str) -> StorageError {
+        StorageError::damaged(disk.describe(&segment::name(self.header.first)), offset as u64, what)
+    }
+
+    /// What cannot be read behind the last record must be a crash's doing.
+    fn check_tail<D: Disk>(&self, disk: &D) -> Result<(), StorageError> {
+        if record::was_synced(&self.bytes, self.end, self.last + 1) {
+            let what = "a record that had been synced is missing or cannot be read";
+            return Err(self.damaged(disk, self.end, what));
         }
         // Records are written only below the last whole step of the file, and the file never shrinks.
-        None if at as u64 > bytes.len() as u64 / header.step * header.step => {
-            return Err(damaged(bytes.len(), "the file was cut off"));
+        let length = self.bytes.len() as u64;
+        if self.end as u64 > length - length % self.header.step {
+            return Err(self.damaged(disk, self.bytes.len(), "the file was cut off"));
         }
-        None => {}
+        Ok(())
     }
-    let leftover = bytes[at..].iter().filter(|byte| **byte != 0).count() as u64;
-    let from = doubtful.front().map_or(at, |(_, from)| *from);
-    let doubtful = (from as u64, bytes[from..at].to_vec());
-    let (end, length) = (at as u64, bytes.len() as u64);
-    let length = if ends_before.is_some() { length.min(end) } else { length };
-    Ok(Scanned { header, highest, end, last: next - 1, length, leftover, doubtful })
+
+    /// Bytes behind the end that are not zero.
+    fn leftover(&self) -> u64 {
+        self.bytes[self.end..].iter().filter(|byte| **byte != 0).count() as u64
+    }
+
+    /// Overwrites what stands behind the last record with zeros, so that it never comes back, and makes what
+    /// is left durable: nobody was told of it, but from now on it counts.
+    ///
+    /// It is written again although it can be read: after a failed sync what can be read is in the kernel's
+    /// cache but perhaps not on the disk, and a mere sync would not write it there.
+    fn write_again<D: Disk>(&self, segment: &Segment<D>) -> Result<(), StorageError> {
+        let mut bytes = self.bytes[self.doubtful..self.end].to_vec();
+        bytes.resize(self.bytes.len() - self.doubtful, 0);
+        segment.write(self.doubtful as u64, &bytes)?;
+        segment.sync()
+    }
 }

@@ -10,7 +10,7 @@
 //! | 12..16 | CRC-32 of the body |
 //! | 16..24 | sequence number: one more than that of the record before |
 //! | 24..32 | durable: when this was written, every record up to this number had been synced |
-//! | 32..36 | kind: 1 promise, 2 accept, 3 mark, 4 start |
+//! | 32..36 | kind: 1 promise, 2 accept, 3 mark, 4 start, 5 seal |
 //! | 36..40 | ballot: replica |
 //! | 40..48 | ballot: round |
 //! | 48..52 | ballot: incarnation |
@@ -23,7 +23,9 @@
 //! A crash tears only what was not synced. So a record that cannot be read is *rot* if anything proves that it
 //! had been synced: a later record whose `durable` covers it. After each sync a *mark*, a record without a
 //! body, is written to carry that proof for the last batch; it is not synced itself, but outlives the
-//! process. And since records are written only over synced zeros, in sectors that a disk writes whole, a torn
+//! process. A *seal* ends a segment: it is synced before the next segment gets its first record.
+//!
+//! And since records are written only over synced zeros, in sectors that a disk writes whole, a torn
 //! record has some sector's part that is still zero; one that has none is rot, too.
 
 use bytes::Bytes;
@@ -47,6 +49,8 @@ pub(crate) enum Entry {
     Mark,
     /// The directory was opened for the n-th time.
     Start(u32),
+    /// The segment ends here, and the next one is durable.
+    Seal,
 }
 
 /// A record with its place in the log.
@@ -80,6 +84,7 @@ pub(crate) fn write(placed: &Placed, buffer: &mut Vec<u8>) {
         }
         Entry::Mark => (3, Ballot::ZERO, 0, &[][..]),
         Entry::Start(count) => (4, Ballot::ZERO, u64::from(*count), &[][..]),
+        Entry::Seal => (5, Ballot::ZERO, 0, &[][..]),
     };
     let begin = buffer.len();
     buffer.extend(MAGIC);
@@ -158,9 +163,9 @@ pub(crate) fn was_synced(segment: &[u8], offset: usize, sequence: u64) -> bool {
     false
 }
 
-/// Whether any record stands in a segment at or after `offset`.
-pub(crate) fn holds_any(segment: &[u8], offset: usize) -> bool {
-    was_synced(segment, offset, 0)
+/// Whether any record stands in a segment.
+pub(crate) fn holds_any(segment: &[u8]) -> bool {
+    was_synced(segment, 0, 0)
 }
 
 #[derive(Clone, Copy)]
@@ -205,6 +210,7 @@ impl Header {
             })),
             3 => Entry::Mark,
             4 => Entry::Start(u32::try_from(self.number).ok()?),
+            5 => Entry::Seal,
             _ => return None,
         })
     }

@@ -31,7 +31,8 @@ struct Inner {
     /// What was done to the directory since it was last synced.
     name_changes: Vec<NameChange>,
     capacity: Option<usize>,
-    fail_next_sync: bool,
+    /// How many more syncs of files succeed before one fails.
+    syncs_left: Option<u64>,
     /// How many more operations succeed.
     operations_left: Option<u64>,
     operations: u64,
@@ -85,7 +86,7 @@ impl SimulatedDisk {
     /// not. Faults that were set are gone.
     pub fn kill(&self) {
         let mut inner = self.inner();
-        (inner.capacity, inner.fail_next_sync, inner.operations_left) = (None, false, None);
+        (inner.capacity, inner.syncs_left, inner.operations_left) = (None, None, None);
     }
 
     /// Changes one bit of a file, synced or not, behind everybody's back.
@@ -123,7 +124,12 @@ impl SimulatedDisk {
     /// The next sync of a file fails. What it should have made durable can still be read, but what of it has
     /// not reached the disk by then never will, whatever later syncs say, unless it is written again.
     pub fn fail_next_sync(&self) {
-        self.inner().fail_next_sync = true;
+        self.fail_sync_after(0);
+    }
+
+    /// The same for the one after so many more syncs.
+    pub fn fail_sync_after(&self, syncs: u64) {
+        self.inner().syncs_left = Some(syncs);
     }
 
     /// After so many more operations every one fails, until the crash that this stands for.
@@ -281,7 +287,9 @@ impl DiskFile for SimulatedFile {
     fn sync(&self) -> Result<()> {
         let mut inner = self.disk.inner();
         inner.operate()?;
-        if std::mem::take(&mut inner.fail_next_sync) {
+        let left = inner.syncs_left;
+        inner.syncs_left = left.and_then(|left| left.checked_sub(1));
+        if left == Some(0) {
             let mut random = Random(inner.operations);
             inner.files.get_mut(&self.id).expect("an open file exists").tear(&mut random);
             return Err(Error::other("the disk reports an error (EIO)"));

@@ -164,7 +164,7 @@ fn refuse_leftovers<D: Disk>(disk: &D, names: &[String]) -> Result<(), StorageEr
         let shown = disk.describe(&first);
         let file = disk.open(&first).map_err(|error| StorageError::io(&shown, "open", error))?;
         let bytes = file.read_all().map_err(|error| StorageError::io(&shown, "read", error))?;
-        if record::holds_any(&bytes, 0) {
+        if record::holds_any(&bytes) {
             let identity = disk.describe(identity::FILE);
             return Err(StorageError::damaged(identity, 0, "the log is there, but the identity is missing"));
         }

@@ -104,25 +104,9 @@ struct Model {
 /// Opens, writes, snapshots and closes until something fails or all is done. Every step is told to the model
 /// only when it has succeeded.
 fn work(disk: &SimulatedDisk, model: &mut Model, steps: u64) -> Result<(), StorageError> {
-    work_until_sync_fails(disk, model, steps, u64::MAX)
-}
-
-/// The same; the first sync after step `fails_at` begins fails.
-fn work_until_sync_fails(
-    disk: &SimulatedDisk,
-    model: &mut Model,
-    steps: u64,
-    fails_at: u64,
-) -> Result<(), StorageError> {
-    if fails_at == 0 {
-        disk.fail_next_sync();
-    }
     let (mut store, recovered) = open(disk)?;
     check(&recovered, model);
     for step in 1..=steps {
-        if step == fails_at {
-            disk.fail_next_sync();
-        }
         let batch: Vec<Record> = (1..=1 + step % 3).map(|n| accept(model.written + n)).collect();
         model.written += batch.len() as u64; // It may survive even if the write fails half-way.
         store.append(&batch)?;

@@ -34,3 +34,32 @@ fn a_setting_may_change_between_two_starts() {
     }
     assert_eq!(slots(&open(&disk).unwrap().1), (61..=450).collect::<Vec<_>>());
 }
+
+fn refused_as_damaged(disk: &SimulatedDisk, what: &str) {
+    match open(disk) {
+        Err(StorageError::Damaged { .. }) => {}
+        Err(error) => panic!("{what}: {error}"),
+        Ok((_, recovered)) => panic!("{what}: opened with {:?}", slots(&recovered)),
+    }
+}
+
+/// Another disk that holds the same.
+fn copy(disk: &SimulatedDisk) -> SimulatedDisk {
+    let copy = SimulatedDisk::new();
+    for name in disk.list().unwrap() {
+        let file = copy.create(&name).unwrap();
+        crate::DiskFile::write_at(&file, 0, &disk.contents(&name)).unwrap();
+    }
+    copy
+}
+
+#[test]
+fn the_last_segment_cannot_vanish_or_be_emptied_unnoticed() {
+    let disk = grown();
+    let last = disk.list().unwrap().into_iter().rfind(|name| name.starts_with("log-")).unwrap();
+    let emptied = copy(&disk);
+    emptied.cut(&last, 0);
+    refused_as_damaged(&emptied, "emptied");
+    disk.remove(&last).unwrap();
+    refused_as_damaged(&disk, "removed");
+}
