@@ -25,6 +25,9 @@ pub(crate) struct Log<D: Disk> {
     durable: u64,
     promised: Ballot,
     starts: u32,
+    /// The log was cut behind this slot's snapshot, and then began with this record.
+    behind: Slot,
+    begins: u64,
     buffer: Vec<u8>,
 }
 
@@ -34,8 +37,10 @@ pub(crate) struct Contents {
     pub(crate) promised: Ballot,
     pub(crate) starts: u32,
     pub(crate) accepted: BTreeMap<Slot, Accepted>,
-    /// Whether the log begins with its first record ever.
-    pub(crate) from_the_beginning: bool,
+    /// A snapshot of this slot or a later one is what the log was cut for,
+    pub(crate) behind: Slot,
+    /// and this is the first record that was kept.
+    begins: u64,
     pub(crate) dropped_tail_bytes: u64,
 }
 
@@ -53,6 +58,9 @@ impl Contents {
             }
             Entry::Mark | Entry::Seal => {}
             Entry::Start(count) => self.starts = self.starts.max(count),
+            Entry::Cut { behind, begins } => {
+                (self.behind, self.begins) = (self.behind.max(behind), self.begins.max(begins));
+            }
         }
     }
 }
@@ -81,7 +89,15 @@ impl<D: Disk> Log<D> {
         segment_bytes: u64,
         step: u64,
     ) -> Result<Log<D>, StorageError> {
-        let header = Header { cell_id: cell_id.into(), first: 1, promised: Ballot::ZERO, starts: 0, step };
+        let header = Header {
+            cell_id: cell_id.into(),
+            first: 1,
+            promised: Ballot::ZERO,
+            starts: 0,
+            step,
+            behind: Slot(0),
+            begins: 1,
+        };
         let segment = Segment::create(&disk, &header)?;
         Ok(Log::at(disk, cell_id, segment_bytes, step, segment, &Contents::default()))
     }
@@ -108,6 +124,8 @@ impl<D: Disk> Log<D> {
             durable: 0,
             promised: contents.promised,
             starts: contents.starts,
+            behind: contents.behind,
+            begins: contents.begins,
             buffer: Vec::new(),
         }
     }
@@ -140,12 +158,14 @@ impl<D: Disk> Log<D> {
             }
         }
         let Some(last) = scanned.pop() else { return Err(missing(&disk, 1)) };
+        if names[0].0 > contents.begins {
+            return Err(missing(&disk, contents.begins));
+        }
         if last.sealed {
             return Err(missing(&disk, last.last + 1));
         }
         last.check_tail(&disk)?;
         contents.dropped_tail_bytes = last.leftover();
-        contents.from_the_beginning = names[0].0 == 1;
         let open = Segment::open(&disk, &last.header)?;
         let mut log = Log::at(disk, cell_id, segment_bytes, step, open, &contents);
         log.earlier = scanned.iter().map(|s| (s.header.first, s.highest, s.end as u64)).collect();
@@ -180,7 +200,7 @@ impl<D: Disk> Log<D> {
                     self.promised = self.promised.max(accepted.ballot);
                     self.highest = self.highest.max(accepted.slot);
                 }
-                Entry::Mark | Entry::Start(_) | Entry::Seal => {}
+                Entry::Mark | Entry::Start(_) | Entry::Seal | Entry::Cut { .. } => {}
             }
             self.last += 1;
             let placed = Placed { sequence: self.last, durable: self.durable, entry };
@@ -218,6 +238,8 @@ impl<D: Disk> Log<D> {
             promised: self.promised,
             starts: self.starts,
             step: self.step,
+            behind: self.behind,
+            begins: self.begins,
         };
         let segment = Segment::create(&self.disk, &header)?;
         self.write([Entry::Seal])?;
@@ -230,16 +252,24 @@ impl<D: Disk> Log<D> {
     }
 
     /// Removes the segments that hold nothing above `slot`, the oldest first.
+    ///
+    /// That the log lacks them, and why, is durable before: so the loss of the snapshot, or of a segment that
+    /// is kept, is found out.
     pub(crate) fn truncate_behind(&mut self, slot: Slot) -> Result<(), StorageError> {
-        while let Some((first, highest, _)) = self.earlier.front().copied()
-            && highest <= slot
-        {
+        let dispensable = self.earlier.iter().take_while(|(_, highest, _)| *highest <= slot).count();
+        if dispensable == 0 {
+            return Ok(());
+        }
+        self.behind = self.behind.max(slot);
+        self.begins = self.earlier.get(dispensable).map_or(self.first, |next| next.0);
+        self.write([Entry::Cut { behind: self.behind, begins: self.begins }])?;
+        self.sync()?;
+        for (first, ..) in self.earlier.drain(..dispensable) {
             let name = segment::name(first);
             let shown = self.disk.describe(&name);
             self.disk.remove(&name).map_err(|error| StorageError::io(&shown, "remove", error))?;
             // One at a time: a log that misses a middle segment would be taken for damaged.
             self.disk.sync_directory().map_err(|error| StorageError::io(&shown, "remove", error))?;
-            self.earlier.pop_front();
         }
         Ok(())
     }
@@ -297,6 +327,7 @@ fn scan<D: Disk>(
     }
     contents.promised = contents.promised.max(header.promised);
     contents.starts = contents.starts.max(header.starts);
+    contents.take(Entry::Cut { behind: header.behind, begins: header.begins });
     let (mut end, mut last, mut highest) = (FIRST_RECORD, first - 1, Slot(0));
     let (mut durable, mut sealed) = (0, false);
     let mut doubtful = VecDeque::new();

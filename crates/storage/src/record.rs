@@ -10,12 +10,12 @@
 //! | 12..16 | CRC-32 of the body |
 //! | 16..24 | sequence number: one more than that of the record before |
 //! | 24..32 | durable: when this was written, every record up to this number had been synced |
-//! | 32..36 | kind: 1 promise, 2 accept, 3 mark, 4 start, 5 seal |
+//! | 32..36 | kind: 1 promise, 2 accept, 3 mark, 4 start, 5 seal, 6 cut |
 //! | 36..40 | ballot: replica |
-//! | 40..48 | ballot: round |
+//! | 40..48 | ballot: round; in a cut the first record that is kept |
 //! | 48..52 | ballot: incarnation |
 //! | 52..56 | zero |
-//! | 56..64 | slot (accept), count (start) |
+//! | 56..64 | slot (accept, cut), count (start) |
 //! | 64.. | body (accept: the command), then zeros up to a multiple of eight |
 //!
 //! The identifiers in the header have a checksum of their own, so that a damaged body still says what it was.
@@ -51,6 +51,13 @@ pub(crate) enum Entry {
     Start(u32),
     /// The segment ends here, and the next one is durable.
     Seal,
+    /// The log may begin with the record `begins`, because a snapshot of `behind` or later is there.
+    Cut {
+        /// The slot of the snapshot.
+        behind: Slot,
+        /// The first record of the oldest segment that is kept.
+        begins: u64,
+    },
 }
 
 /// A record with its place in the log.
@@ -85,6 +92,7 @@ pub(crate) fn write(placed: &Placed, buffer: &mut Vec<u8>) {
         Entry::Mark => (3, Ballot::ZERO, 0, &[][..]),
         Entry::Start(count) => (4, Ballot::ZERO, u64::from(*count), &[][..]),
         Entry::Seal => (5, Ballot::ZERO, 0, &[][..]),
+        Entry::Cut { behind, begins } => (6, Ballot { round: *begins, ..Ballot::ZERO }, behind.0, &[][..]),
     };
     let begin = buffer.len();
     buffer.extend(MAGIC);
@@ -211,6 +219,7 @@ impl Header {
             3 => Entry::Mark,
             4 => Entry::Start(u32::try_from(self.number).ok()?),
             5 => Entry::Seal,
+            6 => Entry::Cut { behind: Slot(self.number), begins: self.ballot.round },
             _ => return None,
         })
     }

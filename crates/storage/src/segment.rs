@@ -2,7 +2,7 @@
 
 use crate::StorageError;
 use crate::disk::{Disk, DiskFile};
-use wombat_proto::{Ballot, ReplicaId};
+use wombat_proto::{Ballot, ReplicaId, Slot};
 
 /// Where the records of a segment begin.
 pub(crate) const FIRST_RECORD: usize = 4096;
@@ -10,7 +10,7 @@ const MAGIC: &[u8; 8] = b"WOMBATLG";
 const FORMAT: u32 = 1;
 const PREFIX: &str = "log-";
 /// Bytes of the header that mean something.
-const HEADER: usize = 80;
+const HEADER: usize = 96;
 /// Longest id of a cell, in bytes.
 const CELL_ID_BYTES: usize = 24;
 
@@ -26,6 +26,10 @@ pub(crate) struct Header {
     pub(crate) starts: u32,
     /// By how many bytes it is allocated at a time; the file outlives the setting.
     pub(crate) step: u64,
+    /// The log was cut because a snapshot of this slot or a later one is there.
+    pub(crate) behind: Slot,
+    /// The first record that was kept then: the oldest segment begins with it or before it.
+    pub(crate) begins: u64,
 }
 
 /// The file name of the segment that begins with that record.
@@ -55,6 +59,8 @@ impl Header {
         id.resize(CELL_ID_BYTES, 0);
         bytes.extend(id);
         bytes.extend(self.step.to_le_bytes());
+        bytes.extend(self.behind.0.to_le_bytes());
+        bytes.extend(self.begins.to_le_bytes());
         let crc = crc32fast::hash(&bytes[12..HEADER]);
         bytes[8..12].copy_from_slice(&crc.to_le_bytes());
         bytes.resize(FIRST_RECORD, 0);
@@ -74,6 +80,8 @@ impl Header {
             promised: ballot,
             starts: four(40),
             step: eight(72),
+            behind: Slot(eight(80)),
+            begins: eight(88),
         };
         // Comparing the whole of it leaves no byte unchecked.
         (header.to_bytes() == bytes && header.step > 0).then_some(header)

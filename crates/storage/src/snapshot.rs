@@ -28,7 +28,8 @@ pub struct SnapshotWriter<D: Disk> {
     finished: bool,
 }
 
-fn name(slot: Slot) -> String {
+/// The file name of a snapshot.
+pub(crate) fn name(slot: Slot) -> String {
     format!("{PREFIX}{:016x}", slot.0)
 }
 

@@ -70,16 +70,20 @@ impl<D: Disk> Store<D> {
         identity.check(&disk, wanted)?;
         let (mut log, contents) = Log::recover(disk.clone(), &identity.cell_id, segment_bytes, step_bytes)?;
         snapshot::remove_unfinished(&disk)?;
-        let snapshot = match snapshot::list(&disk)?.last() {
-            Some(slot) => Some((*slot, snapshot::read(&disk, *slot, &identity.cell_id)?)),
-            None if contents.from_the_beginning => None,
-            None => {
-                let what =
-                    "the log does not begin with its first record, and no snapshot covers what is missing";
-                return Err(StorageError::damaged(disk.describe(&segment::name(1)), 0, what));
-            }
+        let newest = snapshot::list(&disk)?.last().copied();
+        let above = newest.unwrap_or(Slot(0));
+        if above < contents.behind {
+            let shown = disk.describe(&snapshot::name(contents.behind));
+            return Err(StorageError::damaged(
+                shown,
+                0,
+                "the snapshot that the log begins behind is missing",
+            ));
+        }
+        let snapshot = match newest {
+            None => None,
+            Some(slot) => Some((slot, snapshot::read(&disk, slot, &identity.cell_id)?)),
         };
-        let above = snapshot.as_ref().map_or(Slot(0), |(slot, _)| *slot);
         let starts = log.start()?;
         let recovered = Recovered {
             founded,
@@ -155,7 +159,14 @@ impl<D: Disk> Store<D> {
 
 /// A directory without an identity may hold only what a crash leaves of founding it, and no record.
 fn refuse_leftovers<D: Disk>(disk: &D, names: &[String]) -> Result<(), StorageError> {
+    let missing = || {
+        let identity = disk.describe(identity::FILE);
+        StorageError::damaged(identity, 0, "the log is there, but the identity is missing")
+    };
     if let Some(found) = names.iter().find(|name| !identity::is_of_founding(name)) {
+        if names.iter().any(|name| segment::first_of(name).is_some_and(|first| first > 1)) {
+            return Err(missing());
+        }
         let directory = disk.describe("");
         return Err(StorageError::NotADataDirectory { directory, found: found.clone() });
     }
@@ -165,8 +176,7 @@ fn refuse_leftovers<D: Disk>(disk: &D, names: &[String]) -> Result<(), StorageEr
         let file = disk.open(&first).map_err(|error| StorageError::io(&shown, "open", error))?;
         let bytes = file.read_all().map_err(|error| StorageError::io(&shown, "read", error))?;
         if record::holds_any(&bytes) {
-            let identity = disk.describe(identity::FILE);
-            return Err(StorageError::damaged(identity, 0, "the log is there, but the identity is missing"));
+            return Err(missing());
         }
     }
     Ok(())

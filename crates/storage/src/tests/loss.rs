@@ -63,3 +63,33 @@ fn the_last_segment_cannot_vanish_or_be_emptied_unnoticed() {
     disk.remove(&last).unwrap();
     refused_as_damaged(&disk, "removed");
 }
+
+#[test]
+fn no_file_can_vanish_or_be_emptied_unnoticed() {
+    let disk = grown();
+    let names = disk.list().unwrap();
+    assert!(names.iter().filter(|name| name.starts_with("log-")).count() > 3, "{names:?}");
+    for name in names {
+        let emptied = copy(&disk);
+        emptied.cut(&name, 0);
+        refused_as_damaged(&emptied, &format!("{name} emptied"));
+        let removed = copy(&disk);
+        removed.remove(&name).unwrap();
+        refused_as_damaged(&removed, &format!("without {name}"));
+    }
+    assert!(open(&disk).is_ok());
+}
+
+#[test]
+fn an_older_snapshot_does_not_stand_in_for_a_lost_one() {
+    let disk = grown();
+    let (mut store, _) = open(&disk).unwrap();
+    let older = disk.contents("snapshot-000000000000003c");
+    store.begin_snapshot(Slot(190)).unwrap().finish().unwrap();
+    store.truncate_behind(Slot(190)).unwrap();
+    drop(store);
+    disk.remove("snapshot-00000000000000be").unwrap();
+    let again = disk.create("snapshot-000000000000003c").unwrap();
+    crate::DiskFile::write_at(&again, 0, &older).unwrap();
+    refused_as_damaged(&disk, "with an older snapshot");
+}
