@@ -97,6 +97,7 @@ impl<D: Disk> Log<D> {
             step,
             behind: Slot(0),
             begins: 1,
+            salt: segment::new_salt(),
         };
         let segment = Segment::create(&disk, &header)?;
         Ok(Log::at(disk, cell_id, segment_bytes, step, segment, &Contents::default()))
@@ -204,7 +205,7 @@ impl<D: Disk> Log<D> {
             }
             self.last += 1;
             let placed = Placed { sequence: self.last, durable: self.durable, entry };
-            record::write(&placed, &mut self.buffer);
+            record::write(&placed, self.segment.salt, &mut self.buffer);
         }
         self.segment.allocate(self.end + self.buffer.len() as u64)?;
         self.segment.write(self.end, &self.buffer)?;
@@ -240,6 +241,7 @@ impl<D: Disk> Log<D> {
             step: self.step,
             behind: self.behind,
             begins: self.begins,
+            salt: segment::new_salt(),
         };
         let segment = Segment::create(&self.disk, &header)?;
         self.write([Entry::Seal])?;
@@ -298,7 +300,7 @@ fn read_file<D: Disk>(disk: &D, name: &str) -> Result<Vec<u8>, StorageError> {
 /// was being made, and it holds no record.
 fn remove_unbegun<D: Disk>(disk: &D, before: &Scanned, name: &str) -> Result<(), StorageError> {
     before.check_tail(disk)?;
-    if record::holds_any(&read_file(disk, name)?) {
+    if segment::holds_anything(&read_file(disk, name)?) {
         return Err(before.damaged(disk, before.end, "a record is missing or cannot be read"));
     }
     let shown = disk.describe(name);
@@ -332,7 +334,7 @@ fn scan<D: Disk>(
     let (mut durable, mut sealed) = (0, false);
     let mut doubtful = VecDeque::new();
     while !sealed {
-        match record::read(&bytes, end, last + 1) {
+        match record::read(&bytes, end, last + 1, header.salt) {
             Found::Record(placed, length) => {
                 if let Entry::Paxos(Record::Accept(accepted)) = &placed.entry {
                     highest = highest.max(accepted.slot);
@@ -361,7 +363,7 @@ impl Scanned {
 
     /// What cannot be read behind the last record must be a crash's doing.
     fn check_tail<D: Disk>(&self, disk: &D) -> Result<(), StorageError> {
-        if record::was_synced(&self.bytes, self.end, self.last + 1) {
+        if record::was_synced(&self.bytes, self.end, self.last + 1, self.header.salt) {
             let what = "a record that had been synced is missing or cannot be read";
             return Err(self.damaged(disk, self.end, what));
         }

@@ -5,7 +5,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0..4 | magic, `WREC` |
-//! | 4..8 | CRC-32 of bytes 8..64 |
+//! | 4..8 | CRC-32 of bytes 8..64, begun with the segment's salt |
 //! | 8..12 | length of the body |
 //! | 12..16 | CRC-32 of the body |
 //! | 16..24 | sequence number: one more than that of the record before |
@@ -27,6 +27,10 @@
 //!
 //! And since records are written only over synced zeros, in sectors that a disk writes whole, a torn
 //! record has some sector's part that is still zero; one that has none is rot, too.
+//!
+//! The proof is looked for among bytes that a client may have chosen: the command of a torn record. A client
+//! that could write what passes for a record there could make a crash look like rot. So every segment's
+//! checksums begin with a number of its own that nobody outside can know, its salt.
 
 use bytes::Bytes;
 use wombat_proto::limits::COMMAND_BYTES;
@@ -83,7 +87,7 @@ pub(crate) enum Found {
 }
 
 /// Appends a record to `buffer`.
-pub(crate) fn write(placed: &Placed, buffer: &mut Vec<u8>) {
+pub(crate) fn write(placed: &Placed, salt: u32, buffer: &mut Vec<u8>) {
     let (kind, ballot, number, body) = match &placed.entry {
         Entry::Paxos(Record::Promise(ballot)) => (1u32, *ballot, 0, &[][..]),
         Entry::Paxos(Record::Accept(Accepted { slot, ballot, command })) => {
@@ -107,10 +111,17 @@ pub(crate) fn write(placed: &Placed, buffer: &mut Vec<u8>) {
     buffer.extend(ballot.incarnation.to_le_bytes());
     buffer.extend([0; 4]);
     buffer.extend(number.to_le_bytes());
-    let crc = crc32fast::hash(&buffer[begin + 8..begin + HEADER]);
+    let crc = checksum(&buffer[begin + 8..begin + HEADER], salt);
     buffer[begin + 4..begin + 8].copy_from_slice(&crc.to_le_bytes());
     buffer.extend(body);
     buffer.resize(begin + whole(body.len()), 0);
+}
+
+/// The CRC-32 of a header.
+fn checksum(bytes: &[u8], salt: u32) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(salt);
+    hasher.update(bytes);
+    hasher.finalize()
 }
 
 /// The bytes of a record with a body of that length.
@@ -119,7 +130,7 @@ fn whole(body: usize) -> usize {
 }
 
 /// Reads what stands at `offset` of a segment, where the record `sequence` would be.
-pub(crate) fn read(segment: &[u8], offset: usize, sequence: u64) -> Found {
+pub(crate) fn read(segment: &[u8], offset: usize, sequence: u64, salt: u32) -> Found {
     let Some(header) = segment.get(offset..offset + HEADER) else {
         let rest = &segment[offset.min(segment.len())..];
         return if rest.iter().all(|byte| *byte == 0) { Found::Nothing } else { Found::Rot("it is cut off") };
@@ -127,7 +138,7 @@ pub(crate) fn read(segment: &[u8], offset: usize, sequence: u64) -> Found {
     if header.iter().all(|byte| *byte == 0) {
         return Found::Nothing;
     }
-    let Some((placed, body)) = read_header(header) else {
+    let Some((placed, body)) = read_header(header, salt) else {
         return match some_sector_is_zero(segment, offset, offset + HEADER) {
             true => Found::PerhapsTorn,
             false => Found::Rot("the header of a record fails its checksum"),
@@ -157,11 +168,11 @@ pub(crate) fn read(segment: &[u8], offset: usize, sequence: u64) -> Found {
 }
 
 /// Whether any record at or after `offset`, wherever it stands, proves that `sequence` had been synced.
-pub(crate) fn was_synced(segment: &[u8], offset: usize, sequence: u64) -> bool {
+pub(crate) fn was_synced(segment: &[u8], offset: usize, sequence: u64, salt: u32) -> bool {
     let mut at = offset.next_multiple_of(ALIGNMENT);
     while at + HEADER <= segment.len() {
         if segment[at..at + 4] == MAGIC
-            && let Some((header, _)) = read_header(&segment[at..at + HEADER])
+            && let Some((header, _)) = read_header(&segment[at..at + HEADER], salt)
             && header.durable >= sequence
         {
             return true;
@@ -169,11 +180,6 @@ pub(crate) fn was_synced(segment: &[u8], offset: usize, sequence: u64) -> bool {
         at += ALIGNMENT;
     }
     false
-}
-
-/// Whether any record stands in a segment.
-pub(crate) fn holds_any(segment: &[u8]) -> bool {
-    was_synced(segment, 0, 0)
 }
 
 #[derive(Clone, Copy)]
@@ -191,10 +197,10 @@ struct Body {
     crc: u32,
 }
 
-fn read_header(bytes: &[u8]) -> Option<(Header, Body)> {
+fn read_header(bytes: &[u8], salt: u32) -> Option<(Header, Body)> {
     let four = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
     let eight = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-    if bytes[..4] != MAGIC || four(4) != crc32fast::hash(&bytes[8..HEADER]) {
+    if bytes[..4] != MAGIC || four(4) != checksum(&bytes[8..HEADER], salt) {
         return None;
     }
     let length = four(8) as usize;

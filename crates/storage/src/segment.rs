@@ -2,6 +2,7 @@
 
 use crate::StorageError;
 use crate::disk::{Disk, DiskFile};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use wombat_proto::{Ballot, ReplicaId, Slot};
 
 /// Where the records of a segment begin.
@@ -13,6 +14,16 @@ const PREFIX: &str = "log-";
 const HEADER: usize = 96;
 /// Longest id of a cell, in bytes.
 const CELL_ID_BYTES: usize = 24;
+
+/// Whether a file holds anything where records would be.
+pub(crate) fn holds_anything(segment: &[u8]) -> bool {
+    segment.iter().skip(FIRST_RECORD).any(|byte| *byte != 0)
+}
+
+/// A salt for a new segment: its bits come from the operating system's randomness.
+pub(crate) fn new_salt() -> u32 {
+    RandomState::new().build_hasher().finish() as u32
+}
 
 /// What a segment's header says: enough for the log to begin with it once the segments before it are gone.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +41,8 @@ pub(crate) struct Header {
     pub(crate) behind: Slot,
     /// The first record that was kept then: the oldest segment begins with it or before it.
     pub(crate) begins: u64,
+    /// What the checksums of its records begin with.
+    pub(crate) salt: u32,
 }
 
 /// The file name of the segment that begins with that record.
@@ -54,7 +67,7 @@ impl Header {
         bytes.extend(self.promised.replica.0.to_le_bytes());
         bytes.extend(self.promised.incarnation.to_le_bytes());
         bytes.extend(self.starts.to_le_bytes());
-        bytes.extend([0; 4]);
+        bytes.extend(self.salt.to_le_bytes());
         let mut id = self.cell_id.clone().into_bytes();
         id.resize(CELL_ID_BYTES, 0);
         bytes.extend(id);
@@ -82,6 +95,7 @@ impl Header {
             step: eight(72),
             behind: Slot(eight(80)),
             begins: eight(88),
+            salt: four(44),
         };
         // Comparing the whole of it leaves no byte unchecked.
         (header.to_bytes() == bytes && header.step > 0).then_some(header)
@@ -97,6 +111,7 @@ pub(crate) struct Segment<D: Disk> {
     allocated: u64,
     /// By how much it is allocated at a time.
     step: u64,
+    pub(crate) salt: u32,
 }
 
 impl<D: Disk> Segment<D> {
@@ -105,7 +120,7 @@ impl<D: Disk> Segment<D> {
         let name = name(header.first);
         let shown = disk.describe(&name);
         let file = disk.create(&name).map_err(|error| StorageError::io(&shown, "make", error))?;
-        let mut segment = Segment { file, shown, allocated: 0, step: header.step };
+        let mut segment = Segment { file, shown, allocated: 0, step: header.step, salt: header.salt };
         segment.write(0, &header.to_bytes())?;
         segment.allocated = FIRST_RECORD as u64;
         segment.allocate(FIRST_RECORD as u64 + 1)?;
@@ -122,7 +137,7 @@ impl<D: Disk> Segment<D> {
         let length = file.length().map_err(|error| StorageError::io(&shown, "measure", error))?;
         // A crash may have caught the file growing; only whole steps count.
         let allocated = length - length % step;
-        Ok(Segment { file, shown, allocated, step })
+        Ok(Segment { file, shown, allocated, step, salt: header.salt })
     }
 
     /// Sees to it that records may be written up to `end`.

@@ -3,7 +3,6 @@
 use crate::disk::{Disk, DiskFile};
 use crate::identity::{self, Identity, Wanted};
 use crate::log::Log;
-use crate::record;
 use crate::snapshot::{self, SnapshotWriter};
 use crate::{StorageError, segment};
 use bytes::Bytes;
@@ -175,7 +174,7 @@ fn refuse_leftovers<D: Disk>(disk: &D, names: &[String]) -> Result<(), StorageEr
         let shown = disk.describe(&first);
         let file = disk.open(&first).map_err(|error| StorageError::io(&shown, "open", error))?;
         let bytes = file.read_all().map_err(|error| StorageError::io(&shown, "read", error))?;
-        if record::holds_any(&bytes) {
+        if segment::holds_anything(&bytes) {
             return Err(missing());
         }
     }

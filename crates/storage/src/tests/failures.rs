@@ -1,6 +1,7 @@
 //! Full disks, snapshots that come to nothing, and what callers get wrong.
 
 use super::*;
+use crate::record::{self, Entry, Placed};
 
 #[test]
 fn a_snapshot_that_is_being_written_survives_a_truncation() {
@@ -136,5 +137,21 @@ fn a_failed_sync_then_a_restart_then_a_power_failure_lose_nothing_that_counted()
             disk.crash(seed);
             work(&disk, &mut model, 3).unwrap_or_else(explain);
         }
+    }
+}
+
+#[test]
+fn a_command_that_looks_like_records_makes_no_crash_look_like_rot() {
+    // The client even knows the format and every number in it, but not the salt.
+    let placed = Placed { sequence: 900, durable: 800, entry: Entry::Mark };
+    for seed in 0..200 {
+        let disk = SimulatedDisk::new();
+        let (mut store, _) = open(&disk).unwrap();
+        let mut forged = Vec::new();
+        record::write(&placed, seed, &mut forged);
+        let command = forged.repeat(50).into();
+        store.append(&[Record::Accept(Accepted { command, ..accepted(1) })]).unwrap();
+        disk.crash(seed.into());
+        open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
 }
