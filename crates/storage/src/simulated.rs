@@ -35,6 +35,7 @@ struct Inner {
     syncs_left: Option<u64>,
     /// How many more operations succeed.
     operations_left: Option<u64>,
+    is_down: bool,
     operations: u64,
 }
 
@@ -48,7 +49,9 @@ struct Content {
 
 #[derive(Clone)]
 enum NameChange {
-    Put(String, u64),
+    Create(String, u64),
+    /// Both names change or neither does.
+    Rename(String, String, u64),
     Remove(String),
 }
 
@@ -62,16 +65,19 @@ impl SimulatedDisk {
         self.inner.lock().expect("nobody panics with it")
     }
 
-    /// The machine loses power and comes back: of what was not synced, each sector survives or not, and of the
-    /// changes of names a first part. Faults that were set are gone.
+    /// The machine loses power and comes back: of what was not synced, each sector survives or not; of the
+    /// changes of names a first part, or any of them. Faults that were set are gone.
     pub fn crash(&self, seed: u64) {
         let mut random = Random(seed);
         let mut inner = self.inner();
-        let survive = random.below(inner.name_changes.len() as u64 + 1) as usize;
         let changes: Vec<NameChange> = inner.name_changes.drain(..).collect();
+        let in_order = random.below(2) == 0;
+        let survive = random.below(changes.len() as u64 + 1) as usize;
         let mut names = inner.durable_names.clone();
-        for change in changes.into_iter().take(survive) {
-            apply(&mut names, change);
+        for (place, change) in changes.into_iter().enumerate() {
+            if if in_order { place < survive } else { random.below(2) == 0 } {
+                apply(&mut names, change);
+            }
         }
         inner.names = names.clone();
         inner.durable_names = names;
@@ -86,7 +92,8 @@ impl SimulatedDisk {
     /// not. Faults that were set are gone.
     pub fn kill(&self) {
         let mut inner = self.inner();
-        (inner.capacity, inner.syncs_left, inner.operations_left) = (None, None, None);
+        (inner.capacity, inner.syncs_left) = (None, None);
+        (inner.operations_left, inner.is_down) = (None, false);
     }
 
     /// Changes one bit of a file, synced or not, behind everybody's back.
@@ -96,6 +103,11 @@ impl SimulatedDisk {
         let content = inner.files.get_mut(&id).expect("a name has a file");
         for bytes in [&mut content.bytes, &mut content.durable] {
             if let Some(byte) = bytes.get_mut(offset as usize) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+        for (begin, bytes) in &mut content.unsynced {
+            if let Some(byte) = (offset as usize).checked_sub(*begin).and_then(|at| bytes.get_mut(at)) {
                 *byte ^= 1 << (bit % 8);
             }
         }
@@ -132,7 +144,8 @@ impl SimulatedDisk {
         self.inner().syncs_left = Some(syncs);
     }
 
-    /// After so many more operations every one fails, until the crash that this stands for.
+    /// After so many more operations every one fails, until the crash that this stands for. The first of
+    /// these, if it is a write, is cut short.
     pub fn stop_after(&self, operations: u64) {
         self.inner().operations_left = Some(operations);
     }
@@ -147,7 +160,10 @@ impl Inner {
     fn operate(&mut self) -> Result<()> {
         self.operations += 1;
         match &mut self.operations_left {
-            Some(0) => return Err(Error::other("the machine is down")),
+            Some(0) => {
+                self.is_down = true;
+                return Err(Error::other("the machine is down"));
+            }
             Some(left) => *left -= 1,
             None => {}
         }
@@ -159,14 +175,30 @@ impl Inner {
         self.name_changes.push(change);
     }
 
+    /// For how many bytes at `offset` of a file there is room.
+    fn room(&self, id: u64, offset: usize) -> usize {
+        let Some(capacity) = self.capacity else { return usize::MAX };
+        let free = capacity.saturating_sub(self.used());
+        (self.files[&id].bytes.len() + free).saturating_sub(offset)
+    }
+
     fn used(&self) -> usize {
         self.names.values().map(|id| self.files[id].bytes.len()).sum()
     }
 }
 
+/// How many of `length` bytes at `offset` are written if a write is cut short: it ends with a sector.
+fn whole_sectors(offset: usize, length: usize) -> usize {
+    ((offset + length) / SECTOR * SECTOR).saturating_sub(offset)
+}
+
 fn apply(names: &mut BTreeMap<String, u64>, change: NameChange) {
     match change {
-        NameChange::Put(name, id) => names.insert(name, id),
+        NameChange::Create(name, id) => names.insert(name, id),
+        NameChange::Rename(from, to, id) => {
+            names.remove(&from);
+            names.insert(to, id)
+        }
         NameChange::Remove(name) => names.remove(&name),
     };
 }
@@ -230,7 +262,7 @@ impl Disk for SimulatedDisk {
         inner.next_id += 1;
         let id = inner.next_id;
         inner.files.insert(id, Content::default());
-        inner.change_names(NameChange::Put(name.into(), id));
+        inner.change_names(NameChange::Create(name.into(), id));
         Ok(SimulatedFile { disk: self.clone(), id })
     }
 
@@ -238,14 +270,16 @@ impl Disk for SimulatedDisk {
         let mut inner = self.inner();
         inner.operate()?;
         let id = inner.names.get(from).copied().ok_or(ErrorKind::NotFound)?;
-        inner.change_names(NameChange::Put(to.into(), id));
-        inner.change_names(NameChange::Remove(from.into()));
+        inner.change_names(NameChange::Rename(from.into(), to.into(), id));
         Ok(())
     }
 
     fn remove(&self, name: &str) -> Result<()> {
         let mut inner = self.inner();
         inner.operate()?;
+        if !inner.names.contains_key(name) {
+            return Err(ErrorKind::NotFound.into());
+        }
         inner.change_names(NameChange::Remove(name.into()));
         Ok(())
     }
@@ -274,14 +308,21 @@ impl DiskFile for SimulatedFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let mut inner = self.disk.inner();
-        inner.operate()?;
-        let grows = (offset as usize + bytes.len()).saturating_sub(inner.files[&self.id].bytes.len());
-        if inner.capacity.is_some_and(|capacity| inner.used() + grows > capacity) {
-            return Err(ErrorKind::StorageFull.into());
+        let offset = offset as usize;
+        let was_down = inner.is_down;
+        let (written, result) = match inner.operate() {
+            Ok(()) => match inner.room(self.id, offset) {
+                room if room >= bytes.len() => (bytes.len(), Ok(())),
+                room => (whole_sectors(offset, room), Err(ErrorKind::StorageFull.into())),
+            },
+            Err(error) if was_down => (0, Err(error)),
+            Err(error) => (whole_sectors(offset, bytes.len() / 2), Err(error)),
+        };
+        if written > 0 {
+            let content = inner.files.get_mut(&self.id).expect("an open file exists");
+            content.write(offset, &bytes[..written]);
         }
-        let content = inner.files.get_mut(&self.id).expect("an open file exists");
-        content.write(offset as usize, bytes);
-        Ok(())
+        result
     }
 
     fn sync(&self) -> Result<()> {

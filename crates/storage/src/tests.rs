@@ -40,6 +40,16 @@ fn slots(recovered: &crate::Recovered) -> Vec<u64> {
     recovered.accepted.iter().map(|accepted| accepted.slot.0).collect()
 }
 
+/// Another disk that holds the same.
+fn copy(disk: &SimulatedDisk) -> SimulatedDisk {
+    let copy = SimulatedDisk::new();
+    for name in disk.list().unwrap() {
+        let file = copy.create(&name).unwrap();
+        crate::DiskFile::write_at(&file, 0, &disk.contents(&name)).unwrap();
+    }
+    copy
+}
+
 #[test]
 fn what_was_written_comes_back() {
     let disk = SimulatedDisk::new();
@@ -182,20 +192,17 @@ fn a_crash_at_any_operation_loses_nothing_durable_and_never_looks_like_rot() {
 
 #[test]
 fn rot_anywhere_is_refused_with_its_place_or_changes_nothing() {
-    let make = || {
-        let disk = SimulatedDisk::new();
-        let mut model = Model::default();
-        work(&disk, &mut model, 22).unwrap();
-        (disk, model)
-    };
-    let (disk, _) = make();
-    let expected = format!("{:?}", open(&disk).unwrap().1.accepted);
+    let disk = SimulatedDisk::new();
+    work(&disk, &mut Model::default(), 31).unwrap();
+    let segments = disk.list().unwrap().iter().filter(|name| name.starts_with("log")).count();
+    assert!(segments > 1, "a sealed segment rots as well");
+    let key = |found: crate::Recovered| (found.accepted, found.snapshot, found.promised, found.starts);
+    let expected = key(open(&copy(&disk)).unwrap().1);
     let (mut refused, mut harmless) = (0, 0);
     for name in disk.list().unwrap() {
-        let length = disk.contents(&name).len() as u64;
-        for offset in (0..length).step_by(if name.starts_with("log") { 5 } else { 1 }) {
-            let (disk, mut model) = make();
-            disk.flip(&name, offset, offset as u8);
+        for offset in 0..disk.contents(&name).len() as u64 {
+            let disk = copy(&disk);
+            disk.flip(&name, offset, (offset % 8) as u8);
             match open(&disk) {
                 Err(StorageError::Damaged { file, .. }) => {
                     assert!(!file.is_empty());
@@ -204,8 +211,7 @@ fn rot_anywhere_is_refused_with_its_place_or_changes_nothing() {
                 Err(StorageError::OtherFormat { .. } | StorageError::OtherOwner { .. }) => refused += 1,
                 Err(error) => panic!("{name} at {offset}: {error}"),
                 Ok((_, recovered)) => {
-                    assert_eq!(format!("{:?}", recovered.accepted), expected, "{name} at {offset}");
-                    check(&recovered, &mut model);
+                    assert_eq!(key(recovered), expected, "{name} at {offset}");
                     harmless += 1;
                 }
             }

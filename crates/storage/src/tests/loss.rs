@@ -43,16 +43,6 @@ fn refused_as_damaged(disk: &SimulatedDisk, what: &str) {
     }
 }
 
-/// Another disk that holds the same.
-fn copy(disk: &SimulatedDisk) -> SimulatedDisk {
-    let copy = SimulatedDisk::new();
-    for name in disk.list().unwrap() {
-        let file = copy.create(&name).unwrap();
-        crate::DiskFile::write_at(&file, 0, &disk.contents(&name)).unwrap();
-    }
-    copy
-}
-
 #[test]
 fn the_last_segment_cannot_vanish_or_be_emptied_unnoticed() {
     let disk = grown();
