@@ -25,11 +25,7 @@ impl RealDisk {
     /// Errors: [`StorageError::InUse`] if another server has it.
     pub fn open(directory: &Path) -> Result<RealDisk, StorageError> {
         let shown = directory.display().to_string();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|error| StorageError::io(&shown, "make the directory", error))?;
+        make_directory(directory).map_err(|error| StorageError::io(&shown, "make the directory", error))?;
         let path = directory.join(LOCK_FILE);
         let lock = private().create(true).truncate(false).open(&path);
         let lock = lock.map_err(|error| StorageError::io(path.display().to_string(), "open", error))?;
@@ -42,6 +38,27 @@ impl RealDisk {
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
+    }
+}
+
+/// Makes a directory and those above it as far as they are missing. Each is durable in the one above it: else
+/// a power failure could take the whole directory away, however well its files are synced.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    let parent = match directory.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    let sync = || File::open(parent)?.sync_all();
+    if directory.is_dir() {
+        // Who made it may have died before this; but the one above may also be closed to us.
+        let _best_effort = sync();
+        return Ok(());
+    }
+    make_directory(parent)?;
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if !directory.is_dir() => Err(error),
+        _ => sync(),
     }
 }
 

@@ -375,3 +375,42 @@ fn a_real_directory_is_held_by_one_and_keeps_what_it_is_given() {
     let (_, recovered) = open(&RealDisk::open(&path).unwrap()).unwrap();
     assert_eq!(slots(&recovered), [1, 2]);
 }
+
+#[test]
+fn a_real_directory_is_made_with_those_above_it_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a/b/data");
+    drop(open(&RealDisk::open(&path).unwrap()).unwrap());
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o700);
+    for entry in std::fs::read_dir(&path).unwrap() {
+        assert_eq!(mode(&entry.unwrap().path()), 0o600);
+    }
+    let file = path.join("identity/data");
+    assert!(matches!(RealDisk::open(&file), Err(StorageError::Io { .. })), "no directory can be there");
+}
+
+#[test]
+fn a_real_directory_grows_is_cut_and_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let (mut store, _) = open(&RealDisk::open(&path).unwrap()).unwrap();
+    for slot in 1..=200 {
+        store.append(&[accept(slot)]).unwrap();
+        store.sync().unwrap();
+    }
+    let mut writer = store.begin_snapshot(Slot(150)).unwrap();
+    let other_thread = std::thread::spawn(move || {
+        writer.write(b"state").unwrap();
+        writer.finish().unwrap();
+    });
+    other_thread.join().unwrap();
+    store.truncate_behind(Slot(150)).unwrap();
+    std::fs::write(path.join("snapshot-00000000000000b4.new"), "a crash's").unwrap();
+    store.close().unwrap();
+    let (_, recovered) = open(&RealDisk::open(&path).unwrap()).unwrap();
+    assert_eq!(recovered.snapshot, Some((Slot(150), vec![Bytes::from_static(b"state")])));
+    assert_eq!(slots(&recovered), (151..=200).collect::<Vec<_>>());
+    assert!(!path.join("snapshot-00000000000000b4.new").exists());
+}
