@@ -414,3 +414,24 @@ fn a_real_directory_grows_is_cut_and_comes_back() {
     assert_eq!(slots(&recovered), (151..=200).collect::<Vec<_>>());
     assert!(!path.join("snapshot-00000000000000b4.new").exists());
 }
+
+#[test]
+fn rot_beside_a_kill_is_told_from_a_tear() {
+    // The process dies with a batch in flight; what was acknowledged before rots. The mark is in the cache.
+    let disk = SimulatedDisk::new();
+    let (mut store, _) = open(&disk).unwrap();
+    store.append(&[accept(5), accept(10)]).unwrap(); // Their commands are zeros.
+    store.sync().unwrap();
+    let synced = store.log_bytes();
+    store.append(&[accept(11)]).unwrap();
+    drop(store);
+    for offset in 4096..synced {
+        let copy = copy(&disk);
+        copy.flip("log-0000000000000001", offset, 1);
+        // The mark itself proves nothing about itself; it may go.
+        match open(&copy) {
+            Ok((_, recovered)) => assert!(recovered.accepted.len() >= 2, "at {offset}"),
+            Err(error) => assert!(matches!(error, StorageError::Damaged { .. }), "at {offset}: {error}"),
+        }
+    }
+}

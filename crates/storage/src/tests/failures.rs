@@ -227,3 +227,76 @@ fn dropped_bytes_never_come_back() {
         assert!(found == expected[..1] || found == expected, "seed {seed}: {found:?}");
     }
 }
+
+#[test]
+fn a_snapshot_that_fails_anywhere_costs_the_log_nothing() {
+    for at in 0..8 {
+        for seed in 0..20 {
+            let disk = SimulatedDisk::new();
+            let (mut store, _) = open(&disk).unwrap();
+            (1..=50).for_each(|slot| store.append(&[accept(slot)]).unwrap());
+            store.sync().unwrap();
+            disk.stop_after(at);
+            let snapshot = store.begin_snapshot(Slot(40)).and_then(|mut writer| {
+                writer.write(b"forty")?;
+                writer.finish()
+            });
+            disk.kill();
+            // The server goes on, and tries again later.
+            store.append(&[accept(51)]).unwrap();
+            store.sync().unwrap();
+            if seed % 2 == 0 {
+                let mut writer = store.begin_snapshot(Slot(51)).unwrap();
+                writer.write(b"more").unwrap();
+                writer.finish().unwrap();
+                store.truncate_behind(Slot(51)).unwrap();
+            }
+            disk.crash(seed);
+            let (_, recovered) = open(&disk).unwrap_or_else(|error| panic!("at {at}, seed {seed}: {error}"));
+            let above = recovered.snapshot.as_ref().map_or(0, |(slot, _)| slot.0);
+            assert_eq!(slots(&recovered), (above + 1..=51).collect::<Vec<_>>());
+            assert!(above >= if snapshot.is_ok() { 40 } else { 0 }, "at {at}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_ahead_of_the_log_replaces_it() {
+    // As one that comes from a peer.
+    for seed in 0..40 {
+        let disk = SimulatedDisk::new();
+        let (mut store, _) = open(&disk).unwrap();
+        (1..=100).for_each(|slot| store.append(&[accept(slot), Record::Promise(ballot(99))]).unwrap());
+        store.sync().unwrap();
+        store.begin_snapshot(Slot(1000)).unwrap().finish().unwrap();
+        store.truncate_behind(Slot(1000)).unwrap();
+        assert!(disk.list().unwrap().iter().filter(|name| name.starts_with("log")).count() == 1);
+        disk.crash(seed);
+        let (mut store, recovered) = open(&disk).unwrap();
+        assert_eq!((recovered.accepted.len(), recovered.promised, recovered.starts), (0, ballot(99), 2));
+        store.append(&[accept(1001)]).unwrap();
+        store.sync().unwrap();
+        disk.crash(seed);
+        assert_eq!(slots(&open(&disk).unwrap().1), [1001]);
+    }
+}
+
+#[test]
+fn torn_records_of_any_length_are_no_rot() {
+    for length in [1, 447, 448, 449, 8 * 1024, 100_000, 448 * 1024] {
+        for seed in 0..20 {
+            for byte in [0, 7] {
+                let disk = SimulatedDisk::new();
+                let (mut store, _) = open(&disk).unwrap();
+                let long = Accepted { command: vec![byte; length].into(), ..accepted(1) };
+                store.append(&[Record::Accept(long.clone())]).unwrap();
+                store.sync().unwrap();
+                store.append(&[Record::Accept(Accepted { slot: Slot(2), ..long.clone() })]).unwrap();
+                disk.crash(seed);
+                let (_, recovered) =
+                    open(&disk).unwrap_or_else(|error| panic!("{length} times {byte}, seed {seed}: {error}"));
+                assert_eq!(recovered.accepted[0], long);
+            }
+        }
+    }
+}
