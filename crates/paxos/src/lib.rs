@@ -1,204 +1,548 @@
-//! Agreement on the log, sans-IO: which opaque command stands in which slot, and who may propose.
+//! Multi-Paxos, sans-IO: which value stands in which slot, who may propose, and for how long nobody else may
+//! (P§2.2, PML).
 //!
-//! This is the seam behind which Multi-Paxos lives. It knows a quorum of one so far: the sole voter
-//! campaigns with a ballot above its promise, what it accepts is chosen once it is on its disk, and its
-//! lease has nobody to expire against. Peers, phases and catch-up come behind the same calls.
+//! A replica is told what happened ([`Paxos::receive`], [`Paxos::persisted`], [`Paxos::tick`],
+//! [`Paxos::propose`]) and [`Paxos::flush`] says what follows: records to write, messages to send, values
+//! that are chosen. What may only be said once it is durable is held back until [`Paxos::persisted`] says so:
+//! whatever comes out in [`Effects::send`] may go at once.
 //!
-//! The caller hands in what happened and carries out the [`Effects`]: it writes the records, in order, and
-//! says when they are durable. Nothing is chosen that is not (persist before send).
+//! | file | what lives there |
+//! |---|---|
+//! | `acceptor.rs` | promises, acceptance, granted leases, silence after a restart |
+//! | `candidate.rs` | pre-vote and phase 1 |
+//! | `leader.rs` | phase 2, the master lease, its transfer, changes of members |
+//! | `catch_up.rs` | learning what was chosen, by log or by snapshot |
+//! | `configurations.rs` | who votes on which slot |
 #![no_std]
 
 extern crate alloc;
 
+mod acceptor;
+mod candidate;
+mod catch_up;
+mod config;
+mod configurations;
+mod leader;
+mod log;
+mod message;
+#[cfg(feature = "plant")]
+mod plant;
+mod status;
+
+pub use config::{Config, Recovered};
+pub use configurations::Configurations;
+pub use message::Message;
+#[cfg(feature = "plant")]
+pub use plant::Plant;
+pub use status::{PeerStatus, Standing, Status};
+
+use acceptor::{Grant, Run};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use candidate::{Asking, Candidacy};
+use catch_up::CatchUp;
 use core::time::Duration;
-use wombat_proto::limits::{PROPOSAL_BYTES_IN_FLIGHT, PROPOSALS_IN_FLIGHT};
-use wombat_proto::{Accepted, Ballot, Epoch, Error, Incarnation, Instant, Record, ReplicaId, Result, Slot};
+use leader::Leadership;
+use log::Log;
+use wombat_proto::{Ballot, Epoch, Instant, Record, ReplicaId, Slot, Value};
 
-/// What a replica's disk knew when it started.
-#[derive(Clone, Default, Debug)]
-pub struct Recovered {
-    /// How often this replica has started, this time included.
-    pub starts: u32,
-    /// The highest ballot that it promised to take part in.
-    pub promised: Ballot,
-    /// The slot of its snapshot; every slot up to here is chosen and applied.
-    pub snapshot: Slot,
-    /// What it accepted above that, in slot order.
-    pub accepted: Vec<Accepted>,
+/// Whether this replica has a planted bug. Without the feature `plant` it has none, and the compiler knows.
+macro_rules! planted {
+    ($paxos:expr, $bug:ident) => {{
+        #[cfg(feature = "plant")]
+        let has_it = $paxos.config.plant == Some($crate::Plant::$bug);
+        #[cfg(not(feature = "plant"))]
+        let has_it = false;
+        has_it
+    }};
 }
+pub(crate) use planted;
 
 /// What the caller has to do, in this order.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
 pub struct Effects {
     /// Records to append to the log; [`Paxos::persisted`] says when they are durable.
     pub persist: Vec<Record>,
-    /// Commands that are chosen from now on, in slot order without a gap.
-    pub chosen: Vec<(Slot, Bytes)>,
+    /// Messages to send, to whom. Any of them may be lost.
+    pub send: Vec<(ReplicaId, Message)>,
+    /// Values that are chosen from now on, in slot order without a gap.
+    pub chosen: Vec<(Slot, Value)>,
+    /// Proposals of an earlier leadership whose fate is known now, or never will be.
+    pub ended: Vec<(Slot, Outcome)>,
+    /// Chunks of this replica's snapshot that others ask for; each is answered with a [`Message::Chunk`], or
+    /// with [`Message::Truncated`] if there is a newer snapshot by now.
+    pub wanted_chunks: Vec<WantedChunk>,
+    /// Chunks of another replica's snapshot, in order; [`Paxos::installed`] says when all are in place.
+    pub received_chunks: Vec<ReceivedChunk>,
+    /// Someone needs a snapshot of this replica that is newer than its newest one.
+    pub snapshot_wanted: bool,
 }
 
-/// Where a replica stands.
+/// How a proposal of an earlier leadership ended. One that is chosen while its proposer leads is only told in
+/// [`Effects::chosen`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Role {
-    /// Its promise to its own ballot is on the way to the disk, as the record of that number.
-    Campaigning { promise: u64 },
-    /// It may propose.
-    Leading,
+pub enum Outcome {
+    /// Another master has brought it to its end.
+    Chosen,
+    /// Something else stands in its slot; it never takes effect.
+    Lost,
+    /// Nothing can be known about it.
+    Unknown,
 }
 
-/// One replica's part in the agreement.
+/// Somebody wants a chunk.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct WantedChunk {
+    /// Who.
+    pub to: ReplicaId,
+    /// Of which snapshot.
+    pub snapshot: Slot,
+    /// Which, from 0.
+    pub index: u32,
+}
+
+/// A chunk has arrived.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ReceivedChunk {
+    /// Of which snapshot. The first chunk begins it anew.
+    pub snapshot: Slot,
+    /// Which, from 0; they come in order.
+    pub index: u32,
+    /// Whether it is the last.
+    pub last: bool,
+    /// The chunk.
+    pub bytes: Bytes,
+}
+
+/// What a replica is doing.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Role {
+    /// Nothing of its own.
+    Following,
+    /// It asks whether it would be elected.
+    Asking(Asking),
+    /// Phase 1.
+    Preparing(Candidacy),
+    /// Phase 2.
+    Leading(Leadership),
+}
+
+/// One replica's part in the agreement. `Clone + Hash`, so that a model checker can walk its states.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Paxos {
-    ballot: Ballot,
+    config: Config,
+    /// Tells this life's ballots from those of earlier ones.
+    starts: u32,
+    now: Instant,
+    random: u64,
+
+    // ---- The acceptor: durable once its records are ----
+    promised: Ballot,
+    log: Log,
+    /// The longest lease that it may grant.
+    lease_bound: Duration,
+
+    // ---- The acceptor: memory ----
+    /// How many records it has handed out, and how many of them are durable.
+    records: u64,
+    durable: u64,
+    /// The record that makes `promised` durable, and the one that makes `lease_bound` durable.
+    promise_record: u64,
+    lease_record: u64,
+    /// Messages that wait for a record to be durable, in the order of the records.
+    waiting: VecDeque<(u64, ReplicaId, Message)>,
+    /// What it has accepted under `promised`; `None` until its master has said where it begins.
+    run: Option<Run>,
+    grant: Option<Grant>,
+    /// After a restart it takes no part in elections until then: it may have granted a lease.
+    silent_until: Instant,
+
+    // ---- The learner ----
+    /// Every slot up to here is chosen and was handed out.
+    chosen: Slot,
+    /// The last slot that a record says is chosen, those records on their way to the disk, and the last one
+    /// that is there.
+    chosen_recorded: Slot,
+    chosen_records: VecDeque<(u64, Slot)>,
+    chosen_durable: Slot,
+    /// The slot of the newest durable snapshot.
+    snapshot: Slot,
+    configurations: Configurations,
+    catch_up: Option<CatchUp>,
+    /// Who leads, as far as it has heard.
+    leader: Option<Ballot>,
+
+    // ---- The proposer ----
     role: Role,
-    /// The slot for the next proposal.
-    next: Slot,
-    /// How many records it has handed out to be written.
-    written: u64,
-    /// Proposals on their way to the disk, in slot order: the number of each one's record, and the command.
-    in_flight: VecDeque<(u64, Slot, Bytes)>,
-    /// The bytes of their commands.
-    bytes_in_flight: usize,
+    highest_round: u64,
+    /// The last ballot under which it led; it never does again.
+    released: Ballot,
+    /// When it looks for a new master if it hears of none.
+    election_at: Instant,
+    /// What it proposed in earlier leaderships and has not seen the end of, by slot.
+    orphans: VecDeque<(Slot, Bytes)>,
+
+    out: Effects,
 }
 
 impl Paxos {
-    /// Starts a sole voter: it campaigns at once, and everything that it ever accepted is chosen.
-    pub fn new(
-        replica: ReplicaId,
-        incarnation: Incarnation,
-        recovered: Recovered,
-        effects: &mut Effects,
-    ) -> Paxos {
-        let last = recovered.accepted.last().map_or(recovered.snapshot, |accepted| accepted.slot);
-        let ballot = Ballot { round: recovered.promised.round + 1, replica, incarnation: recovered.starts };
-        effects
-            .chosen
-            .extend(recovered.accepted.into_iter().map(|accepted| (accepted.slot, accepted.command)));
-        effects.persist.push(Record::Promise(ballot));
-        Paxos {
-            ballot,
-            role: Role::Campaigning { promise: 1 },
-            next: last.max(Slot::start_of(incarnation)).next(),
-            written: 1,
-            in_flight: VecDeque::new(),
-            bytes_in_flight: 0,
+    /// Starts a replica from what its disk knew. [`Paxos::flush`] then hands out what is known to be chosen
+    /// above the snapshot.
+    pub fn new(config: Config, recovered: Recovered, now: Instant) -> Paxos {
+        let begin = recovered.snapshot.max(Slot::start_of(config.incarnation));
+        let mut log = Log::after(begin);
+        for accepted in recovered.accepted {
+            if accepted.slot > begin {
+                log.set(accepted.slot, accepted.ballot, accepted.value);
+            }
         }
-    }
-
-    /// The ballot that this replica leads or campaigns with.
-    pub fn ballot(&self) -> Ballot {
-        self.ballot
-    }
-
-    /// The epoch in which this replica may propose; `None` while it may not.
-    pub fn leads(&self) -> Option<Epoch> {
-        (self.role == Role::Leading).then_some(self.ballot.epoch())
-    }
-
-    /// Whether, at `now`, no other replica can be master: what a read checks after it was done (P§2.2). A sole
-    /// voter has nobody to lose its lease to.
-    pub fn lease_holds(&self, _now: Instant) -> bool {
-        self.role == Role::Leading
-    }
-
-    /// Proposes a command and tells its slot. It ends in [`Effects::chosen`] or, if this replica stops first,
-    /// unknown.
-    ///
-    /// Errors: [`Error::NotMaster`]; [`Error::Overloaded`] while too many proposals are in flight.
-    pub fn propose(&mut self, command: Bytes, effects: &mut Effects) -> Result<Slot> {
-        if self.role != Role::Leading {
-            return Err(Error::NotMaster { hint: None });
+        let mut paxos = Paxos {
+            starts: recovered.starts,
+            now,
+            random: config.seed ^ u64::from(config.replica.0) << 32 ^ u64::from(recovered.starts),
+            promised: recovered.promised,
+            log,
+            lease_bound: recovered.lease_bound,
+            records: 0,
+            durable: 0,
+            promise_record: 0,
+            lease_record: 0,
+            waiting: VecDeque::new(),
+            run: None,
+            grant: None,
+            silent_until: now,
+            chosen: begin,
+            chosen_recorded: recovered.chosen.max(begin),
+            chosen_records: VecDeque::new(),
+            chosen_durable: recovered.chosen.max(begin),
+            snapshot: recovered.snapshot,
+            configurations: recovered.configurations,
+            catch_up: None,
+            leader: None,
+            role: Role::Following,
+            highest_round: recovered.promised.round,
+            released: Ballot::ZERO,
+            election_at: now,
+            orphans: VecDeque::new(),
+            out: Effects::default(),
+            config,
+        };
+        paxos.hand_out_through(recovered.chosen);
+        // What a sole voter has accepted is chosen.
+        while paxos.is_sole_voter_on(paxos.chosen.next()) && paxos.log.last() > paxos.chosen {
+            let before = paxos.chosen;
+            paxos.hand_out_through(before.next());
+            if paxos.chosen == before {
+                break;
+            }
         }
-        if self.in_flight.len() >= PROPOSALS_IN_FLIGHT
-            || self.bytes_in_flight + command.len() > PROPOSAL_BYTES_IN_FLIGHT
-        {
-            return Err(Error::Overloaded { retry_after: Duration::from_millis(20) });
+        if !paxos.is_sole_voter() {
+            if !planted!(paxos, NoSilence) {
+                paxos.silent_until = now + paxos.config.rho.lengthen(paxos.lease_bound);
+            }
+            paxos.election_at = paxos.silent_until + paxos.jitter(paxos.config.heartbeat);
         }
-        let slot = self.next;
-        assert!(slot.incarnation() == slot.next().incarnation(), "an incarnation has run out of slots");
-        self.next = slot.next();
-        self.written += 1;
-        self.bytes_in_flight += command.len();
-        self.in_flight.push_back((self.written, slot, command.clone()));
-        effects.persist.push(Record::Accept(Accepted { slot, ballot: self.ballot, command }));
-        Ok(slot)
+        paxos
+    }
+
+    /// A message has arrived.
+    pub fn receive(&mut self, now: Instant, from: ReplicaId, message: Message) {
+        self.advance_clock(now);
+        match message {
+            Message::Ask { round, chosen } => self.asked(from, round, chosen),
+            Message::Answer { round, granted, promised, chosen } => {
+                self.answered(from, round, granted, promised, chosen);
+            }
+            Message::Prepare { ballot, above, released } => self.prepare(from, ballot, above, released),
+            Message::Promise { ballot, above, accepted, through, complete } => {
+                self.promise_arrived(from, ballot, above, accepted, through, complete);
+            }
+            Message::Accept { ballot, base, first, values, chosen } => {
+                self.accept(from, ballot, base, first, values, chosen);
+            }
+            Message::Accepted { ballot, through } => self.accepted(from, ballot, through),
+            Message::Heartbeat { ballot, base, sequence, lease, chosen, kept_after } => {
+                self.heartbeat(from, ballot, base, sequence, lease, chosen, kept_after);
+            }
+            Message::Granted { ballot, sequence, chosen } => self.granted(from, ballot, sequence, chosen),
+            Message::Refused { promised } => self.refused(from, promised),
+            Message::Fetch { above } => self.fetch(from, above),
+            Message::Learn { chosen, through } => self.learn(from, chosen, through),
+            Message::Truncated { snapshot } => self.truncated(from, snapshot),
+            Message::FetchChunk { snapshot, index } => {
+                self.out.wanted_chunks.push(WantedChunk { to: from, snapshot, index });
+            }
+            Message::Chunk { snapshot, index, last, bytes } => self.chunk(from, snapshot, index, last, bytes),
+            Message::TakeOver { ballot } => self.take_over(from, ballot),
+        }
     }
 
     /// The first `through` records ever handed out are durable.
-    pub fn persisted(&mut self, through: u64, effects: &mut Effects) {
-        assert!(through <= self.written, "a record is durable that was never handed out");
-        if let Role::Campaigning { promise } = self.role
-            && promise <= through
-        {
-            self.role = Role::Leading;
+    pub fn persisted(&mut self, now: Instant, through: u64) {
+        self.advance_clock(now);
+        assert!(through <= self.records, "a record is durable that was never handed out");
+        self.durable = self.durable.max(through);
+        while let Some((_, slot)) = self.chosen_records.pop_front_if(|(record, _)| *record <= through) {
+            self.chosen_durable = self.chosen_durable.max(slot);
         }
-        while let Some((_, slot, command)) = self.in_flight.pop_front_if(|(record, ..)| *record <= through) {
-            self.bytes_in_flight -= command.len();
-            effects.chosen.push((slot, command));
+        while let Some((_, to, message)) = self.waiting.pop_front_if(|(record, ..)| *record <= through) {
+            // Of several in a row, the last says it all.
+            if let (
+                Message::Accepted { ballot, .. },
+                Some((record, next, Message::Accepted { ballot: b, .. })),
+            ) = (&message, self.waiting.front())
+                && (record, next, b) == (record.min(&through), &to, ballot)
+            {
+                continue;
+            }
+            self.out.send.push((to, message));
         }
+        match self.role {
+            Role::Preparing(_) => self.own_promise_durable(),
+            Role::Leading(_) => self.own_slots_durable(),
+            Role::Following | Role::Asking(_) => {}
+        }
+    }
+
+    /// Time has passed; due by [`Paxos::next_deadline`], welcome at any time.
+    pub fn tick(&mut self, now: Instant) {
+        self.advance_clock(now);
+        match self.role {
+            Role::Following => self.look_for_master(),
+            Role::Asking(_) | Role::Preparing(_) => self.tick_candidate(),
+            Role::Leading(_) => self.tick_leader(),
+        }
+        self.tick_catch_up();
+    }
+
+    /// When the next [`Paxos::tick`] is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let own = match &self.role {
+            Role::Following => self.follower_deadline(),
+            Role::Asking(asking) => Some(asking.until),
+            Role::Preparing(candidacy) => Some(candidacy.until.min(candidacy.resend_at)),
+            Role::Leading(_) => self.leader_deadline(),
+        };
+        let catch_up = self.catch_up.as_ref().map(|catch_up| catch_up.again_at);
+        own.into_iter().chain(catch_up).min()
+    }
+
+    /// Hands out all that follows from what it was told.
+    pub fn flush(&mut self, effects: &mut Effects) {
+        self.stream();
+        // Now and then, beside others; a heartbeat does it as well.
+        let behind = self.chosen.0.saturating_sub(self.chosen_recorded.0);
+        if behind >= RECORD_CHOSEN_EVERY && !self.out.persist.is_empty() {
+            self.record_chosen();
+        }
+        let out = &mut self.out;
+        effects.persist.append(&mut out.persist);
+        effects.send.append(&mut out.send);
+        effects.chosen.append(&mut out.chosen);
+        effects.ended.append(&mut out.ended);
+        effects.wanted_chunks.append(&mut out.wanted_chunks);
+        effects.received_chunks.append(&mut out.received_chunks);
+        effects.snapshot_wanted |= core::mem::take(&mut out.snapshot_wanted);
+    }
+
+    /// A snapshot of every slot up to `slot` is durable: the log before it may go.
+    pub fn snapshotted(&mut self, slot: Slot) {
+        assert!(slot <= self.chosen, "a snapshot holds slots that are not chosen");
+        self.snapshot = self.snapshot.max(slot);
+        self.trim();
+    }
+
+    /// The ballot that this replica leads with, or has promised.
+    pub fn ballot(&self) -> Ballot {
+        self.promised
+    }
+
+    /// The epoch in which this replica may propose: it leads, and its own first value and all before it are
+    /// chosen. `None` while it may not.
+    pub fn leads(&self) -> Option<Epoch> {
+        let Role::Leading(leadership) = &self.role else { return None };
+        self.is_settled(leadership).then_some(self.promised.epoch())
+    }
+
+    /// The last slot that is known to be chosen.
+    pub fn chosen(&self) -> Slot {
+        self.chosen
+    }
+
+    /// Who governs the slots after the last one handed out as chosen: what belongs into a snapshot of it.
+    pub fn configurations(&self) -> &Configurations {
+        &self.configurations
+    }
+
+    /// Whom this replica takes for the master, if anyone.
+    pub fn master(&self) -> Option<ReplicaId> {
+        match &self.role {
+            Role::Leading(leadership) => self.is_settled(leadership).then_some(self.config.replica),
+            _ => self.grant.as_ref().filter(|grant| grant.until > self.now).map(|grant| grant.ballot.replica),
+        }
+    }
+
+    /// Checks what must hold of one replica between any two steps: for tests and the simulator.
+    pub fn check(&self) {
+        assert!(self.snapshot <= self.chosen, "a snapshot holds more than what is chosen");
+        assert!(self.log.first() <= self.chosen.next(), "the log begins behind what is chosen");
+        assert!(self.durable <= self.records);
+        if let Some(run) = &self.run {
+            assert!(run.through >= run.base, "a run ends before it begins");
+        }
+        if let Role::Leading(leadership) = &self.role {
+            assert!(leadership.next > self.chosen, "a master proposes behind what is chosen");
+            assert!(
+                leadership.last_proposed().0 <= self.chosen.0 + self.config.window,
+                "a master proposes beyond its window"
+            );
+            assert!(self.promised.replica == self.config.replica, "a master leads under another's ballot");
+        }
+        // Everything in memory is bounded (SPEC I20).
+        let open = self.log.last().0.saturating_sub(self.chosen.0);
+        let unrecorded = 4 * RECORD_CHOSEN_EVERY; // After a restart less is known to be chosen.
+        assert!(open <= 4 * self.config.window + unrecorded, "{open} open slots are kept");
+        assert!(self.orphans.len() as u64 <= 2 * self.config.window);
+    }
+
+    /// When a follower looks for a master; one that knows nobody else never does.
+    fn follower_deadline(&self) -> Option<Instant> {
+        let leased = self.grant.as_ref().map_or(self.now, |grant| grant.until);
+        let has_others = self.configurations.everyone().any(|member| member.id != self.config.replica);
+        let due = self.election_at.max(self.silent_until).max(leased);
+        (self.may_vote() || has_others).then_some(due)
+    }
+
+    fn advance_clock(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    /// Hands a record out to be written. Returns its number.
+    fn record(&mut self, record: Record) -> u64 {
+        self.out.persist.push(record);
+        self.records += 1;
+        self.records
+    }
+
+    /// Sends a message once all records handed out so far are durable.
+    fn send_when_durable(&mut self, to: ReplicaId, message: Message) {
+        if self.durable >= self.records {
+            self.out.send.push((to, message));
+        } else {
+            self.waiting.push_back((self.records, to, message));
+        }
+    }
+
+    fn send(&mut self, to: ReplicaId, message: Message) {
+        self.out.send.push((to, message));
+    }
+
+    /// Hands out the values of the slots up to `slot`, which are chosen and in the log, as far as it reaches
+    /// without a gap.
+    fn hand_out_through(&mut self, slot: Slot) {
+        while self.chosen < slot {
+            let next = self.chosen.next();
+            let Some((_, value)) = self.log.get(next) else { break };
+            let value = value.clone();
+            self.chosen = next;
+            match (&value, &mut self.role) {
+                (Value::Command(command), Role::Leading(leadership)) => leadership.bytes -= command.len(),
+                (Value::Members(members), _) => {
+                    self.configurations.push(Slot(next.0 + self.config.window), members.clone());
+                }
+                _ => {}
+            }
+            self.resolve_orphans(next, &value);
+            self.out.chosen.push((next, value));
+        }
+        self.configurations.forget_through(self.chosen);
+        if self.is_alone_here() {
+            self.trim();
+        }
+    }
+
+    /// Tells the fate of proposals of earlier leaderships, now that `slot` is chosen.
+    fn resolve_orphans(&mut self, slot: Slot, value: &Value) {
+        while let Some((at, command)) = self.orphans.pop_front_if(|(at, _)| *at <= slot) {
+            let outcome = match value {
+                _ if at < slot => Outcome::Unknown,
+                Value::Command(chosen) if *chosen == command => Outcome::Chosen,
+                _ => Outcome::Lost,
+            };
+            self.out.ended.push((at, outcome));
+        }
+    }
+
+    /// Lets a record say how far the log is chosen: it spares work after a restart, and who has left the cell
+    /// must not be needed to find out again what was chosen while it voted.
+    fn record_chosen(&mut self) {
+        if self.chosen > self.chosen_recorded {
+            self.chosen_recorded = self.chosen;
+            let record = self.record(Record::Chosen(self.chosen));
+            self.chosen_records.push_back((record, self.chosen));
+        }
+    }
+
+    /// Drops what a snapshot has from the log, but for what others may still fetch; without others, all that
+    /// is chosen.
+    fn trim(&mut self) {
+        if self.is_alone_here() {
+            self.log.drop_through(self.chosen);
+        }
+        while self.log.first() <= self.snapshot && self.log.bytes() > self.config.log_bytes_kept {
+            self.log.drop_first();
+        }
+    }
+
+    /// Whether the cell has no other replica.
+    fn is_alone_here(&self) -> bool {
+        self.configurations.everyone().all(|member| member.id == self.config.replica)
+            && self.configurations.knows(self.config.replica)
+    }
+
+    /// Whether this replica alone decides, as far as anyone may propose.
+    fn is_sole_voter(&self) -> bool {
+        self.governing().all(|members| self.is_alone(members))
+    }
+
+    fn is_sole_voter_on(&self, slot: Slot) -> bool {
+        self.is_alone(self.configurations.at(slot))
+    }
+
+    fn is_alone(&self, members: &wombat_proto::Members) -> bool {
+        members.voters.len() == 1 && members.is_voter(self.config.replica)
+    }
+
+    /// Whether this replica votes on a slot that is not chosen yet.
+    fn may_vote(&self) -> bool {
+        self.governing().any(|members| members.is_voter(self.config.replica))
+    }
+
+    /// Those who vote on slots that are not chosen yet, as far as anyone may propose.
+    fn governing(&self) -> impl Iterator<Item = &wombat_proto::Members> {
+        self.configurations.governing(self.chosen.next(), Slot(self.chosen.0 + self.config.window))
+    }
+
+    /// The voters of all of them, but this replica itself, each once.
+    fn other_voters(&self) -> Vec<ReplicaId> {
+        let mut ids: Vec<ReplicaId> =
+            self.governing().flat_map(|members| members.voters.iter().map(|member| member.id)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.retain(|id| *id != self.config.replica);
+        ids
+    }
+
+    /// A random part of `most`.
+    fn jitter(&mut self, most: Duration) -> Duration {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let share = u128::from((mixed ^ (mixed >> 31)) >> 32);
+        Duration::from_nanos(((most.as_nanos() * share) >> 32) as u64)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn start(recovered: Recovered) -> (Paxos, Effects) {
-        let mut effects = Effects::default();
-        let paxos = Paxos::new(ReplicaId(1), Incarnation(0), recovered, &mut effects);
-        (paxos, effects)
-    }
-
-    #[test]
-    fn leads_only_once_its_promise_is_durable() {
-        let (mut paxos, mut effects) = start(Recovered { starts: 1, ..Recovered::default() });
-        assert_eq!(paxos.leads(), None);
-        assert!(paxos.propose(Bytes::from_static(b"early"), &mut effects).is_err());
-        paxos.persisted(1, &mut effects);
-        assert_eq!(paxos.leads(), Some(Epoch(1)));
-    }
-
-    #[test]
-    fn chooses_in_order_and_only_what_is_durable() {
-        let (mut paxos, _) = start(Recovered { starts: 1, ..Recovered::default() });
-        let mut effects = Effects::default();
-        paxos.persisted(1, &mut effects);
-        for n in 1..=3u64 {
-            let command = Bytes::copy_from_slice(&n.to_be_bytes());
-            assert_eq!(paxos.propose(command, &mut effects).unwrap(), Slot(n));
-        }
-        assert_eq!((effects.persist.len(), effects.chosen.len()), (3, 0));
-        paxos.persisted(3, &mut effects);
-        assert_eq!(effects.chosen.iter().map(|(slot, _)| slot.0).collect::<Vec<_>>(), [1, 2]);
-        paxos.persisted(4, &mut effects);
-        assert_eq!(effects.chosen.len(), 3);
-    }
-
-    #[test]
-    fn a_restart_campaigns_higher_and_keeps_what_was_accepted() {
-        let ballot = Ballot { round: 4, replica: ReplicaId(1), incarnation: 2 };
-        let accepted = |n| Accepted { slot: Slot(n), ballot, command: Bytes::new() };
-        let (mut paxos, mut effects) = start(Recovered {
-            starts: 3,
-            promised: ballot,
-            snapshot: Slot(6),
-            accepted: [accepted(7), accepted(8)].into(),
-        });
-        assert_eq!(effects.chosen.len(), 2);
-        assert!(paxos.ballot() > ballot);
-        paxos.persisted(1, &mut effects);
-        assert_eq!(paxos.propose(Bytes::new(), &mut effects).unwrap(), Slot(9));
-    }
-
-    #[test]
-    fn a_full_window_refuses() {
-        let (mut paxos, mut effects) = start(Recovered::default());
-        paxos.persisted(1, &mut effects);
-        for _ in 0..PROPOSALS_IN_FLIGHT {
-            paxos.propose(Bytes::new(), &mut effects).unwrap();
-        }
-        assert!(matches!(paxos.propose(Bytes::new(), &mut effects), Err(Error::Overloaded { .. })));
-    }
-}
+/// After so many more chosen slots, a record says so.
+const RECORD_CHOSEN_EVERY: u64 = 256;

@@ -16,6 +16,7 @@ pub mod frame;
 mod ids;
 pub mod limits;
 mod log;
+mod members;
 mod name;
 mod sequencer;
 mod time;
@@ -25,7 +26,8 @@ pub use error::{Class, Error, Result};
 pub use ids::{
     Ballot, Epoch, Generation, HandleId, Incarnation, Instance, ReplicaId, SessionId, Slot, Token,
 };
-pub use log::{Accepted, Record};
+pub use log::{Accepted, Record, Value};
+pub use members::{Member, Members};
 pub use name::{CellName, Name, NodePath, Path};
 pub use sequencer::{LockMode, Sequencer};
 pub use time::{Instant, Rho};

@@ -23,6 +23,13 @@ pub const PAGE_ENTRIES: usize = 1000;
 /// Most guards plus operations in one Multi.
 pub const MULTI_STEPS: usize = 128;
 
+/// Most replicas in a cell, learners included.
+pub const CELL_REPLICAS: usize = 15;
+/// Longest address of a replica, `host:port`, in bytes.
+pub const ADDRESS_BYTES: usize = 300;
+/// Most bytes of values in one message between replicas; one value may be longer by itself.
+pub const PEER_BATCH_BYTES: usize = 256 * 1024;
+
 /// Most nodes in a cell.
 pub const NODES: usize = 4_000_000;
 /// Most sessions in a cell.
@@ -50,6 +57,8 @@ pub const PROPOSAL_BYTES_IN_FLIGHT: usize = 64 * 1024 * 1024;
 
 /// Longest lock-delay that a handle may ask for (P§2.4: at most a minute).
 pub const LOCK_DELAY: Duration = Duration::from_secs(60);
+/// The master lease when nothing else is configured (P§2.2: a few seconds).
+pub const MASTER_LEASE: Duration = Duration::from_secs(2);
 /// The session lease when nothing else is configured (P§2.8: 12 s).
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(12);
 /// Longest session lease that a master may grant (SPEC §3: L_max).

@@ -1,20 +1,43 @@
 //! What a replica writes to its log: the part of Paxos that must survive a crash.
 
-use crate::{Ballot, Slot};
+use crate::{Ballot, Members, Slot};
 use bytes::Bytes;
+use core::time::Duration;
 
-/// A value accepted for a slot under a ballot. The command is opaque to Paxos and to the disk.
+/// What can stand in a slot.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Value {
+    /// Nothing: it fills a gap, or shows that a new master may go on.
+    Noop,
+    /// An encoded [`crate::wire::log::Command`], opaque to Paxos and to the disk.
+    Command(Bytes),
+    /// Who the cell's replicas are, in force some slots later.
+    Members(Members),
+}
+
+impl Value {
+    /// Roughly the bytes that it takes in memory and on the disk.
+    pub fn weight(&self) -> usize {
+        match self {
+            Value::Noop => 64,
+            Value::Command(command) => 64 + command.len(),
+            Value::Members(members) => 64 + 32 * (members.voters.len() + members.learners.len()),
+        }
+    }
+}
+
+/// A value accepted for a slot under a ballot.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Accepted {
     /// The slot.
     pub slot: Slot,
     /// The ballot under which it was accepted; of two for one slot, the higher counts.
     pub ballot: Ballot,
-    /// The encoded [`crate::wire::Command`].
-    pub command: Bytes,
+    /// The value.
+    pub value: Value,
 }
 
-/// One durable step of an acceptor. A record is written, and synced, before anything that follows from it
+/// One durable step of a replica. A record is written, and synced, before anything that follows from it
 /// is said to anyone.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Record {
@@ -22,4 +45,8 @@ pub enum Record {
     Promise(Ballot),
     /// The acceptor accepted a value.
     Accept(Accepted),
+    /// Every slot up to this one is chosen, and what was accepted last in each is what was chosen.
+    Chosen(Slot),
+    /// The acceptor may grant master leases as long as this: for so long it keeps silent after a restart.
+    LeaseBound(Duration),
 }

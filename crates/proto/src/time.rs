@@ -42,7 +42,7 @@ impl Sub<Duration> for Instant {
 }
 
 /// By how much the rates of two clocks may differ, in parts per thousand (SPEC §3: ρ, default 1 %).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Rho(pub u32);
 
 impl Default for Rho {
@@ -57,6 +57,13 @@ impl Rho {
     pub fn shorten(self, duration: Duration) -> Duration {
         let (slow, fast) = (1000 - u128::from(self.0), 1000 + u128::from(self.0));
         Duration::from_nanos(u64::try_from(duration.as_nanos() * slow / fast).unwrap_or(u64::MAX))
+    }
+
+    /// `duration` on the other party's clock, in the worst case for someone who must outlast it:
+    /// `duration · (1+ρ)/(1−ρ)`, rounded up.
+    pub fn lengthen(self, duration: Duration) -> Duration {
+        let (slow, fast) = (1000 - u128::from(self.0), 1000 + u128::from(self.0));
+        Duration::from_nanos(u64::try_from((duration.as_nanos() * fast).div_ceil(slow)).unwrap_or(u64::MAX))
     }
 }
 

@@ -21,9 +21,12 @@ mod locks;
 mod master;
 mod proposals;
 mod seal;
+mod snapshot;
 mod timers;
 
 pub use chosen::LONGEST_TICK;
+pub use snapshot::Snapshot;
+pub use wombat_paxos::{Message as PeerMessage, ReceivedChunk, Standing, WantedChunk};
 pub use wombat_state::State;
 
 use alloc::collections::BTreeMap;
@@ -35,11 +38,12 @@ use core::time::Duration;
 use master::Master;
 use proposals::Proposals;
 use prost::Message;
-use wombat_paxos::Paxos;
+use wombat_paxos::{Configurations, Paxos};
 use wombat_proto::wire::log::{self, command::Op};
 use wombat_proto::wire::{self, request::Call, response};
 use wombat_proto::{
-    Accepted, Ballot, CellName, Incarnation, Instant, Record, ReplicaId, Result, SessionId, Slot,
+    Accepted, Ballot, CellName, Epoch, Error, Instant, Members, Record, ReplicaId, Result, SessionId, Slot,
+    Value,
 };
 use wombat_state::{KEY_BYTES, SnapshotError};
 
@@ -52,6 +56,12 @@ pub struct Config {
     pub replica: ReplicaId,
     /// Where clients reach it, `host:port`.
     pub address: String,
+    /// The members that the cell was founded with; nobody's, for a replica that joined it later.
+    pub founders: Members,
+    /// The master lease M (P§2.2).
+    pub master_lease: Duration,
+    /// Makes this replica's choices its own.
+    pub seed: u64,
     /// The session lease L that it grants as master (P§2.8).
     pub lease: Duration,
     /// The server's version, for people.
@@ -69,6 +79,10 @@ pub struct Recovered {
     pub starts: u32,
     /// The highest ballot that it promised to take part in.
     pub promised: Ballot,
+    /// The longest master lease that it may have granted.
+    pub lease_bound: Duration,
+    /// Every slot up to here is known to be chosen.
+    pub chosen: Slot,
     /// The chunks of its snapshot and the slot that they stand for.
     pub snapshot: Option<(Slot, Vec<Bytes>)>,
     /// What it accepted above that, in slot order.
@@ -108,6 +122,30 @@ pub enum Input {
         /// How many.
         through: u64,
     },
+    /// Another replica says something.
+    Peer {
+        /// Which.
+        from: ReplicaId,
+        /// What.
+        message: PeerMessage,
+    },
+    /// A snapshot of this replica's own is durable.
+    Snapshotted {
+        /// Of which slot.
+        slot: Slot,
+    },
+    /// All chunks of another replica's snapshot have arrived, and are durable.
+    SnapshotArrived {
+        /// Of which slot.
+        slot: Slot,
+        /// The chunks.
+        chunks: Vec<Bytes>,
+    },
+    /// Hand mastership to another voter.
+    Transfer {
+        /// Which.
+        to: ReplicaId,
+    },
     /// Time has passed; due by [`Replica::next_deadline`], welcome at any time.
     Tick,
 }
@@ -117,6 +155,15 @@ pub enum Input {
 pub struct Effects {
     /// Records to append to the log, in order.
     pub persist: Vec<Record>,
+    /// Messages to other replicas. Any of them may be lost.
+    pub send: Vec<(ReplicaId, PeerMessage)>,
+    /// Chunks of this replica's snapshot that others ask for.
+    pub wanted_chunks: Vec<WantedChunk>,
+    /// Chunks of another replica's snapshot, in order; all of one snapshot become
+    /// [`Input::SnapshotArrived`].
+    pub received_chunks: Vec<ReceivedChunk>,
+    /// Another replica needs a snapshot that is newer than this replica's newest one.
+    pub snapshot_wanted: bool,
     /// Answers to send. One for a connection that is gone is dropped.
     pub replies: Vec<(ConnectionId, wire::Response)>,
     /// Connections to close once their answers are sent.
@@ -168,8 +215,8 @@ pub struct Replica {
     proposals: Proposals,
     /// The master's memory, while this replica is master.
     master: Option<Master>,
-    /// Whether the command that makes this replica master has been proposed in its present term.
-    begun: bool,
+    /// The epoch for which the command that makes this replica master has been proposed.
+    begun: Option<Epoch>,
     /// The moment of the present step, or the last one.
     moment: Moment,
     started: Instant,
@@ -184,34 +231,43 @@ impl Replica {
         recovered: Recovered,
         moment: Moment,
     ) -> core::result::Result<Replica, StartError> {
-        let (slot, state) = match recovered.snapshot {
-            None => (Slot(0), State::new()),
-            Some((slot, chunks)) => (slot, State::restore(chunks).map_err(StartError::Snapshot)?),
+        let founding = || Configurations::founding(config.founders.clone());
+        let Snapshot { configurations, state } = match recovered.snapshot {
+            None => Snapshot { configurations: founding(), state: State::new() },
+            Some((slot, chunks)) => Snapshot::restore(slot, chunks).map_err(StartError::Snapshot)?,
         };
         let recovered = wombat_paxos::Recovered {
             starts: recovered.starts,
             promised: recovered.promised,
-            snapshot: slot,
+            lease_bound: recovered.lease_bound,
+            chosen: recovered.chosen,
+            snapshot: state.applied(),
+            configurations,
             accepted: recovered.accepted,
         };
-        let mut paxos_effects = wombat_paxos::Effects::default();
-        let paxos = Paxos::new(config.replica, Incarnation(0), recovered, &mut paxos_effects);
+        let paxos = Paxos::new(paxos_config(&config), recovered, moment.now);
         let mut replica = Replica {
             config,
             paxos,
-            paxos_effects,
+            paxos_effects: wombat_paxos::Effects::default(),
             state,
             connections: BTreeMap::new(),
             proposals: Proposals::default(),
             master: None,
-            begun: false,
+            begun: None,
             moment,
             started: moment.now,
             effects: Effects::default(),
         };
-        for (slot, command) in core::mem::take(&mut replica.paxos_effects.chosen) {
-            let command = log::Command::decode(command).map_err(|_| StartError::Command(slot))?;
-            replica.state.apply(slot, &command);
+        replica.paxos.flush(&mut replica.paxos_effects);
+        for (slot, value) in core::mem::take(&mut replica.paxos_effects.chosen) {
+            match value {
+                Value::Command(command) => {
+                    let command = log::Command::decode(command).map_err(|_| StartError::Command(slot))?;
+                    replica.state.apply(slot, &command);
+                }
+                Value::Noop | Value::Members(_) => replica.state.skip(slot),
+            }
         }
         Ok(replica)
     }
@@ -227,8 +283,17 @@ impl Replica {
             Input::Disconnected { connection } => {
                 self.connections.remove(&connection);
             }
-            Input::Persisted { through } => self.paxos.persisted(through, &mut self.paxos_effects),
-            Input::Tick => self.run_timers(),
+            Input::Persisted { through } => self.paxos.persisted(self.moment.now, through),
+            Input::Peer { from, message } => self.paxos.receive(self.moment.now, from, message),
+            Input::Snapshotted { slot } => self.paxos.snapshotted(slot),
+            Input::SnapshotArrived { slot, chunks } => self.install(slot, chunks),
+            Input::Transfer { to } => {
+                let _only_a_master_can = self.paxos.transfer(to);
+            }
+            Input::Tick => {
+                self.paxos.tick(self.moment.now);
+                self.run_timers();
+            }
         }
         self.advance();
         self.deliver_events();
@@ -237,7 +302,26 @@ impl Replica {
 
     /// When the next [`Input::Tick`] is due.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.master.as_ref()?.timers.next()
+        let own = self.master.as_ref().and_then(|master| master.timers.next());
+        own.into_iter().chain(self.paxos.next_deadline()).min()
+    }
+
+    /// Everything up to the last slot applied; `None` before the cell is founded.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        self.state.cell_name()?;
+        let configurations = self.paxos.configurations().clone();
+        Some(Snapshot { configurations, state: self.state.clone() })
+    }
+
+    /// Where this replica stands in the agreement.
+    pub fn standing(&self) -> wombat_paxos::Status {
+        self.paxos.status()
+    }
+
+    /// The other replicas that this one may have to talk to.
+    pub fn peers(&self) -> impl Iterator<Item = &wombat_proto::Member> {
+        let own = self.config.replica;
+        self.paxos.configurations().everyone().filter(move |member| member.id != own)
     }
 
     /// The replicated state, to write a snapshot from a clone of it, or to look at.
@@ -272,7 +356,13 @@ impl Replica {
     }
 
     fn send(&mut self, connection: ConnectionId, asker: Asker, result: Result<Answer>) {
-        let result = result.unwrap_or_else(|error| Answer::Error((&error).into()));
+        let result = result.unwrap_or_else(|error| match error {
+            Error::NotMaster { hint: None } => {
+                let hint = Some(self.master_address()).filter(|hint| !hint.is_empty());
+                Answer::Error((&Error::NotMaster { hint }).into())
+            }
+            error => Answer::Error((&error).into()),
+        });
         let response =
             wire::Response { session: asker.session.0, number: asker.number, result: Some(result) };
         self.effects.replies.push((connection, response));
@@ -281,17 +371,42 @@ impl Replica {
     /// Carries on with whatever the agreement has decided, until there is nothing more.
     fn advance(&mut self) {
         loop {
-            for (slot, command) in core::mem::take(&mut self.paxos_effects.chosen) {
-                self.chosen(slot, command);
+            self.paxos.flush(&mut self.paxos_effects);
+            let effects = &mut self.paxos_effects;
+            self.effects.persist.append(&mut effects.persist);
+            self.effects.send.append(&mut effects.send);
+            self.effects.wanted_chunks.append(&mut effects.wanted_chunks);
+            self.effects.received_chunks.append(&mut effects.received_chunks);
+            self.effects.snapshot_wanted |= core::mem::take(&mut effects.snapshot_wanted);
+            effects.ended.clear(); // Whoever asked was told to ask the next master.
+            let chosen = core::mem::take(&mut effects.chosen);
+            self.resign_if_deposed();
+            let none = chosen.is_empty();
+            for (slot, value) in chosen {
+                match value {
+                    Value::Command(command) => self.chosen(slot, command),
+                    Value::Noop | Value::Members(_) => self.state.skip(slot),
+                }
             }
-            if self.paxos.leads().is_some() && !self.begun {
-                self.begun = true;
+            let leads = self.paxos.leads();
+            if leads.is_some() && self.begun != leads {
+                self.begun = leads;
                 self.begin();
-            }
-            self.effects.persist.append(&mut self.paxos_effects.persist);
-            if self.paxos_effects.chosen.is_empty() {
+            } else if none {
                 return;
             }
+        }
+    }
+
+    /// Puts another replica's snapshot in the place of the state, if it is newer.
+    fn install(&mut self, slot: Slot, chunks: Vec<Bytes>) {
+        match Snapshot::restore(slot, chunks) {
+            Ok(Snapshot { configurations, state }) => {
+                if self.paxos.installed(self.moment.now, slot, configurations) {
+                    self.state = state;
+                }
+            }
+            Err(_) => self.paxos.install_failed(),
         }
     }
 
@@ -308,6 +423,15 @@ impl Replica {
             self.propose_own(op).unwrap_or_else(|_| panic!("epoch {epoch} begins with room for proposals"));
         }
     }
+}
+
+/// How this replica takes part in the agreement.
+fn paxos_config(config: &Config) -> wombat_paxos::Config {
+    let mut paxos = wombat_paxos::Config::new(config.replica, config.seed);
+    paxos.lease = config.master_lease;
+    paxos.heartbeat = config.master_lease / 8;
+    paxos.resend = config.master_lease / 4;
+    paxos
 }
 
 /// The calls that a replica answers whether it is master or not.

@@ -70,6 +70,21 @@ impl Replica {
         self.master = Some(master);
     }
 
+    /// Drops the memory of a master that is none any more. Its clients are sent away: they find the next
+    /// master and ask it again.
+    pub(crate) fn resign_if_deposed(&mut self) {
+        let Some(begun) = self.begun else { return };
+        if self.paxos.leads() == Some(begun) {
+            return;
+        }
+        self.begun = None;
+        self.master = None;
+        self.proposals.clear();
+        for id in core::mem::take(&mut self.connections).into_keys() {
+            self.effects.hang_up.push(id);
+        }
+    }
+
     pub(crate) fn serving(&mut self) -> Result<&mut Master> {
         self.master.as_mut().ok_or(Error::NotMaster { hint: None })
     }

@@ -38,6 +38,11 @@ impl Proposals {
             None => Origin::Own,
         }
     }
+
+    /// Forgets all of them: this replica will not see them end as their proposer.
+    pub(crate) fn clear(&mut self) {
+        self.waiting.clear();
+    }
 }
 
 impl Replica {
@@ -70,7 +75,7 @@ impl Replica {
                 what: alloc::format!("a change of more than {COMMAND_BYTES} bytes"),
             });
         }
-        let slot = self.paxos.propose(Bytes::from(command.encode_to_vec()), &mut self.paxos_effects)?;
+        let slot = self.paxos.propose(Bytes::from(command.encode_to_vec()))?;
         self.proposals.waiting.push_back((slot, origin));
         Ok(slot)
     }

@@ -21,6 +21,8 @@ pub struct Config {
     pub listen: String,
     /// The session lease (P§2.8).
     pub session_lease: Duration,
+    /// The master lease (P§2.2): how long the other replicas wait for a master that is gone.
+    pub master_lease: Duration,
     /// Whether to tell each applied change as a tracing event of the target `wombat::activity`.
     pub activity: bool,
 }
@@ -34,6 +36,7 @@ impl Config {
             dir: dir.into(),
             listen: format!("127.0.0.1:{DEFAULT_PORT}"),
             session_lease: limits::DEFAULT_LEASE,
+            master_lease: limits::MASTER_LEASE,
             activity: false,
         }
     }

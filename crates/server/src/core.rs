@@ -10,7 +10,7 @@ use std::time::Duration;
 use tracing::info;
 use wombat_proto::clock;
 use wombat_proto::wire::{Response, response};
-use wombat_proto::{ReplicaId, Slot};
+use wombat_proto::{Members, ReplicaId, Slot};
 use wombat_replica::{ConnectionId, Effects, Input, LONGEST_TICK, Moment, Recovered, Replica};
 use wombat_storage::{Options, RealDisk, Store, Wanted};
 
@@ -28,7 +28,8 @@ impl Core {
         config.check()?;
         let mut cell_id = [0; 8];
         let mut fresh_key = [0; 32];
-        for random in [&mut cell_id[..], &mut fresh_key[..]] {
+        let mut seed = [0; 8];
+        for random in [&mut cell_id[..], &mut fresh_key[..], &mut seed[..]] {
             getrandom::fill(random).map_err(|error| ServerError::System(std::io::Error::other(error)))?;
         }
         let wanted = Wanted {
@@ -45,7 +46,10 @@ impl Core {
             wombat_replica::Config {
                 cell: config.cell.clone(),
                 replica: config.replica,
+                founders: Members::founding([address.clone()]),
                 address,
+                master_lease: config.master_lease,
+                seed: u64::from_ne_bytes(seed),
                 lease: config.session_lease,
                 version: env!("CARGO_PKG_VERSION").into(),
                 fresh_key,
@@ -54,6 +58,8 @@ impl Core {
             Recovered {
                 starts: recovered.starts,
                 promised: recovered.promised,
+                lease_bound: recovered.lease_bound,
+                chosen: recovered.chosen,
                 snapshot: recovered.snapshot,
                 accepted: recovered.accepted,
             },
@@ -88,7 +94,10 @@ impl Core {
         // After the requests: a KeepAlive that has arrived counts before the lease is looked at.
         self.step(Input::Tick, moment);
         self.settle()?;
-        self.disk.tend_snapshots(self.replica.state())
+        if let Some(slot) = self.disk.tend_snapshots(&self.replica)? {
+            self.step(Input::Snapshotted { slot }, moment);
+        }
+        Ok(())
     }
 
     /// How long the core may sleep if nothing happens.

@@ -4,7 +4,7 @@ use crate::ServerError;
 use std::thread::JoinHandle;
 use tracing::{info, warn};
 use wombat_proto::{Record, Slot};
-use wombat_replica::State;
+use wombat_replica::{Replica, Snapshot};
 use wombat_storage::{RealDisk, SnapshotWriter, StorageError, Store};
 
 /// A snapshot is due when the log has grown by this much, in bytes, or by twice the last snapshot.
@@ -60,19 +60,34 @@ impl ReplicaDisk {
         &self.store.identity().cell_id
     }
 
-    /// Begins a snapshot when one is due, and shortens the log behind one that is finished.
-    pub(crate) fn tend_snapshots(&mut self, state: &State) -> Result<(), ServerError> {
+    /// Begins a snapshot when one is due, and shortens the log behind one that is finished. Returns its slot
+    /// then.
+    pub(crate) fn tend_snapshots(&mut self, replica: &Replica) -> Result<Option<Slot>, ServerError> {
+        let mut finished = None;
         if self.writing.as_ref().is_some_and(JoinHandle::is_finished) {
+            let before = self.snapshot;
             self.finish_snapshot()?;
+            finished = Some(self.snapshot).filter(|slot| *slot > before);
         }
         let grown = self.store.log_bytes().saturating_sub(self.log_bytes_at_snapshot);
         if self.writing.is_none() && grown >= LOG_BYTES_PER_SNAPSHOT.max(2 * self.snapshot_bytes) {
-            self.log_bytes_at_snapshot = self.store.log_bytes();
-            let writer = self.store.begin_snapshot(state.applied())?;
-            let state = state.clone();
-            let thread = std::thread::Builder::new().name("wombat-snapshot".into());
-            self.writing = Some(thread.spawn(move || write_snapshot(writer, &state))?);
+            self.begin_snapshot(replica)?;
         }
+        Ok(finished)
+    }
+
+    /// Begins a snapshot, unless one is being written.
+    pub(crate) fn begin_snapshot(&mut self, replica: &Replica) -> Result<(), ServerError> {
+        if self.writing.is_some() {
+            return Ok(());
+        }
+        let Some(snapshot) = replica.snapshot().filter(|snapshot| snapshot.slot() > self.snapshot) else {
+            return Ok(());
+        };
+        self.log_bytes_at_snapshot = self.store.log_bytes();
+        let writer = self.store.begin_snapshot(snapshot.slot())?;
+        let thread = std::thread::Builder::new().name("wombat-snapshot".into());
+        self.writing = Some(thread.spawn(move || write_snapshot(writer, &snapshot))?);
         Ok(())
     }
 
@@ -99,12 +114,15 @@ impl ReplicaDisk {
     }
 }
 
-fn write_snapshot(mut writer: SnapshotWriter<RealDisk>, state: &State) -> Result<(Slot, u64), StorageError> {
+fn write_snapshot(
+    mut writer: SnapshotWriter<RealDisk>,
+    snapshot: &Snapshot,
+) -> Result<(Slot, u64), StorageError> {
     let mut bytes = 0;
-    for chunk in state.snapshot() {
+    for chunk in snapshot.chunks() {
         bytes += chunk.len() as u64;
         writer.write(&chunk)?;
     }
     writer.finish()?;
-    Ok((state.applied(), bytes))
+    Ok((snapshot.slot(), bytes))
 }

@@ -5,6 +5,7 @@
 mod client;
 mod network;
 mod oracle;
+mod paxos;
 mod random;
 mod server;
 mod world;
@@ -34,31 +35,76 @@ enum Command {
         #[arg(long)]
         trace: bool,
     },
+    /// The agreement alone, under every fault that there is
+    Paxos {
+        /// How many seeds
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+        /// The first of them
+        #[arg(long, default_value_t = 1)]
+        first_seed: u64,
+        /// Tell every event
+        #[arg(long)]
+        trace: bool,
+        /// The bug to have
+        #[cfg(feature = "plant")]
+        #[arg(long)]
+        plant: Option<Planted>,
+    },
 }
+
+/// A bug to have on purpose; without the feature `plant` there is none.
+#[cfg(feature = "plant")]
+pub(crate) type Planted = wombat_paxos::Plant;
+#[cfg(not(feature = "plant"))]
+pub(crate) type Planted = std::convert::Infallible;
 
 fn main() {
-    let Command::Cell { seeds, first_seed, trace } = Args::parse().command;
-    let begun = Instant::now();
-    let mut events = 0;
-    for seed in first_seed..first_seed + seeds {
-        let outcome = run(seed, trace);
-        // The same seed does the same: otherwise a failure could not be looked at twice.
-        assert_eq!(outcome, run(seed, false), "seed {seed} ran differently the second time");
-        events += outcome.events;
+    match Args::parse().command {
+        Command::Cell { seeds, first_seed, trace } => {
+            run_seeds("cell", first_seed, seeds, trace, |seed, trace| {
+                let outcome = World::new(seed, trace).run();
+                (outcome.events, outcome)
+            });
+        }
+        Command::Paxos {
+            seeds,
+            first_seed,
+            trace,
+            #[cfg(feature = "plant")]
+            plant,
+        } => {
+            #[cfg(not(feature = "plant"))]
+            let plant: Option<Planted> = None;
+            run_seeds("paxos", first_seed, seeds, trace, |seed, trace| {
+                let outcome = paxos::World::new(seed, trace, plant).run();
+                (outcome.events, outcome)
+            });
+        }
     }
-    let seconds = begun.elapsed().as_secs_f64();
-    println!(
-        "{seeds} seeds passed, from {first_seed}, each twice: {events} events, {:.0} seeds/s",
-        seeds as f64 / seconds
-    );
-    println!("{seeds} passed, 0 failed");
 }
 
-/// Runs a seed to its end. A panic inside names the seed.
-fn run(seed: u64, trace: bool) -> world::Outcome {
-    std::panic::set_hook(Box::new(move |what| {
-        eprintln!("seed {seed} failed: {what}");
-        eprintln!("look at it with: wombat-sim cell --seeds 1 --first-seed {seed} --trace");
-    }));
-    World::new(seed, trace).run()
+/// Runs seeds, each twice: the same seed does the same, or a failure could not be looked at again. A panic
+/// names the seed.
+fn run_seeds<O: PartialEq + std::fmt::Debug>(
+    command: &'static str,
+    first: u64,
+    seeds: u64,
+    trace: bool,
+    run: impl Fn(u64, bool) -> (u64, O),
+) {
+    let begun = Instant::now();
+    let mut events = 0;
+    for seed in first..first + seeds {
+        std::panic::set_hook(Box::new(move |what| {
+            eprintln!("seed {seed} failed: {what}");
+            eprintln!("look at it with: wombat-sim {command} --seeds 1 --first-seed {seed} --trace");
+        }));
+        let outcome = run(seed, trace);
+        assert_eq!(outcome, run(seed, false), "seed {seed} ran differently the second time");
+        events += outcome.0;
+    }
+    let rate = seeds as f64 / begun.elapsed().as_secs_f64();
+    println!("{seeds} seeds passed, from {first}, each twice: {events} events, {rate:.0} seeds/s");
+    println!("{seeds} passed, 0 failed");
 }

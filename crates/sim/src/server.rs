@@ -2,7 +2,7 @@
 
 use crate::random::{Clock, Random};
 use std::time::Duration;
-use wombat_proto::{CellName, Record, ReplicaId};
+use wombat_proto::{CellName, Members, Record, ReplicaId};
 use wombat_replica::{Config, Effects, Input, Moment, Recovered, Replica};
 use wombat_storage::{Options, SimulatedDisk, Store, Wanted};
 
@@ -40,6 +40,9 @@ impl Machine {
             cell,
             replica: ReplicaId(1),
             address: "sim:1".into(),
+            founders: Members::founding(["sim:1".into()]),
+            master_lease: Duration::from_secs(2),
+            seed: 1,
             lease: LEASE,
             version: "sim".into(),
             fresh_key: [5; 32],
@@ -48,6 +51,8 @@ impl Machine {
         let recovered = Recovered {
             starts: recovered.starts,
             promised: recovered.promised,
+            lease_bound: recovered.lease_bound,
+            chosen: recovered.chosen,
             snapshot: recovered.snapshot,
             accepted: recovered.accepted,
         };
@@ -98,12 +103,12 @@ impl Machine {
     /// Writes a snapshot and shortens the log behind it.
     pub(crate) fn snapshot(&mut self) {
         let Some(running) = &mut self.running else { return };
-        let state = running.replica.state();
-        let mut writer = running.store.begin_snapshot(state.applied()).expect("the disk has room");
-        for chunk in state.snapshot() {
+        let Some(snapshot) = running.replica.snapshot() else { return };
+        let slot = snapshot.slot();
+        let mut writer = running.store.begin_snapshot(slot).expect("the disk has room");
+        for chunk in snapshot.chunks() {
             writer.write(&chunk).expect("the disk has room");
         }
-        let slot = state.applied();
         writer.finish().expect("the disk works");
         running.store.truncate_behind(slot).expect("the disk works");
     }

@@ -97,6 +97,12 @@ impl State {
         Applied { result, changes }
     }
 
+    /// Passes a slot that holds no command.
+    pub fn skip(&mut self, slot: Slot) {
+        assert!(slot > self.applied, "slot {slot} was applied already: {}", self.applied);
+        self.applied = slot;
+    }
+
     /// The last slot applied.
     pub fn applied(&self) -> Slot {
         self.applied

@@ -21,6 +21,13 @@ const CHUNK_BYTES: usize = 256 * 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotError(&'static str);
 
+impl SnapshotError {
+    /// Chunks that make no sense for that reason.
+    pub const fn new(what: &'static str) -> SnapshotError {
+        SnapshotError(what)
+    }
+}
+
 impl fmt::Display for SnapshotError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the snapshot makes no sense: {}", self.0)

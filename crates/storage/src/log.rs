@@ -5,6 +5,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::record::{self, Entry, Found, Placed};
 use crate::segment::{self, FIRST_RECORD, Header, Segment};
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 use wombat_proto::{Accepted, Ballot, Record, Slot};
 
 /// The log of a replica.
@@ -24,6 +25,7 @@ pub(crate) struct Log<D: Disk> {
     last: u64,
     durable: u64,
     promised: Ballot,
+    lease_bound: Duration,
     starts: u32,
     /// The log was cut behind this slot's snapshot, and then began with this record.
     behind: Slot,
@@ -35,6 +37,8 @@ pub(crate) struct Log<D: Disk> {
 #[derive(Default)]
 pub(crate) struct Contents {
     pub(crate) promised: Ballot,
+    pub(crate) lease_bound: Duration,
+    pub(crate) chosen: Slot,
     pub(crate) starts: u32,
     pub(crate) accepted: BTreeMap<Slot, Accepted>,
     /// A snapshot of this slot or a later one is what the log was cut for,
@@ -56,6 +60,8 @@ impl Contents {
                     self.accepted.insert(accepted.slot, accepted);
                 }
             }
+            Entry::Paxos(Record::Chosen(slot)) => self.chosen = self.chosen.max(slot),
+            Entry::Paxos(Record::LeaseBound(bound)) => self.lease_bound = self.lease_bound.max(bound),
             Entry::Mark | Entry::Seal => {}
             Entry::Start(count) => self.starts = self.starts.max(count),
             Entry::Cut { behind, begins } => {
@@ -93,6 +99,7 @@ impl<D: Disk> Log<D> {
             cell_id: cell_id.into(),
             first: 1,
             promised: Ballot::ZERO,
+            lease_bound: Duration::ZERO,
             starts: 0,
             step,
             behind: Slot(0),
@@ -124,6 +131,7 @@ impl<D: Disk> Log<D> {
             last: 0,
             durable: 0,
             promised: contents.promised,
+            lease_bound: contents.lease_bound,
             starts: contents.starts,
             behind: contents.behind,
             begins: contents.begins,
@@ -201,7 +209,12 @@ impl<D: Disk> Log<D> {
                     self.promised = self.promised.max(accepted.ballot);
                     self.highest = self.highest.max(accepted.slot);
                 }
-                Entry::Mark | Entry::Start(_) | Entry::Seal | Entry::Cut { .. } => {}
+                Entry::Paxos(Record::LeaseBound(bound)) => self.lease_bound = self.lease_bound.max(*bound),
+                Entry::Paxos(Record::Chosen(_))
+                | Entry::Mark
+                | Entry::Start(_)
+                | Entry::Seal
+                | Entry::Cut { .. } => {}
             }
             self.last += 1;
             let placed = Placed { sequence: self.last, durable: self.durable, entry };
@@ -237,6 +250,7 @@ impl<D: Disk> Log<D> {
             cell_id: self.cell_id.clone(),
             first,
             promised: self.promised,
+            lease_bound: self.lease_bound,
             starts: self.starts,
             step: self.step,
             behind: self.behind,
@@ -328,6 +342,7 @@ fn scan<D: Disk>(
         return Err(damaged(16, "the segment is of another log"));
     }
     contents.promised = contents.promised.max(header.promised);
+    contents.lease_bound = contents.lease_bound.max(header.lease_bound);
     contents.starts = contents.starts.max(header.starts);
     contents.take(Entry::Cut { behind: header.behind, begins: header.begins });
     let (mut end, mut last, mut highest) = (FIRST_RECORD, first - 1, Slot(0));

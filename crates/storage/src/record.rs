@@ -10,13 +10,14 @@
 //! | 12..16 | CRC-32 of the body |
 //! | 16..24 | sequence number: one more than that of the record before |
 //! | 24..32 | durable: when this was written, every record up to this number had been synced |
-//! | 32..36 | kind: 1 promise, 2 accept, 3 mark, 4 start, 5 seal, 6 cut |
+//! | 32..36 | kind: 1 promise, 2 accept a command, 3 mark, 4 start, 5 seal, 6 cut, 7 chosen, 8 lease bound, |
+//! | | 9 accept a no-op, 10 accept members |
 //! | 36..40 | ballot: replica |
 //! | 40..48 | ballot: round; in a cut the first record that is kept |
 //! | 48..52 | ballot: incarnation |
 //! | 52..56 | zero |
-//! | 56..64 | slot (accept, cut), count (start) |
-//! | 64.. | body (accept: the command), then zeros up to a multiple of eight |
+//! | 56..64 | slot (accept, cut, chosen), count (start), nanoseconds (lease bound) |
+//! | 64.. | body (the command, or members as protobuf), then zeros up to a multiple of eight |
 //!
 //! The identifiers in the header have a checksum of their own, so that a damaged body still says what it was.
 //!
@@ -33,8 +34,11 @@
 //! checksums begin with a number of its own that nobody outside can know, its salt.
 
 use bytes::Bytes;
+use prost::Message;
+use std::time::Duration;
 use wombat_proto::limits::COMMAND_BYTES;
-use wombat_proto::{Accepted, Ballot, Record, ReplicaId, Slot};
+use wombat_proto::wire::log;
+use wombat_proto::{Accepted, Ballot, Members, Record, ReplicaId, Slot, Value};
 
 /// Bytes of a record before its body.
 pub const HEADER: usize = 64;
@@ -88,11 +92,19 @@ pub(crate) enum Found {
 
 /// Appends a record to `buffer`.
 pub(crate) fn write(placed: &Placed, salt: u32, buffer: &mut Vec<u8>) {
+    let members_body;
     let (kind, ballot, number, body) = match &placed.entry {
         Entry::Paxos(Record::Promise(ballot)) => (1u32, *ballot, 0, &[][..]),
-        Entry::Paxos(Record::Accept(Accepted { slot, ballot, command })) => {
-            (2, *ballot, slot.0, &command[..])
-        }
+        Entry::Paxos(Record::Accept(Accepted { slot, ballot, value })) => match value {
+            Value::Command(command) => (2, *ballot, slot.0, &command[..]),
+            Value::Noop => (9, *ballot, slot.0, &[][..]),
+            Value::Members(members) => {
+                members_body = log::Members::from(members).encode_to_vec();
+                (10, *ballot, slot.0, &members_body[..])
+            }
+        },
+        Entry::Paxos(Record::Chosen(slot)) => (7, Ballot::ZERO, slot.0, &[][..]),
+        Entry::Paxos(Record::LeaseBound(bound)) => (8, Ballot::ZERO, bound.as_nanos() as u64, &[][..]),
         Entry::Mark => (3, Ballot::ZERO, 0, &[][..]),
         Entry::Start(count) => (4, Ballot::ZERO, u64::from(*count), &[][..]),
         Entry::Seal => (5, Ballot::ZERO, 0, &[][..]),
@@ -215,13 +227,16 @@ fn read_header(bytes: &[u8], salt: u32) -> Option<(Header, Body)> {
 
 impl Header {
     fn entry(&self, body: &[u8]) -> Option<Entry> {
+        let accept = |value| {
+            Entry::Paxos(Record::Accept(Accepted { slot: Slot(self.number), ballot: self.ballot, value }))
+        };
         Some(match self.kind {
             1 => Entry::Paxos(Record::Promise(self.ballot)),
-            2 => Entry::Paxos(Record::Accept(Accepted {
-                slot: Slot(self.number),
-                ballot: self.ballot,
-                command: Bytes::copy_from_slice(body),
-            })),
+            2 => accept(Value::Command(Bytes::copy_from_slice(body))),
+            7 => Entry::Paxos(Record::Chosen(Slot(self.number))),
+            8 => Entry::Paxos(Record::LeaseBound(Duration::from_nanos(self.number))),
+            9 => accept(Value::Noop),
+            10 => accept(Value::Members(Members::try_from(log::Members::decode(body).ok()?).ok()?)),
             3 => Entry::Mark,
             4 => Entry::Start(u32::try_from(self.number).ok()?),
             5 => Entry::Seal,

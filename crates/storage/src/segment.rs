@@ -3,6 +3,7 @@
 use crate::StorageError;
 use crate::disk::{Disk, DiskFile};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
 use wombat_proto::{Ballot, ReplicaId, Slot};
 
 /// Where the records of a segment begin.
@@ -11,7 +12,7 @@ const MAGIC: &[u8; 8] = b"WOMBATLG";
 const FORMAT: u32 = 1;
 const PREFIX: &str = "log-";
 /// Bytes of the header that mean something.
-const HEADER: usize = 96;
+const HEADER: usize = 104;
 /// Longest id of a cell, in bytes.
 const CELL_ID_BYTES: usize = 24;
 
@@ -33,6 +34,8 @@ pub(crate) struct Header {
     pub(crate) first: u64,
     /// The promise that held when the segment began.
     pub(crate) promised: Ballot,
+    /// The longest master lease that the replica may have granted.
+    pub(crate) lease_bound: Duration,
     /// How often the directory had been opened.
     pub(crate) starts: u32,
     /// By how many bytes it is allocated at a time; the file outlives the setting.
@@ -74,6 +77,7 @@ impl Header {
         bytes.extend(self.step.to_le_bytes());
         bytes.extend(self.behind.0.to_le_bytes());
         bytes.extend(self.begins.to_le_bytes());
+        bytes.extend((self.lease_bound.as_nanos() as u64).to_le_bytes());
         let crc = crc32fast::hash(&bytes[12..HEADER]);
         bytes[8..12].copy_from_slice(&crc.to_le_bytes());
         bytes.resize(FIRST_RECORD, 0);
@@ -91,6 +95,7 @@ impl Header {
             cell_id: id.into(),
             first: eight(16),
             promised: ballot,
+            lease_bound: Duration::from_nanos(eight(96)),
             starts: four(40),
             step: eight(72),
             behind: Slot(eight(80)),

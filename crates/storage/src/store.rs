@@ -6,8 +6,9 @@ use crate::log::Log;
 use crate::snapshot::{self, SnapshotWriter};
 use crate::{StorageError, segment};
 use bytes::Bytes;
+use std::time::Duration;
 use wombat_proto::limits::COMMAND_BYTES;
-use wombat_proto::{Accepted, Ballot, Record, Slot};
+use wombat_proto::{Accepted, Ballot, Record, Slot, Value};
 
 /// Sizes; the default is for real disks, tests take smaller ones.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,10 @@ pub struct Recovered {
     pub starts: u32,
     /// The highest ballot promised.
     pub promised: Ballot,
+    /// The longest master lease that this replica may have granted; zero: none.
+    pub lease_bound: Duration,
+    /// Every slot up to here is known to be chosen.
+    pub chosen: Slot,
     /// The newest snapshot: its slot and its chunks.
     pub snapshot: Option<(Slot, Vec<Bytes>)>,
     /// What was accepted above the snapshot, in slot order; of several ballots for a slot, the highest.
@@ -88,6 +93,8 @@ impl<D: Disk> Store<D> {
             founded,
             starts,
             promised: contents.promised,
+            lease_bound: contents.lease_bound,
+            chosen: contents.chosen,
             snapshot,
             accepted: contents.accepted.into_values().filter(|accepted| accepted.slot > above).collect(),
             dropped_tail_bytes: contents.dropped_tail_bytes,
@@ -106,8 +113,10 @@ impl<D: Disk> Store<D> {
     /// written, and the store goes on.
     pub fn append(&mut self, records: &[Record]) -> Result<(), StorageError> {
         let too_long = records.iter().find_map(|record| match record {
-            Record::Accept(accepted) => Some(accepted.command.len()).filter(|bytes| *bytes > COMMAND_BYTES),
-            Record::Promise(_) => None,
+            Record::Accept(Accepted { value: Value::Command(command), .. }) => {
+                Some(command.len()).filter(|bytes| *bytes > COMMAND_BYTES)
+            }
+            _ => None,
         });
         if let Some(bytes) = too_long {
             return Err(StorageError::TooLong { bytes, limit: COMMAND_BYTES });

@@ -5,7 +5,7 @@ mod loss;
 
 use crate::{Disk, Options, RealDisk, SimulatedDisk, StorageError, Store, Wanted};
 use bytes::Bytes;
-use wombat_proto::{Accepted, Ballot, CellName, Record, ReplicaId, Slot};
+use wombat_proto::{Accepted, Ballot, CellName, Record, ReplicaId, Slot, Value};
 
 const SMALL: Options = Options { segment_bytes: 24 * 1024, step_bytes: 8 * 1024 };
 
@@ -22,11 +22,20 @@ fn ballot(round: u64) -> Ballot {
     Ballot { round, replica: ReplicaId(1), incarnation: 1 }
 }
 
+fn command(bytes: Vec<u8>) -> Value {
+    Value::Command(bytes.into())
+}
+
+fn body(accepted: &Accepted) -> &[u8] {
+    let Value::Command(command) = &accepted.value else { panic!("{accepted:?} holds no command") };
+    command
+}
+
 /// The command of a slot: of a length and with bytes that follow from the slot, zeros among them.
 fn accepted(slot: u64) -> Accepted {
     let length = (slot * 37 % 1500) as usize;
     let byte = if slot.is_multiple_of(5) { 0 } else { slot as u8 };
-    Accepted { slot: Slot(slot), ballot: ballot(1 + slot / 10), command: vec![byte; length].into() }
+    Accepted { slot: Slot(slot), ballot: ballot(1 + slot / 10), value: command(vec![byte; length]) }
 }
 
 fn accept(slot: u64) -> Record {
@@ -70,7 +79,8 @@ fn what_was_written_comes_back() {
 fn of_several_ballots_for_a_slot_the_highest_counts() {
     let disk = SimulatedDisk::new();
     let (mut store, _) = open(&disk).unwrap();
-    let again = Accepted { ballot: ballot(50), command: Bytes::from_static(b"later"), ..accepted(1) };
+    let again =
+        Accepted { ballot: ballot(50), value: Value::Command(Bytes::from_static(b"later")), ..accepted(1) };
     store.append(&[accept(1), accept(2), Record::Accept(again.clone())]).unwrap();
     store.sync().unwrap();
     let (_, recovered) = open(&disk).unwrap();
@@ -225,7 +235,7 @@ fn rot_in_the_very_last_record_is_no_torn_tail() {
     // The process is killed right after the acknowledgement: nothing later was ever synced.
     let disk = SimulatedDisk::new();
     let (mut store, _) = open(&disk).unwrap();
-    let zeros = Accepted { command: vec![0; 1000].into(), ..accepted(1) };
+    let zeros = Accepted { value: command(vec![0; 1000]), ..accepted(1) };
     store.append(&[Record::Accept(zeros)]).unwrap();
     store.sync().unwrap();
     drop(store);
@@ -246,7 +256,7 @@ fn rot_that_no_tear_explains_is_refused_even_if_the_mark_was_lost() {
     for seed in 0..20 {
         let disk = SimulatedDisk::new();
         let (mut store, _) = open(&disk).unwrap();
-        let full = Accepted { command: vec![7; 1000].into(), ..accepted(1) };
+        let full = Accepted { value: command(vec![7; 1000]), ..accepted(1) };
         store.append(&[Record::Accept(full)]).unwrap();
         store.sync().unwrap();
         disk.crash(seed); // The mark was not synced: it may be gone.

@@ -37,8 +37,14 @@ impl Replica {
     }
 
     /// Where the master is, as far as this replica knows; empty if it does not.
-    pub(super) fn master_address(&self) -> alloc::string::String {
-        if self.is_master() { self.config.address.clone() } else { alloc::string::String::new() }
+    /// Where the master listens, as far as this replica knows; empty if it does not.
+    pub(crate) fn master_address(&self) -> alloc::string::String {
+        if self.is_master() {
+            return self.config.address.clone();
+        }
+        let master = self.paxos.master().filter(|id| *id != self.config.replica);
+        let known = master.and_then(|id| self.paxos.configurations().everyone().find(|one| one.id == id));
+        known.map(|member| member.address.clone()).unwrap_or_default()
     }
 
     pub(super) fn create_session(

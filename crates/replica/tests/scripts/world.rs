@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wombat_proto::wire::{self, Request, Response, request::Call, response::Result as Answer};
-use wombat_proto::{CellName, Error, Instant, Record, ReplicaId};
+use wombat_proto::{CellName, Error, Instant, Members, Record, ReplicaId};
 use wombat_replica::{Config, ConnectionId, Effects, Input, Moment, Recovered, Replica};
 
 pub(crate) const LEASE: Duration = Duration::from_secs(12);
@@ -251,6 +251,7 @@ fn start(starts: u32, records: &[Record], now: Duration) -> Replica {
     for record in records {
         match record {
             Record::Promise(ballot) => recovered.promised = *ballot,
+            Record::Chosen(_) | Record::LeaseBound(_) => {}
             Record::Accept(accepted) => recovered.accepted.push(accepted.clone()),
         }
     }
@@ -258,6 +259,9 @@ fn start(starts: u32, records: &[Record], now: Duration) -> Replica {
         cell: CellName::parse("test").unwrap(),
         replica: ReplicaId(1),
         address: "127.0.0.1:1".into(),
+        founders: Members::founding(["127.0.0.1:1".into()]),
+        master_lease: Duration::from_secs(2),
+        seed: 1,
         lease: LEASE,
         version: "test".into(),
         fresh_key: [7; 32],

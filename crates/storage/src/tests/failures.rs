@@ -53,7 +53,7 @@ fn two_snapshots_of_one_slot_do_not_mix() {
 fn what_is_too_long_to_be_read_back_is_not_written() {
     let disk = SimulatedDisk::new();
     let (mut store, _) = open(&disk).unwrap();
-    let of = |bytes| Record::Accept(Accepted { command: vec![1; bytes].into(), ..accepted(1) });
+    let of = |bytes| Record::Accept(Accepted { value: command(vec![1; bytes]), ..accepted(1) });
     let longest = wombat_proto::limits::COMMAND_BYTES;
     let refused = store.append(&[accept(2), of(longest + 1)]).and_then(|()| store.sync()).err();
     assert!(matches!(refused, Some(StorageError::TooLong { .. })), "{refused:?}");
@@ -61,7 +61,7 @@ fn what_is_too_long_to_be_read_back_is_not_written() {
     store.sync().unwrap();
     let (_, recovered) = open(&disk).unwrap();
     assert_eq!(recovered.accepted.len(), 1);
-    assert_eq!(recovered.accepted[0].command.len(), longest);
+    assert_eq!(body(&recovered.accepted[0]).len(), longest);
 }
 
 #[test]
@@ -149,8 +149,8 @@ fn a_command_that_looks_like_records_makes_no_crash_look_like_rot() {
         let (mut store, _) = open(&disk).unwrap();
         let mut forged = Vec::new();
         record::write(&placed, seed, &mut forged);
-        let command = forged.repeat(50).into();
-        store.append(&[Record::Accept(Accepted { command, ..accepted(1) })]).unwrap();
+        let value = command(forged.repeat(50));
+        store.append(&[Record::Accept(Accepted { value, ..accepted(1) })]).unwrap();
         disk.crash(seed.into());
         open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
@@ -216,7 +216,7 @@ fn dropped_bytes_never_come_back() {
         disk.crash(seed);
         let (mut store, first) = open(&disk).unwrap();
         let from = first.accepted.len() as u64 + 1;
-        let other = |slot| Accepted { ballot: ballot(99), command: vec![3; 40].into(), ..accepted(slot) };
+        let other = |slot| Accepted { ballot: ballot(99), value: command(vec![3; 40]), ..accepted(slot) };
         store.append(&[Record::Accept(other(from))]).unwrap();
         store.sync().unwrap();
         store.append(&[Record::Accept(other(from + 1))]).unwrap();
@@ -288,7 +288,7 @@ fn torn_records_of_any_length_are_no_rot() {
             for byte in [0, 7] {
                 let disk = SimulatedDisk::new();
                 let (mut store, _) = open(&disk).unwrap();
-                let long = Accepted { command: vec![byte; length].into(), ..accepted(1) };
+                let long = Accepted { value: command(vec![byte; length]), ..accepted(1) };
                 store.append(&[Record::Accept(long.clone())]).unwrap();
                 store.sync().unwrap();
                 store.append(&[Record::Accept(Accepted { slot: Slot(2), ..long.clone() })]).unwrap();

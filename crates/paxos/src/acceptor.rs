@@ -1,0 +1,251 @@
+//! The acceptor: it promises, accepts, and grants the master its lease.
+
+use crate::{Message, Paxos, Role, planted};
+use alloc::vec::Vec;
+use core::time::Duration;
+use wombat_proto::{Accepted, Ballot, Instant, Record, ReplicaId, Slot, Value};
+
+/// The consecutive slots that were accepted under the promised ballot.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Run {
+    /// The slot before the first that the ballot's master proposes; up to here everything is chosen.
+    pub(crate) base: Slot,
+    /// All slots in `base+1 ..= through` are accepted under the ballot, or known to be chosen.
+    pub(crate) through: Slot,
+}
+
+/// A master lease that this replica has granted (P§2.2): until it ends, nobody else is promised anything.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Grant {
+    pub(crate) ballot: Ballot,
+    pub(crate) until: Instant,
+}
+
+impl Paxos {
+    /// Whether a lease stands in the way of a promise to `ballot`.
+    fn lease_forbids(&self, ballot: Ballot, released: Ballot) -> bool {
+        let Some(grant) = &self.grant else { return false };
+        let free = grant.ballot == ballot || grant.ballot == released;
+        grant.until > self.now && !free && !planted!(self, LeaseIgnored)
+    }
+
+    pub(crate) fn is_silent(&self) -> bool {
+        self.now < self.silent_until
+    }
+
+    /// Pre-vote: says what would be, and binds nobody.
+    pub(crate) fn asked(&mut self, from: ReplicaId, round: u64, chosen: Slot) {
+        let own_lease = self.grant.as_ref().is_some_and(|grant| grant.ballot.replica == from);
+        let free = own_lease || !self.lease_forbids(Ballot::ZERO, Ballot::ZERO);
+        let granted = free
+            && !self.is_silent()
+            && round > self.promised.round
+            && chosen.next() >= self.log.first()
+            && !matches!(self.role, Role::Leading(_));
+        let answer = Message::Answer { round, granted, promised: self.promised, chosen: self.chosen };
+        self.send(from, answer);
+        if chosen > self.chosen {
+            self.catch_up_from(from);
+        }
+    }
+
+    /// Phase 1.
+    pub(crate) fn prepare(&mut self, from: ReplicaId, ballot: Ballot, above: Slot, released: Ballot) {
+        if ballot.replica != from || self.is_silent() {
+            return;
+        }
+        if ballot < self.promised {
+            return self.send(from, Message::Refused { promised: self.promised });
+        }
+        if self.lease_forbids(ballot, released) {
+            return;
+        }
+        if ballot > self.promised {
+            self.step_down();
+            self.promise(ballot);
+        }
+        self.report(from, ballot, above);
+    }
+
+    pub(crate) fn promise(&mut self, ballot: Ballot) {
+        self.promised = ballot;
+        self.highest_round = self.highest_round.max(ballot.round);
+        self.run = None;
+        self.promise_record = self.record(Record::Promise(ballot));
+        // Whoever is being elected gets time for it.
+        self.postpone_election();
+    }
+
+    /// Tells a candidate what was accepted above a slot, as much as fits one message.
+    fn report(&mut self, to: ReplicaId, ballot: Ballot, above: Slot) {
+        if above.next() < self.log.first() {
+            let (promised, chosen) = (self.promised, self.chosen);
+            return self.send(to, Message::Answer { round: ballot.round, granted: false, promised, chosen });
+        }
+        let (accepted, through) = self.batch(above, self.log.last());
+        let complete = through >= self.log.last();
+        let promise = Message::Promise { ballot, above, accepted, through, complete };
+        if planted!(self, PromiseNotSynced) {
+            self.send(to, promise);
+        } else {
+            self.send_when_durable(to, promise);
+        }
+    }
+
+    /// The entries after `above`, through `last` at most, as many as fit one message; and how far they go.
+    pub(crate) fn batch(&self, above: Slot, last: Slot) -> (Vec<Accepted>, Slot) {
+        let mut accepted = Vec::new();
+        let mut bytes = 0;
+        for (slot, (ballot, value)) in self.log.range(above.next(), last) {
+            bytes += value.weight();
+            if !accepted.is_empty() && bytes > self.config.batch_bytes {
+                return (accepted, Slot(slot.0 - 1));
+            }
+            accepted.push(Accepted { slot, ballot: *ballot, value: value.clone() });
+        }
+        (accepted, last.max(above))
+    }
+
+    /// Whether the master of `ballot` may be followed. That it is master at all shows that no lease of anyone
+    /// else is left: to follow it is to promise its ballot.
+    fn follows(&mut self, from: ReplicaId, ballot: Ballot) -> bool {
+        if ballot.replica != from || from == self.config.replica {
+            return false;
+        }
+        if ballot < self.promised && !planted!(self, AcceptBelowPromise) {
+            self.send(from, Message::Refused { promised: self.promised });
+            return false;
+        }
+        self.step_down();
+        self.leader = Some(ballot);
+        true
+    }
+
+    /// Takes what a master says about its ballot: where it begins.
+    fn begin_run(&mut self, base: Slot) {
+        if self.run.is_none() {
+            self.run = Some(Run { base, through: base.max(self.chosen) });
+        }
+        self.extend_run();
+    }
+
+    /// Goes on along the log: what is accepted under the ballot already, or chosen.
+    pub(crate) fn extend_run(&mut self) {
+        let promised = self.promised;
+        let Some(run) = &mut self.run else { return };
+        if self.chosen >= run.base {
+            run.through = run.through.max(self.chosen);
+        }
+        while self.log.get(run.through.next()).is_some_and(|(ballot, _)| *ballot == promised) {
+            run.through = run.through.next();
+        }
+    }
+
+    /// Phase 2.
+    pub(crate) fn accept(
+        &mut self,
+        from: ReplicaId,
+        ballot: Ballot,
+        base: Slot,
+        first: Slot,
+        values: Vec<Value>,
+        chosen: Slot,
+    ) {
+        if !self.follows(from, ballot) {
+            return;
+        }
+        if ballot > self.promised {
+            self.promise(ballot);
+        }
+        self.begin_run(base);
+        self.chosen_by_master(chosen);
+        let Some(run) = &self.run else { return };
+        let (through, last) = (run.through, Slot(first.0.saturating_add(values.len() as u64) - 1));
+        // A replica that is too far behind to bound what it would keep has to catch up first.
+        if first <= base || last.0 > self.chosen.0 + 2 * self.config.window {
+            return;
+        }
+        for (slot, value) in (first.0..).map(Slot).zip(values) {
+            let is_known = self.log.get(slot).is_some_and(|(known, _)| *known == ballot);
+            if slot > through && !is_known {
+                self.log.set(slot, ballot, value.clone());
+                self.record(Record::Accept(Accepted { slot, ballot, value }));
+            }
+        }
+        if planted!(self, GapIgnored)
+            && let Some(run) = &mut self.run
+        {
+            run.through = run.through.max(last);
+        }
+        self.extend_run();
+        self.chosen_by_master(chosen);
+        self.acknowledge(from, ballot);
+    }
+
+    fn acknowledge(&mut self, to: ReplicaId, ballot: Ballot) {
+        let Some(run) = &self.run else { return };
+        let accepted = Message::Accepted { ballot, through: run.through };
+        if planted!(self, AcceptNotSynced) {
+            self.send(to, accepted);
+        } else {
+            self.send_when_durable(to, accepted);
+        }
+    }
+
+    /// The master says that every slot up to `chosen` is chosen: so it is here, as far as this replica has
+    /// accepted under the master's ballot.
+    fn chosen_by_master(&mut self, chosen: Slot) {
+        let Some(run) = &self.run else { return };
+        let mine = if planted!(self, ChosenUnchecked) { self.log.last() } else { run.through };
+        if self.chosen >= run.base || planted!(self, ChosenUnchecked) {
+            self.hand_out_through(chosen.min(mine));
+        }
+    }
+
+    /// A master's heartbeat: grants it the lease.
+    #[allow(clippy::too_many_arguments, reason = "the fields of one message")]
+    pub(crate) fn heartbeat(
+        &mut self,
+        from: ReplicaId,
+        ballot: Ballot,
+        base: Slot,
+        sequence: u64,
+        lease: Duration,
+        chosen: Slot,
+        kept_after: Slot,
+    ) {
+        if !self.follows(from, ballot) {
+            return;
+        }
+        if ballot > self.promised {
+            self.promise(ballot);
+        }
+        self.begin_run(base);
+        self.chosen_by_master(chosen);
+        if lease > self.lease_bound {
+            self.lease_bound = lease;
+            self.lease_record = self.record(Record::LeaseBound(lease));
+        }
+        self.grant = Some(Grant { ballot, until: self.now + lease });
+        self.postpone_election();
+        let is_durable = self.durable >= self.promise_record.max(self.lease_record);
+        if is_durable || planted!(self, GrantNotSynced) {
+            // Not behind any other record: a lease must not wait for a slow disk.
+            self.send(from, Message::Granted { ballot, sequence, chosen: self.chosen_durable });
+        }
+        self.acknowledge(from, ballot);
+        let Some(run) = &self.run else { return };
+        let gone = run.through < kept_after;
+        if self.chosen < chosen && (self.chosen < run.base || gone) {
+            self.catch_up_from(from);
+        }
+        self.record_chosen();
+    }
+
+    /// A master is there: there is no need to look for one soon.
+    pub(crate) fn postpone_election(&mut self) {
+        let patience = self.config.lease;
+        let jitter = self.jitter(self.config.lease / 2);
+        self.election_at = self.now + patience + jitter;
+    }
+}

@@ -1,0 +1,294 @@
+//! The candidate: first it asks whether it would be elected (pre-vote), then it prepares (phase 1).
+//!
+//! To ask first is what keeps a replica that hears from few others from deposing a master that all others
+//! hear: only who is connected to a quorum of replicas without a master goes on.
+
+use crate::leader::Leadership;
+use crate::{Message, Paxos, Role, planted};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use wombat_proto::{Accepted, Ballot, Instant, ReplicaId, Slot, Value};
+
+/// A pre-vote.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Asking {
+    pub(crate) round: u64,
+    granted: BTreeSet<ReplicaId>,
+    /// When to give up.
+    pub(crate) until: Instant,
+}
+
+/// Phase 1.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Candidacy {
+    /// The record of its own promise.
+    own_promise: u64,
+    pub(crate) reports: Reports,
+    pub(crate) resend_at: Instant,
+    /// When to give up.
+    pub(crate) until: Instant,
+}
+
+/// What acceptors have reported, and which of them have reported all.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Reports {
+    from: BTreeMap<ReplicaId, Report>,
+    /// Of all values reported for a slot, the one of the highest ballot: the only one that can be chosen.
+    pub(crate) values: BTreeMap<Slot, (Ballot, Value)>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Report {
+    /// What was accepted up to here is reported.
+    above: Slot,
+    complete: bool,
+}
+
+impl Reports {
+    pub(crate) fn is_complete(&self, from: ReplicaId) -> bool {
+        self.from.get(&from).is_some_and(|report| report.complete)
+    }
+
+    /// Takes a value that may have been chosen.
+    pub(crate) fn take(&mut self, slot: Slot, ballot: Ballot, value: &Value) {
+        let known = self.values.get(&slot).map(|(known, _)| *known);
+        if known.is_none_or(|known| ballot > known) {
+            self.values.insert(slot, (ballot, value.clone()));
+        }
+    }
+
+    /// Those whose report is awaited, and from which slot on. What is `chosen` need not be reported.
+    fn awaited(&mut self, chosen: Slot) -> Vec<(ReplicaId, Slot)> {
+        let awaited = self.from.iter_mut().filter(|(_, report)| !report.complete);
+        let ask = |(id, report): (&ReplicaId, &mut Report)| {
+            report.above = report.above.max(chosen);
+            (*id, report.above)
+        };
+        awaited.map(ask).collect()
+    }
+}
+
+impl Paxos {
+    /// Asks to be elected if there has been no master for long enough.
+    pub(crate) fn look_for_master(&mut self) {
+        let leased = self.grant.as_ref().is_some_and(|grant| grant.until > self.now);
+        if self.now < self.election_at || self.is_silent() || leased {
+            return;
+        }
+        self.leader = None;
+        if !self.may_vote() {
+            return self.tell_what_is_chosen();
+        }
+        let round = self.highest_round.max(self.promised.round) + 1;
+        let until = self.now + 2 * self.config.resend;
+        self.role = Role::Asking(Asking { round, granted: [self.config.replica].into(), until });
+        for voter in self.other_voters() {
+            self.send(voter, Message::Ask { round, chosen: self.chosen });
+        }
+        self.count_grants();
+    }
+
+    /// Who has no vote can only tell the others how much it knows: a new voter may not even know that it is
+    /// one.
+    fn tell_what_is_chosen(&mut self) {
+        self.postpone_election();
+        let (promised, chosen, own) = (self.promised, self.chosen, self.config.replica);
+        let everyone = self.configurations.everyone().map(|member| member.id);
+        let others: Vec<ReplicaId> = everyone.filter(|id| *id != own).collect();
+        for id in others {
+            self.send(id, Message::Answer { round: 0, granted: false, promised, chosen });
+        }
+    }
+
+    /// Someone has answered to a question, or to a Prepare.
+    pub(crate) fn answered(
+        &mut self,
+        from: ReplicaId,
+        round: u64,
+        granted: bool,
+        promised: Ballot,
+        chosen: Slot,
+    ) {
+        self.highest_round = self.highest_round.max(promised.round);
+        if chosen > self.chosen {
+            self.catch_up_from(from);
+        }
+        match &mut self.role {
+            Role::Asking(asking) if asking.round == round && granted => {
+                asking.granted.insert(from);
+                self.count_grants();
+            }
+            // What this replica asks for is not kept any more: it has to learn it first.
+            Role::Preparing(_) if self.promised.round == round && !granted => self.give_up(),
+            _ => {}
+        }
+    }
+
+    fn count_grants(&mut self) {
+        let Role::Asking(asking) = &self.role else { return };
+        let enough = self.governing().all(|members| members.is_quorum(|id| asking.granted.contains(&id)));
+        if enough {
+            let round = asking.round;
+            self.start_preparing(round);
+        }
+    }
+
+    /// Begins phase 1 with a ballot of that round.
+    pub(crate) fn start_preparing(&mut self, round: u64) {
+        let replica = self.config.replica;
+        let ballot = Ballot { round, replica, incarnation: self.starts };
+        assert!(ballot > self.promised, "a candidate's ballot is higher than what it has promised");
+        self.role = Role::Following;
+        self.promise(ballot);
+        let until = self.now + 4 * self.config.resend;
+        self.role = Role::Preparing(Candidacy {
+            own_promise: self.promise_record,
+            reports: Reports::default(),
+            resend_at: self.now + self.config.resend,
+            until,
+        });
+        self.ask_for_reports();
+        self.own_promise_durable();
+    }
+
+    /// Asks the voters who were not asked yet.
+    pub(crate) fn ask_for_reports(&mut self) {
+        let (voters, above) = (self.other_voters(), self.chosen);
+        let reports = match &mut self.role {
+            Role::Preparing(candidacy) => &mut candidacy.reports,
+            Role::Leading(leadership) => &mut leadership.reports,
+            Role::Following | Role::Asking(_) => return,
+        };
+        let new: Vec<ReplicaId> = voters.into_iter().filter(|id| !reports.from.contains_key(id)).collect();
+        for id in &new {
+            reports.from.insert(*id, Report { above, complete: false });
+        }
+        for id in new {
+            self.send_prepare(id, above);
+        }
+    }
+
+    fn send_prepare(&mut self, to: ReplicaId, above: Slot) {
+        let (ballot, released) = (self.promised, self.released);
+        self.send(to, Message::Prepare { ballot, above, released });
+    }
+
+    /// Says Prepare again to those who have not told all.
+    pub(crate) fn resend_prepares(&mut self) {
+        let reports = match &mut self.role {
+            Role::Preparing(candidacy) => &mut candidacy.reports,
+            Role::Leading(leadership) => &mut leadership.reports,
+            Role::Following | Role::Asking(_) => return,
+        };
+        for (id, above) in reports.awaited(self.chosen) {
+            self.send_prepare(id, above);
+        }
+    }
+
+    pub(crate) fn promise_arrived(
+        &mut self,
+        from: ReplicaId,
+        ballot: Ballot,
+        above: Slot,
+        accepted: Vec<Accepted>,
+        through: Slot,
+        complete: bool,
+    ) {
+        if ballot != self.promised {
+            return;
+        }
+        let (reports, proposed) = match &mut self.role {
+            Role::Preparing(candidacy) => (&mut candidacy.reports, Slot(0)),
+            Role::Leading(leadership) => {
+                let proposed = leadership.last_proposed();
+                (&mut leadership.reports, proposed)
+            }
+            Role::Following | Role::Asking(_) => return,
+        };
+        let Some(report) = reports.from.get_mut(&from).filter(|report| report.above == above) else { return };
+        if report.complete {
+            return;
+        }
+        (report.above, report.complete) = (through, complete);
+        for one in accepted.iter().filter(|one| one.slot > proposed) {
+            reports.take(one.slot, one.ballot, &one.value);
+        }
+        if !complete {
+            return self.send_prepare(from, through);
+        }
+        self.count_reports();
+        self.pump();
+    }
+
+    /// This replica's own promise counts once it is durable.
+    pub(crate) fn own_promise_durable(&mut self) {
+        let (durable, own) = (self.durable, self.config.replica);
+        let Role::Preparing(candidacy) = &mut self.role else { return };
+        if candidacy.own_promise > durable && !planted!(self, OwnPromiseNotSynced) {
+            return;
+        }
+        let reports = &mut candidacy.reports;
+        if reports.is_complete(own) {
+            return;
+        }
+        reports.from.insert(own, Report { above: self.chosen, complete: true });
+        for (slot, (ballot, value)) in self.log.range(self.chosen.next(), self.log.last()) {
+            reports.take(slot, *ballot, value);
+        }
+        self.count_reports();
+    }
+
+    /// Leads, once a quorum of everyone who governs an open slot has promised and told all.
+    fn count_reports(&mut self) {
+        self.ask_for_reports();
+        let Role::Preparing(candidacy) = &self.role else { return };
+        let reports = &candidacy.reports;
+        let mut governing = self.governing();
+        let enough = if planted!(self, OneConfigurationPrepared) {
+            self.configurations.newest().is_quorum(|id| reports.is_complete(id))
+        } else {
+            governing.all(|members| members.is_quorum(|id| reports.is_complete(id)))
+        };
+        drop(governing);
+        if enough && let Role::Preparing(candidacy) = core::mem::replace(&mut self.role, Role::Following) {
+            self.lead(candidacy.reports);
+        }
+    }
+
+    pub(crate) fn tick_candidate(&mut self) {
+        match &mut self.role {
+            Role::Asking(asking) if self.now >= asking.until => self.give_up(),
+            Role::Preparing(candidacy) if self.now >= candidacy.until => self.give_up(),
+            Role::Preparing(candidacy) if self.now >= candidacy.resend_at => {
+                candidacy.resend_at = self.now + self.config.resend;
+                self.resend_prepares();
+            }
+            _ => {}
+        }
+    }
+
+    /// Stops campaigning, and tries again a little later.
+    pub(crate) fn give_up(&mut self) {
+        self.role = Role::Following;
+        self.election_at = self.now + self.jitter(self.config.lease);
+    }
+
+    /// The master hands over: it serves no longer, so nothing is in the way.
+    pub(crate) fn take_over(&mut self, from: ReplicaId, ballot: Ballot) {
+        let follows = self.promised == ballot && ballot.replica == from && from != self.config.replica;
+        if follows && matches!(self.role, Role::Following) && self.may_vote() && !self.is_silent() {
+            self.grant = None;
+            self.released = ballot;
+            self.start_preparing(self.highest_round.max(ballot.round) + 1);
+        }
+    }
+
+    pub(crate) fn lead(&mut self, reports: Reports) {
+        let leadership = Leadership::new(self.chosen, reports, self.now);
+        self.leader = Some(self.promised);
+        self.role = Role::Leading(leadership);
+        self.meet_peers();
+        self.send_heartbeats();
+        self.pump();
+    }
+}

@@ -1,0 +1,79 @@
+//! The numbers that a replica of the agreement lives by, and what its disk knew when it started.
+
+use crate::Configurations;
+use alloc::vec::Vec;
+use core::time::Duration;
+use wombat_proto::limits::{MASTER_LEASE, PEER_BATCH_BYTES, PROPOSAL_BYTES_IN_FLIGHT, PROPOSALS_IN_FLIGHT};
+use wombat_proto::{Accepted, Ballot, Incarnation, ReplicaId, Rho, Slot};
+
+/// How a replica takes part.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Config {
+    /// Its id.
+    pub replica: ReplicaId,
+    /// The incarnation of the cell's log.
+    pub incarnation: Incarnation,
+    /// The master lease M (P§2.2).
+    pub lease: Duration,
+    /// How often a master asks for its lease to be extended.
+    pub heartbeat: Duration,
+    /// How long to wait for an answer before saying something again.
+    pub resend: Duration,
+    /// By how much clocks may differ.
+    pub rho: Rho,
+    /// α: the master proposes nothing beyond so many slots after the last one chosen. The same at all replicas.
+    pub window: u64,
+    /// Most bytes of commands proposed and not yet chosen.
+    pub bytes_in_flight: usize,
+    /// Most bytes of values in one message; one value may be longer by itself.
+    pub batch_bytes: usize,
+    /// The bytes of chosen values that are kept in memory for replicas that are behind, once a snapshot has
+    /// them.
+    pub log_bytes_kept: usize,
+    /// For what must differ from replica to replica.
+    pub seed: u64,
+    /// The bug to have.
+    #[cfg(feature = "plant")]
+    pub plant: Option<crate::Plant>,
+}
+
+impl Config {
+    /// The usual numbers.
+    pub fn new(replica: ReplicaId, seed: u64) -> Config {
+        let lease = MASTER_LEASE;
+        Config {
+            replica,
+            incarnation: Incarnation(0),
+            lease,
+            heartbeat: lease / 8,
+            resend: lease / 4,
+            rho: Rho::default(),
+            window: PROPOSALS_IN_FLIGHT as u64,
+            bytes_in_flight: PROPOSAL_BYTES_IN_FLIGHT,
+            batch_bytes: PEER_BATCH_BYTES,
+            log_bytes_kept: 32 * 1024 * 1024,
+            seed,
+            #[cfg(feature = "plant")]
+            plant: None,
+        }
+    }
+}
+
+/// What a replica's disk knew when it started.
+#[derive(Clone, Default, Debug)]
+pub struct Recovered {
+    /// How often this replica has started, this time included.
+    pub starts: u32,
+    /// The highest ballot that it promised to take part in.
+    pub promised: Ballot,
+    /// The longest master lease that it may have granted; zero: none.
+    pub lease_bound: Duration,
+    /// Every slot up to here is chosen, as it is in `accepted`.
+    pub chosen: Slot,
+    /// The slot of its snapshot; every slot up to here is chosen and applied.
+    pub snapshot: Slot,
+    /// Who governs the slots after the snapshot; the founding members if there is none.
+    pub configurations: Configurations,
+    /// What it accepted above that, in slot order.
+    pub accepted: Vec<Accepted>,
+}

@@ -1,0 +1,548 @@
+//! The master: phase 2, pipelined in a bounded window, and its lease.
+
+use crate::candidate::Reports;
+use crate::{Message, Outcome, Paxos, Role, planted};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::time::Duration;
+use wombat_proto::limits::CELL_REPLICAS;
+use wombat_proto::{Accepted, Ballot, Error, Instant, Members, Record, ReplicaId, Result, Slot, Value};
+
+/// How many heartbeats it remembers the time of.
+const HEARTBEATS_KEPT: usize = 256;
+
+/// What a replica knows while it leads.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Leadership {
+    /// Chosen when it was elected. It proposes every slot after it anew, under its own ballot.
+    pub(crate) base: Slot,
+    /// The slot of the next proposal.
+    pub(crate) next: Slot,
+    /// What phase 1 found for the slots from `next` on: it has to be proposed there.
+    pub(crate) reports: Reports,
+    /// The slot of its first own value; once that is chosen, it knows all that was ever chosen before.
+    pub(crate) barrier: Option<Slot>,
+    /// Everyone that it talks to, itself among them.
+    pub(crate) peers: BTreeMap<ReplicaId, Peer>,
+    /// Its own acceptances on their way to the disk: record and slot.
+    own: VecDeque<(u64, Slot)>,
+    /// The bytes of commands that are proposed and not chosen.
+    pub(crate) bytes: usize,
+    /// The number of the last heartbeat, and when the latest ones were sent, oldest first.
+    sequence: u64,
+    sent: VecDeque<Instant>,
+    heartbeat_at: Instant,
+    resend_prepares_at: Instant,
+    elected_at: Instant,
+    /// To whom mastership is being transferred, and until when that may take.
+    pub(crate) transfer: Option<(ReplicaId, Instant)>,
+}
+
+/// What a master knows of a replica.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Peer {
+    /// Every slot from the base to here is accepted there under this ballot, durably.
+    pub(crate) matched: Slot,
+    /// The last slot sent to it.
+    sent: Slot,
+    resend_at: Instant,
+    /// The newest heartbeat that it has granted; 0: none.
+    granted: u64,
+    /// What it knows to be chosen, durably.
+    pub(crate) chosen: Slot,
+    /// When it was heard of last.
+    pub(crate) heard: Instant,
+}
+
+impl Leadership {
+    pub(crate) fn new(base: Slot, reports: Reports, now: Instant) -> Leadership {
+        Leadership {
+            base,
+            next: base.next(),
+            reports,
+            barrier: None,
+            peers: BTreeMap::new(),
+            own: VecDeque::new(),
+            bytes: 0,
+            sequence: 0,
+            sent: VecDeque::new(),
+            heartbeat_at: now,
+            resend_prepares_at: now,
+            elected_at: now,
+            transfer: None,
+        }
+    }
+
+    pub(crate) fn last_proposed(&self) -> Slot {
+        Slot(self.next.0 - 1)
+    }
+
+    /// When the heartbeat of that number was sent, if it is remembered.
+    fn sent_at(&self, sequence: u64) -> Option<Instant> {
+        let ago = self.sequence.checked_sub(sequence)? as usize;
+        self.sent.len().checked_sub(1 + ago).map(|place| self.sent[place])
+    }
+}
+
+/// The greatest number that a quorum of voters has reached.
+fn reached_by_quorum(members: &Members, of: impl Fn(ReplicaId) -> u64) -> u64 {
+    let mut reached = [0; CELL_REPLICAS];
+    let voters = members.voters.len().min(CELL_REPLICAS);
+    for (place, member) in members.voters.iter().take(voters).enumerate() {
+        reached[place] = of(member.id);
+    }
+    reached[..voters].sort_unstable();
+    reached[voters - members.quorum()]
+}
+
+impl Paxos {
+    /// Proposes a command and tells its slot. It ends in [`crate::Effects::chosen`] while this replica leads,
+    /// or in [`crate::Effects::ended`], or with this replica's life.
+    ///
+    /// Errors: [`Error::NotMaster`]; [`Error::Overloaded`] while too many proposals are in flight, or
+    /// mastership is on its way to another.
+    pub fn propose(&mut self, command: Bytes) -> Result<Slot> {
+        self.has_room(command.len())?;
+        self.append(Value::Command(command))
+    }
+
+    /// Proposes other members: at most one voter may leave and one may come. They are in force α slots later.
+    ///
+    /// Errors: as [`Paxos::propose`]; [`Error::InvalidArgument`] for members that may not follow the present
+    /// ones, or while an earlier change is not in force.
+    pub fn change_members(&mut self, members: Members) -> Result<Slot> {
+        self.has_room(0)?;
+        members.check()?;
+        let Role::Leading(leadership) = &self.role else { return Err(Error::NotMaster { hint: None }) };
+        let open = self.log.range(self.chosen.next(), leadership.last_proposed());
+        let changing = open.into_iter().any(|(_, (_, value))| matches!(value, Value::Members(_)));
+        if changing || !self.members_in_force() {
+            return Err(Error::invalid("the last change of the members is not in force yet"));
+        }
+        let before = self.configurations.newest();
+        let leave = before.voters.iter().filter(|voter| !members.is_voter(voter.id)).count();
+        let come = members.voters.iter().filter(|voter| !before.is_voter(voter.id)).count();
+        if leave > 1 || come > 1 || members.next_id < before.next_id {
+            return Err(Error::invalid("one voter may leave and one may come at a time"));
+        }
+        self.append(Value::Members(members))
+    }
+
+    /// Whether the newest members are in force, and a quorum of them can do without those before: it knows,
+    /// durably, everything that was chosen while those voted.
+    pub(crate) fn members_in_force(&self) -> bool {
+        let (newest, from) = (self.configurations.newest(), self.configurations.newest_from());
+        let Role::Leading(leadership) = &self.role else { return from <= self.chosen_durable.next() };
+        let knows = |id| match leadership.peers.get(&id) {
+            _ if id == self.config.replica => self.chosen_durable.next() >= from,
+            peer => peer.is_some_and(|peer| peer.chosen.next() >= from),
+        };
+        from <= self.chosen.next() && newest.is_quorum(knows)
+    }
+
+    /// Hands mastership to another voter: it stops proposing, waits until `to` has everything, but not longer
+    /// than its lease, and steps down.
+    ///
+    /// Errors: [`Error::NotMaster`]; [`Error::InvalidArgument`] if `to` has no vote.
+    pub fn transfer(&mut self, to: ReplicaId) -> Result<()> {
+        let until = self.now + self.config.lease;
+        let votes = self.governing().all(|members| members.is_voter(to));
+        let Role::Leading(leadership) = &mut self.role else { return Err(Error::NotMaster { hint: None }) };
+        if !votes || to == self.config.replica {
+            return Err(Error::invalid(alloc::format!("replica {to} is not another voter of this cell")));
+        }
+        leadership.transfer = Some((to, until));
+        self.continue_transfer();
+        Ok(())
+    }
+
+    /// Whether, at `now`, no other replica can be master, and this one knows everything that was chosen: what
+    /// a read checks after it was done (P§2.2).
+    pub fn lease_holds(&self, now: Instant) -> bool {
+        match &self.role {
+            Role::Leading(leadership) => {
+                self.is_settled(leadership) && (self.is_sole_voter() || now < self.lease_until(leadership))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether its first own value is chosen, and it is not on its way out.
+    pub(crate) fn is_settled(&self, leadership: &Leadership) -> bool {
+        let barrier_chosen = leadership.barrier.is_some_and(|barrier| self.chosen >= barrier);
+        (barrier_chosen || planted!(self, BarrierIgnored)) && leadership.transfer.is_none()
+    }
+
+    /// When the lease ends: M after the sending of the newest heartbeat that a quorum of everyone who governs
+    /// an open slot has granted, on the slowest of clocks.
+    pub(crate) fn lease_until(&self, leadership: &Leadership) -> Instant {
+        let granted = |id| leadership.peers.get(&id).map_or(0, |peer| peer.granted);
+        let granted = if planted!(self, OneConfigurationLeased) {
+            reached_by_quorum(self.configurations.newest(), granted)
+        } else {
+            self.governing().map(|members| reached_by_quorum(members, granted)).min().unwrap_or(0)
+        };
+        if granted == 0 {
+            return Instant::default();
+        }
+        let Some(mut sent) = leadership.sent_at(granted) else { return Instant::default() };
+        if planted!(self, LeaseFromReceipt) {
+            let heard = leadership.peers.values().map(|peer| peer.heard).max();
+            sent = heard.unwrap_or(sent);
+        }
+        if planted!(self, DriftIgnored) {
+            return sent + self.config.lease;
+        }
+        sent + self.config.rho.shorten(self.config.lease)
+    }
+
+    /// Refuses when there is no room for a proposal of so many bytes.
+    fn has_room(&self, bytes: usize) -> Result<()> {
+        let Role::Leading(leadership) = &self.role else { return Err(Error::NotMaster { hint: None }) };
+        let overloaded = Err(Error::Overloaded { retry_after: Duration::from_millis(20) });
+        if leadership.transfer.is_some() {
+            return overloaded;
+        }
+        if leadership.barrier.is_none_or(|barrier| self.chosen < barrier) && !planted!(self, BarrierIgnored) {
+            return Err(Error::NotMaster { hint: None });
+        }
+        let full = leadership.next.0 > self.chosen.0 + self.config.window
+            || leadership.bytes + bytes > self.config.bytes_in_flight
+            || !leadership.reports.values.is_empty()
+            || !self.may_propose(leadership, leadership.next);
+        if full { overloaded } else { Ok(()) }
+    }
+
+    /// Whether those who vote on a slot have promised it to this ballot.
+    fn may_propose(&self, leadership: &Leadership, slot: Slot) -> bool {
+        self.configurations.at(slot).is_quorum(|id| leadership.reports.is_complete(id))
+            || planted!(self, NewVotersUnprepared)
+    }
+
+    fn append(&mut self, value: Value) -> Result<Slot> {
+        let ballot = self.promised;
+        let Role::Leading(leadership) = &mut self.role else { return Err(Error::NotMaster { hint: None }) };
+        let slot = leadership.next;
+        assert!(slot.incarnation() == slot.next().incarnation(), "an incarnation has run out of slots");
+        leadership.next = slot.next();
+        if let Value::Command(command) = &value {
+            leadership.bytes += command.len();
+        }
+        self.log.set(slot, ballot, value.clone());
+        self.out.persist.push(Record::Accept(Accepted { slot, ballot, value }));
+        self.records += 1;
+        leadership.own.push_back((self.records, slot));
+        Ok(slot)
+    }
+
+    /// Proposes what has to be proposed before anything new may be: what phase 1 found, no-ops for the gaps,
+    /// its own first value, and what brings a change of members into force.
+    pub(crate) fn pump(&mut self) {
+        loop {
+            let Role::Leading(leadership) = &self.role else { return };
+            let slot = leadership.next;
+            if slot.0 > self.chosen.0 + self.config.window || !self.may_propose(leadership, slot) {
+                return;
+            }
+            let changing = self.configurations.newest_from() > slot;
+            let Role::Leading(leadership) = &mut self.role else { return };
+            let values = &mut leadership.reports.values;
+            while values.first_key_value().is_some_and(|(found, _)| *found < slot) {
+                values.pop_first();
+            }
+            let skips = !values.is_empty();
+            let value = match values.remove(&slot) {
+                Some((_, value)) => value,
+                None if skips => {
+                    #[cfg(feature = "plant")]
+                    if self.config.plant == Some(crate::Plant::GapSkipped) {
+                        leadership.next = slot.next();
+                        continue;
+                    }
+                    Value::Noop
+                }
+                None if leadership.barrier.is_none() => {
+                    leadership.barrier = Some(slot);
+                    Value::Noop
+                }
+                None if changing => Value::Noop,
+                None => return,
+            };
+            if self.append(value).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What this replica has accepted itself counts once it is durable.
+    pub(crate) fn own_slots_durable(&mut self) {
+        let (durable, own) = (self.durable, self.config.replica);
+        let Role::Leading(leadership) = &mut self.role else { return };
+        let mut matched = None;
+        while let Some((_, slot)) = leadership.own.pop_front_if(|(record, _)| *record <= durable) {
+            matched = Some(slot);
+        }
+        if let (Some(matched), Some(peer)) = (matched, leadership.peers.get_mut(&own)) {
+            peer.matched = matched;
+            self.choose();
+        }
+    }
+
+    pub(crate) fn accepted(&mut self, from: ReplicaId, ballot: Ballot, through: Slot) {
+        if ballot != self.promised && !planted!(self, OldAcceptCounted) {
+            return;
+        }
+        let (now, resend) = (self.now, self.config.resend);
+        let Role::Leading(leadership) = &mut self.role else { return };
+        let last = leadership.last_proposed();
+        let Some(peer) = leadership.peers.get_mut(&from) else { return };
+        peer.heard = now;
+        if through > peer.matched {
+            peer.matched = through.min(last);
+            peer.resend_at = now + resend;
+            self.choose();
+            self.continue_transfer();
+        }
+    }
+
+    /// Finds out what is chosen now: what a quorum of those who vote on the slot has accepted.
+    fn choose(&mut self) {
+        let before = self.chosen;
+        loop {
+            let Role::Leading(leadership) = &self.role else { return };
+            let slot = self.chosen.next();
+            let matched = |id| leadership.peers.get(&id).map_or(0, |peer| peer.matched.0);
+            let (voters, last) = if planted!(self, OldQuorumCounted) {
+                (&self.configurations.entries()[0].1, leadership.last_proposed())
+            } else {
+                (self.configurations.at(slot), self.configurations.last_like(slot))
+            };
+            let mut reached = reached_by_quorum(voters, matched);
+            if planted!(self, MinorityChooses) {
+                reached = leadership.peers.values().map(|peer| peer.matched.0).max().unwrap_or(0);
+            }
+            let through = Slot(reached).min(last).min(leadership.last_proposed());
+            if through < slot {
+                break;
+            }
+            let known = |configurations: &crate::Configurations| {
+                (configurations.newest_from(), configurations.entries().len())
+            };
+            let before = known(&self.configurations);
+            self.hand_out_through(through);
+            if known(&self.configurations) != before {
+                self.meet_peers();
+                self.ask_for_reports();
+            }
+        }
+        if self.chosen == before {
+            return;
+        }
+        self.pump();
+        self.leave_if_removed();
+    }
+
+    /// A master that has no vote any more hands over, once one of those who have knows that it has.
+    fn leave_if_removed(&mut self) {
+        let (newest, from) = (self.configurations.newest(), self.configurations.newest_from());
+        let Role::Leading(leadership) = &self.role else { return };
+        if newest.is_voter(self.config.replica) || from > self.chosen.next() || leadership.transfer.is_some()
+        {
+            return;
+        }
+        let peers =
+            newest.voters.iter().filter_map(|voter| Some((voter.id, leadership.peers.get(&voter.id)?)));
+        let heirs = peers.filter(|(_, peer)| peer.chosen.next() >= from);
+        if let Some((heir, _)) = heirs.max_by_key(|(_, peer)| peer.matched) {
+            let _it_has_a_vote = self.transfer(heir);
+        }
+    }
+
+    fn continue_transfer(&mut self) {
+        let Role::Leading(leadership) = &self.role else { return };
+        let Some((to, _)) = leadership.transfer else { return };
+        let last = leadership.last_proposed();
+        if leadership.peers.get(&to).is_some_and(|peer| peer.matched == last) {
+            let ballot = self.promised;
+            self.step_down();
+            self.send(to, Message::TakeOver { ballot });
+        }
+    }
+
+    /// Gets to know everyone who governs an open slot or learns, and forgets those who do not.
+    pub(crate) fn meet_peers(&mut self) {
+        let ids: Vec<ReplicaId> = self.configurations.everyone().map(|member| member.id).collect();
+        let (now, resend_at) = (self.now, self.now + self.config.resend);
+        let Role::Leading(leadership) = &mut self.role else { return };
+        let base = leadership.base;
+        leadership.peers.retain(|id, _| ids.contains(id));
+        for id in ids {
+            leadership.peers.entry(id).or_insert(Peer {
+                matched: Slot(0),
+                sent: base,
+                resend_at,
+                granted: 0,
+                chosen: Slot(0),
+                heard: now,
+            });
+        }
+    }
+
+    pub(crate) fn send_heartbeats(&mut self) {
+        let (now, own, ballot) = (self.now, self.config.replica, self.promised);
+        let (chosen, lease, chosen_durable) = (self.chosen, self.config.lease, self.chosen_durable);
+        let kept_after = Slot(self.log.first().0 - 1);
+        let Role::Leading(leadership) = &mut self.role else { return };
+        leadership.heartbeat_at = now + self.config.heartbeat;
+        leadership.sequence += 1;
+        leadership.sent.push_back(now);
+        if leadership.sent.len() > HEARTBEATS_KEPT {
+            leadership.sent.pop_front();
+        }
+        let (base, sequence) = (leadership.base, leadership.sequence);
+        for (id, peer) in &mut leadership.peers {
+            if *id == own {
+                (peer.granted, peer.heard, peer.chosen) = (sequence, now, chosen_durable);
+                continue;
+            }
+            let heartbeat = Message::Heartbeat { ballot, base, sequence, lease, chosen, kept_after };
+            self.out.send.push((*id, heartbeat));
+        }
+        self.grant = Some(crate::acceptor::Grant { ballot, until: now + lease });
+        if self.is_sole_voter() {
+            return;
+        }
+        if lease > self.lease_bound {
+            self.lease_bound = lease;
+            self.lease_record = self.record(Record::LeaseBound(lease));
+        }
+        self.record_chosen();
+    }
+
+    pub(crate) fn granted(&mut self, from: ReplicaId, ballot: Ballot, sequence: u64, chosen: Slot) {
+        let now = self.now;
+        if ballot != self.promised {
+            return;
+        }
+        let Role::Leading(leadership) = &mut self.role else { return };
+        let newest = leadership.sequence;
+        if let Some(peer) = leadership.peers.get_mut(&from) {
+            peer.heard = now;
+            peer.granted = peer.granted.max(sequence.min(newest));
+            peer.chosen = peer.chosen.max(chosen);
+        }
+        self.leave_if_removed();
+    }
+
+    /// Someone has promised a higher ballot. A voter that did can never follow this master again: it takes a
+    /// higher ballot itself.
+    pub(crate) fn refused(&mut self, from: ReplicaId, promised: Ballot) {
+        self.highest_round = self.highest_round.max(promised.round);
+        if promised <= self.promised {
+            return;
+        }
+        match self.role {
+            Role::Asking(_) | Role::Preparing(_) => self.give_up(),
+            Role::Leading(_) if self.governing().any(|members| members.is_voter(from)) => {
+                self.step_down();
+                if self.may_vote() {
+                    self.start_preparing(self.highest_round + 1);
+                }
+            }
+            Role::Leading(_) | Role::Following => {}
+        }
+    }
+
+    pub(crate) fn tick_leader(&mut self) {
+        let now = self.now;
+        let sole = self.is_sole_voter();
+        let Role::Leading(leadership) = &self.role else { return };
+        let lapsed = now >= self.lease_until(leadership).max(leadership.elected_at + self.config.lease);
+        let handed_over = leadership.transfer.is_some_and(|(_, until)| now >= until);
+        if handed_over || (lapsed && !sole && !planted!(self, LapseIgnored)) {
+            return self.step_down();
+        }
+        let Role::Leading(leadership) = &mut self.role else { return };
+        let base = leadership.base;
+        for peer in leadership.peers.values_mut() {
+            if now >= peer.resend_at {
+                peer.sent = peer.matched.max(base);
+                peer.resend_at = now + self.config.resend;
+            }
+        }
+        if now >= leadership.resend_prepares_at {
+            leadership.resend_prepares_at = now + self.config.resend;
+            self.resend_prepares();
+        }
+        let Role::Leading(leadership) = &self.role else { return };
+        if now >= leadership.heartbeat_at {
+            self.send_heartbeats();
+        }
+    }
+
+    pub(crate) fn leader_deadline(&self) -> Option<Instant> {
+        let Role::Leading(leadership) = &self.role else { return None };
+        if leadership.peers.keys().all(|id| *id == self.config.replica) {
+            return None;
+        }
+        let mut due = leadership.heartbeat_at;
+        for peer in leadership.peers.values() {
+            if peer.sent > peer.matched {
+                due = due.min(peer.resend_at);
+            }
+        }
+        Some(due)
+    }
+
+    /// Sends every replica what it does not have yet, as far ahead of what it has acknowledged as the window
+    /// allows.
+    pub(crate) fn stream(&mut self) {
+        let (own, ballot, chosen) = (self.config.replica, self.promised, self.chosen);
+        let Role::Leading(leadership) = &mut self.role else { return };
+        let (base, last) = (leadership.base, leadership.last_proposed());
+        for (id, peer) in &mut leadership.peers {
+            if *id == own {
+                continue;
+            }
+            let known = peer.matched.max(base);
+            let until = last.min(Slot(known.0 + self.config.window));
+            peer.sent = peer.sent.max(known);
+            while peer.sent < until && peer.sent.next() >= self.log.first() {
+                let first = peer.sent.next();
+                let mut values = Vec::new();
+                let mut bytes = 0;
+                for (_, (_, value)) in self.log.range(first, until) {
+                    bytes += value.weight();
+                    if bytes > self.config.batch_bytes && !values.is_empty() {
+                        break;
+                    }
+                    values.push(value.clone());
+                }
+                peer.sent = Slot(peer.sent.0 + values.len() as u64);
+                self.out.send.push((*id, Message::Accept { ballot, base, first, values, chosen }));
+            }
+        }
+    }
+
+    /// Stops leading or campaigning, for good under this ballot.
+    pub(crate) fn step_down(&mut self) {
+        let Role::Leading(leadership) = core::mem::replace(&mut self.role, Role::Following) else { return };
+        self.released = self.promised;
+        self.grant = None;
+        let own_from = leadership.barrier.map_or(leadership.next, Slot::next).max(self.chosen.next());
+        let open = self.log.range(own_from, leadership.last_proposed());
+        let commands = open.filter_map(|(slot, (_, value))| match value {
+            Value::Command(command) => Some((slot, command.clone())),
+            _ => None,
+        });
+        self.orphans.extend(commands);
+        self.orphans.make_contiguous().sort_by_key(|(slot, _)| *slot);
+        while self.orphans.len() as u64 > 2 * self.config.window {
+            if let Some((slot, _)) = self.orphans.pop_front() {
+                self.out.ended.push((slot, Outcome::Unknown));
+            }
+        }
+        self.postpone_election();
+    }
+}

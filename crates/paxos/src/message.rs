@@ -1,0 +1,140 @@
+//! What replicas say to each other. Every message may be lost, repeated, delayed or overtaken.
+
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::time::Duration;
+use wombat_proto::{Accepted, Ballot, Slot, Value};
+
+/// A message from one replica to another.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Message {
+    /// Would you promise this round to me? Binds nobody (pre-vote).
+    Ask {
+        /// The round that the sender would campaign with.
+        round: u64,
+        /// The last slot that it knows to be chosen.
+        chosen: Slot,
+    },
+    /// The answer to [`Message::Ask`], or the refusal of a [`Message::Prepare`] that comes too late.
+    Answer {
+        /// The round asked for.
+        round: u64,
+        /// Whether it would be promised.
+        granted: bool,
+        /// The highest ballot promised.
+        promised: Ballot,
+        /// The last slot that the answering replica knows to be chosen.
+        chosen: Slot,
+    },
+    /// Phase 1: promise this ballot, and tell what you have accepted above a slot.
+    Prepare {
+        /// The ballot.
+        ballot: Ballot,
+        /// Tell what comes after this slot.
+        above: Slot,
+        /// A ballot of whose master lease the master itself has let go: it stands in the way no more.
+        released: Ballot,
+    },
+    /// A promise, and a part of what was accepted.
+    Promise {
+        /// The ballot promised.
+        ballot: Ballot,
+        /// As asked.
+        above: Slot,
+        /// What was accepted in `above+1 ..= through`.
+        accepted: Vec<Accepted>,
+        /// The last slot that this part covers.
+        through: Slot,
+        /// Whether nothing was accepted behind it.
+        complete: bool,
+    },
+    /// Phase 2: accept these values in consecutive slots.
+    Accept {
+        /// The ballot.
+        ballot: Ballot,
+        /// The last slot that the master knew to be chosen when it was elected: it proposes all after it.
+        base: Slot,
+        /// The slot of the first value.
+        first: Slot,
+        /// The values.
+        values: Vec<Value>,
+        /// Every slot up to here is chosen.
+        chosen: Slot,
+    },
+    /// Every slot after the base of this ballot, up to `through`, is accepted under it, and durably.
+    Accepted {
+        /// The ballot.
+        ballot: Ballot,
+        /// How far.
+        through: Slot,
+    },
+    /// The master's lease: grant it.
+    Heartbeat {
+        /// The master's ballot.
+        ballot: Ballot,
+        /// As in [`Message::Accept`].
+        base: Slot,
+        /// Counts the heartbeats of this ballot.
+        sequence: u64,
+        /// For how long to grant, from receipt.
+        lease: Duration,
+        /// Every slot up to here is chosen.
+        chosen: Slot,
+        /// The master's log begins after this slot.
+        kept_after: Slot,
+    },
+    /// The lease is granted.
+    Granted {
+        /// The master's ballot.
+        ballot: Ballot,
+        /// The heartbeat.
+        sequence: u64,
+        /// The last slot that the granting replica knows to be chosen, durably.
+        chosen: Slot,
+    },
+    /// A ballot came that is lower than one promised.
+    Refused {
+        /// The one promised.
+        promised: Ballot,
+    },
+    /// Tell me what was chosen after a slot.
+    Fetch {
+        /// The slot.
+        above: Slot,
+    },
+    /// What was chosen, or a part of it.
+    Learn {
+        /// Chosen values in consecutive slots, each with the ballot it was accepted under.
+        chosen: Vec<Accepted>,
+        /// The last slot that the teaching replica knows to be chosen.
+        through: Slot,
+    },
+    /// The log no longer reaches back so far; here is the slot of a snapshot.
+    Truncated {
+        /// The slot.
+        snapshot: Slot,
+    },
+    /// Send me a chunk of the snapshot.
+    FetchChunk {
+        /// The snapshot's slot.
+        snapshot: Slot,
+        /// The chunk's number, from 0.
+        index: u32,
+    },
+    /// A chunk of a snapshot.
+    Chunk {
+        /// The snapshot's slot.
+        snapshot: Slot,
+        /// The chunk's number.
+        index: u32,
+        /// Whether it is the last.
+        last: bool,
+        /// The chunk.
+        bytes: Bytes,
+    },
+    /// Take over: I serve no longer under this ballot.
+    TakeOver {
+        /// The ballot.
+        ballot: Ballot,
+    },
+}

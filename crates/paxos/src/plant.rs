@@ -1,0 +1,88 @@
+//! Bugs to have on purpose: each must be found by the simulator (`wombat-sim plants`).
+
+/// A planted bug.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Plant {
+    /// A promise is told before it is durable.
+    PromiseNotSynced,
+    /// A candidate counts its own promise before it is durable.
+    OwnPromiseNotSynced,
+    /// An acceptance is told before it is durable.
+    AcceptNotSynced,
+    /// A lease is granted under a promise that is not durable.
+    GrantNotSynced,
+    /// Values of a ballot lower than the promise are accepted.
+    AcceptBelowPromise,
+    /// A lease that was granted does not keep from promising to another.
+    LeaseIgnored,
+    /// The master's lease is timed from when the grant came in.
+    LeaseFromReceipt,
+    /// The lease is not shortened by what clocks may differ.
+    DriftIgnored,
+    /// No silence after a restart.
+    NoSilence,
+    /// A master without a quorum goes on, though its lease is over.
+    LapseIgnored,
+    /// A master serves before its own first value is chosen.
+    BarrierIgnored,
+    /// Gaps that phase 1 finds are left open.
+    GapSkipped,
+    /// A replica that missed values acknowledges those behind them.
+    GapIgnored,
+    /// What the master says is chosen is taken from the log whatever ballot it has there.
+    ChosenUnchecked,
+    /// Acknowledgements of an older ballot count.
+    OldAcceptCounted,
+    /// One acknowledgement is enough.
+    MinorityChooses,
+    /// Values are counted by the voters before a change of members.
+    OldQuorumCounted,
+    /// Only the newest members are asked in phase 1.
+    OneConfigurationPrepared,
+    /// Only the newest members grant the lease.
+    OneConfigurationLeased,
+    /// Values go to new voters that have not promised.
+    NewVotersUnprepared,
+    /// A chosen value that is learned does not replace another that was accepted.
+    LearnKeepsOld,
+    /// A snapshot is put over a newer state.
+    SnapshotOverNewer,
+}
+
+impl core::str::FromStr for Plant {
+    type Err = &'static str;
+
+    /// By its name, as it is spelt here.
+    fn from_str(name: &str) -> Result<Plant, &'static str> {
+        let named = Plant::ALL.into_iter().find(|plant| alloc::format!("{plant:?}") == name);
+        named.ok_or("there is no planted bug of that name")
+    }
+}
+
+impl Plant {
+    /// All of them.
+    pub const ALL: [Plant; 22] = [
+        Plant::PromiseNotSynced,
+        Plant::OwnPromiseNotSynced,
+        Plant::AcceptNotSynced,
+        Plant::GrantNotSynced,
+        Plant::AcceptBelowPromise,
+        Plant::LeaseIgnored,
+        Plant::LeaseFromReceipt,
+        Plant::DriftIgnored,
+        Plant::NoSilence,
+        Plant::LapseIgnored,
+        Plant::BarrierIgnored,
+        Plant::GapSkipped,
+        Plant::GapIgnored,
+        Plant::ChosenUnchecked,
+        Plant::OldAcceptCounted,
+        Plant::MinorityChooses,
+        Plant::OldQuorumCounted,
+        Plant::OneConfigurationPrepared,
+        Plant::OneConfigurationLeased,
+        Plant::NewVotersUnprepared,
+        Plant::LearnKeepsOld,
+        Plant::SnapshotOverNewer,
+    ];
+}

@@ -1,0 +1,208 @@
+//! A machine that a replica runs on: its disk, its clock, and what it has applied.
+
+use crate::random::{Clock, Random};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use wombat_paxos::{Config, Configurations, Effects, Paxos, Recovered};
+use wombat_proto::{Accepted, Ballot, Instant, Record, ReplicaId, Slot, Value};
+
+/// What stands for the state of a cell: a hash of everything applied so far, in order.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Applied {
+    pub(super) slot: Slot,
+    pub(super) hash: u64,
+}
+
+impl Applied {
+    pub(super) fn apply(&mut self, slot: Slot, value: &Value) {
+        let number = match value {
+            Value::Noop => 1,
+            Value::Command(command) => {
+                command.iter().fold(2, |hash: u64, byte| hash.wrapping_mul(31) + u64::from(*byte))
+            }
+            Value::Members(members) => members
+                .all()
+                .fold(3, |hash: u64, member| hash.wrapping_mul(31).wrapping_add(u64::from(member.id.0))),
+        };
+        self.hash = (self.hash ^ number ^ slot.0.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.hash ^= self.hash >> 29;
+        self.slot = slot;
+    }
+}
+
+/// A snapshot: the state, and who governs what follows.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    pub(super) applied: Applied,
+    pub(super) configurations: Configurations,
+    /// How many chunks it comes in.
+    pub(super) chunks: u32,
+}
+
+/// A log that keeps a prefix of what was written after the last sync, as the real one makes sure of.
+#[derive(Default)]
+pub(super) struct Disk {
+    pub(super) starts: u32,
+    promised: Ballot,
+    lease_bound: Duration,
+    chosen: Slot,
+    pub(super) accepted: BTreeMap<Slot, Accepted>,
+    pub(super) snapshot: Option<Snapshot>,
+    /// Written and not synced.
+    pub(super) unsynced: Vec<Record>,
+}
+
+impl Disk {
+    fn take(&mut self, record: Record) {
+        match record {
+            Record::Promise(ballot) => self.promised = self.promised.max(ballot),
+            Record::Accept(accepted) => {
+                self.promised = self.promised.max(accepted.ballot);
+                let known = self.accepted.get(&accepted.slot);
+                if known.is_none_or(|known| known.ballot <= accepted.ballot) {
+                    self.accepted.insert(accepted.slot, accepted);
+                }
+            }
+            Record::Chosen(slot) => self.chosen = self.chosen.max(slot),
+            Record::LeaseBound(bound) => self.lease_bound = self.lease_bound.max(bound),
+        }
+    }
+
+    /// Makes the first records that wait durable.
+    pub(super) fn sync(&mut self, records: usize) {
+        for record in self.unsynced.drain(..records).collect::<Vec<_>>() {
+            self.take(record);
+        }
+    }
+
+    pub(super) fn put_snapshot(&mut self, snapshot: Snapshot) {
+        let slot = snapshot.applied.slot;
+        if self.snapshot_slot() < slot {
+            self.snapshot = Some(snapshot);
+            self.accepted.retain(|at, _| *at > slot);
+        }
+    }
+
+    pub(super) fn snapshot_slot(&self) -> Slot {
+        self.snapshot.as_ref().map_or(Slot(0), |snapshot| snapshot.applied.slot)
+    }
+
+    /// Whether what was chosen for a slot would survive here.
+    pub(super) fn holds(&self, slot: Slot, value: &Value) -> bool {
+        self.snapshot_slot() >= slot || self.accepted.get(&slot).is_some_and(|one| one.value == *value)
+    }
+}
+
+pub(super) struct Host {
+    pub(super) id: ReplicaId,
+    pub(super) clock: Clock,
+    pub(super) disk: Disk,
+    /// The members that it was founded with; nobody for one that joins later.
+    founding: Configurations,
+    pub(super) running: Option<Running>,
+    /// While it is stopped, nothing of it runs.
+    pub(super) stopped_until: Duration,
+    /// Counts its lives.
+    pub(super) life: u64,
+    /// Its data is gone for good: it never comes back under this id.
+    pub(super) lost: bool,
+}
+
+pub(super) struct Running {
+    pub(super) paxos: Paxos,
+    pub(super) applied: Applied,
+    /// Records made durable in this life, and whether a sync is under way, of how many.
+    durable: u64,
+    pub(super) syncing: Option<usize>,
+    pub(super) tick_at: Option<Instant>,
+}
+
+impl Host {
+    pub(super) fn new(id: ReplicaId, founding: Configurations, random: &mut Random) -> Host {
+        Host {
+            id,
+            clock: Clock::new(random),
+            disk: Disk::default(),
+            founding,
+            running: None,
+            stopped_until: Duration::ZERO,
+            life: 0,
+            lost: false,
+        }
+    }
+
+    pub(super) fn now(&self, real: Duration) -> Instant {
+        self.clock.read(real)
+    }
+
+    pub(super) fn start(&mut self, config: Config, real: Duration) {
+        self.life += 1;
+        self.disk.starts += 1;
+        let disk = &self.disk;
+        let (applied, configurations) = match &disk.snapshot {
+            Some(snapshot) => (snapshot.applied, snapshot.configurations.clone()),
+            None => (Applied::default(), self.founding.clone()),
+        };
+        let recovered = Recovered {
+            starts: disk.starts,
+            promised: disk.promised,
+            lease_bound: disk.lease_bound,
+            chosen: disk.chosen,
+            snapshot: applied.slot,
+            configurations,
+            accepted: disk.accepted.values().cloned().collect(),
+        };
+        let paxos = Paxos::new(config, recovered, self.clock.read(real));
+        self.running = Some(Running { paxos, applied, durable: 0, syncing: None, tick_at: None });
+    }
+
+    /// The replica dies. Of what was written and not synced, a part may be on the disk.
+    pub(super) fn die(&mut self, random: &mut Random) {
+        self.running = None;
+        self.life += 1;
+        let waiting = self.disk.unsynced.len() as u64;
+        let kept = match random.below(3) {
+            0 => 0,
+            1 => waiting,
+            _ => random.below(waiting + 1),
+        };
+        self.disk.sync(kept as usize);
+        self.disk.unsynced.clear();
+    }
+
+    /// What follows from the last input, if it runs.
+    pub(super) fn flush(&mut self) -> Effects {
+        let mut effects = Effects::default();
+        if let Some(running) = &mut self.running {
+            running.paxos.flush(&mut effects);
+            running.paxos.check();
+            self.disk.unsynced.append(&mut effects.persist);
+        }
+        effects
+    }
+
+    /// Begins to sync what waits. Returns whether there is anything.
+    pub(super) fn begin_sync(&mut self) -> bool {
+        let waiting = self.disk.unsynced.len();
+        let Some(running) = &mut self.running else { return false };
+        if running.syncing.is_some() || waiting == 0 {
+            return false;
+        }
+        running.syncing = Some(waiting);
+        true
+    }
+
+    pub(super) fn end_sync(&mut self, real: Duration) {
+        let now = self.now(real);
+        let Some(running) = &mut self.running else { return };
+        let Some(records) = running.syncing.take() else { return };
+        self.disk.sync(records);
+        running.durable += records as u64;
+        running.paxos.persisted(now, running.durable);
+    }
+
+    /// Whether, by its own clock, it may answer reads now.
+    pub(super) fn serves(&self, real: Duration) -> bool {
+        self.running.as_ref().is_some_and(|running| running.paxos.lease_holds(self.now(real)))
+    }
+}

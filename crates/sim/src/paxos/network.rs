@@ -1,0 +1,101 @@
+//! The network between replicas: nothing is promised of any message.
+
+use crate::random::Random;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use wombat_proto::ReplicaId;
+
+/// How bad it is; chosen for a run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Weather {
+    /// Of a thousand messages, how many are lost, come twice, are slow, or are late by up to minutes.
+    pub(super) lost: u64,
+    pub(super) twice: u64,
+    pub(super) slow: u64,
+    pub(super) late: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Network {
+    pub(super) weather: Weather,
+    /// From whom to whom nothing goes.
+    blocked: BTreeSet<(ReplicaId, ReplicaId)>,
+}
+
+impl Network {
+    /// When the copies of a message that is sent now arrive.
+    pub(super) fn arrivals(
+        &self,
+        from: ReplicaId,
+        to: ReplicaId,
+        random: &mut Random,
+    ) -> impl Iterator<Item = Duration> + use<> {
+        let weather = &self.weather;
+        let copies = match () {
+            () if self.blocked.contains(&(from, to)) || random.chance(weather.lost) => 0,
+            () if random.chance(weather.twice) => 2,
+            () => 1,
+        };
+        let delays: Vec<Duration> = (0..copies)
+            .map(|_| match () {
+                () if random.chance(weather.late) => random.millis(1000, 150_000),
+                () if random.chance(weather.slow) => random.millis(10, 1500),
+                () => random.duration(Duration::from_micros(100), Duration::from_millis(5)),
+            })
+            .collect();
+        delays.into_iter()
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.weather = Weather::default();
+        self.blocked.clear();
+    }
+
+    /// Puts up a partition of some shape.
+    pub(super) fn partition(&mut self, ids: &[ReplicaId], master: Option<ReplicaId>, random: &mut Random) {
+        self.blocked.clear();
+        let pick = |random: &mut Random| ids[random.below(ids.len() as u64) as usize];
+        match random.below(8) {
+            // Two sides.
+            0 | 1 => {
+                let left: BTreeSet<_> = ids.iter().copied().filter(|_| random.chance(500)).collect();
+                self.keep(ids, |a, b| left.contains(&a) == left.contains(&b));
+            }
+            // Some directions only.
+            2 => {
+                let share = random.below(600);
+                let cut: BTreeSet<_> = pairs(ids).filter(|_| random.chance(share)).collect();
+                self.keep(ids, |a, b| !cut.contains(&(a, b)));
+            }
+            // Everybody hears but one, who is heard by nobody; or the other way round.
+            3 => {
+                let (one, out) = (master.unwrap_or_else(|| pick(random)), random.chance(500));
+                self.keep(ids, |a, b| if out { a != one } else { b != one });
+            }
+            // Quorum loss: only one is connected to all others.
+            4 => {
+                let hub = pick(random);
+                self.keep(ids, |a, b| a == hub || b == hub);
+            }
+            // Chained: each hears only its neighbours.
+            5 => {
+                let place = |id| ids.iter().position(|other| *other == id).unwrap_or(0);
+                self.keep(ids, |a, b| place(a).abs_diff(place(b)) == 1);
+            }
+            // Constrained election: the master is cut off from all but one.
+            6 => {
+                let (one, other) = (master.unwrap_or_else(|| pick(random)), pick(random));
+                self.keep(ids, |a, b| (a != one && b != one) || a == other || b == other);
+            }
+            _ => {}
+        }
+    }
+
+    fn keep(&mut self, ids: &[ReplicaId], connected: impl Fn(ReplicaId, ReplicaId) -> bool) {
+        self.blocked = pairs(ids).filter(|(a, b)| !connected(*a, *b)).collect();
+    }
+}
+
+fn pairs(ids: &[ReplicaId]) -> impl Iterator<Item = (ReplicaId, ReplicaId)> {
+    ids.iter().flat_map(move |a| ids.iter().map(move |b| (*a, *b))).filter(|(a, b)| a != b)
+}
