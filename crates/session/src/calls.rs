@@ -126,6 +126,12 @@ impl Calls {
         Some((pending, released))
     }
 
+    /// Removes an Acquire that was taken back. Returns whether it was still without an answer.
+    pub(crate) fn end_acquire(&mut self, number: u64) -> bool {
+        let waits = self.pending.get(&number).is_some_and(|pending| pending.kind == Kind::Acquire);
+        waits && self.pending.remove(&number).is_some()
+    }
+
     /// Every change with a number up to this has been answered. A call's own number is always greater.
     pub(crate) fn acknowledged(&self) -> u64 {
         let first = self.changes.first().or(self.held_back.front());
