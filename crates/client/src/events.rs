@@ -24,11 +24,15 @@ pub struct NodeEvent {
 #[derive(Default)]
 pub(crate) struct Subscriptions {
     handles: BTreeMap<HandleId, broadcast::Sender<NodeEvent>>,
+    /// Whether the session is over.
+    closed: bool,
 }
 
 impl Subscriptions {
     pub(crate) fn open(&mut self, handle: HandleId) {
-        self.handles.insert(handle, broadcast::Sender::new(WAITING));
+        if !self.closed {
+            self.handles.insert(handle, broadcast::Sender::new(WAITING));
+        }
     }
 
     pub(crate) fn listen(&self, handle: HandleId) -> Option<broadcast::Receiver<NodeEvent>> {
@@ -41,6 +45,7 @@ impl Subscriptions {
 
     /// The session is over: every stream ends.
     pub(crate) fn close(&mut self) {
+        self.closed = true;
         self.handles.clear();
     }
 
@@ -76,7 +81,7 @@ pub struct SessionEvents {
 }
 
 impl SessionEvents {
-    /// The next event; `None` when the session has ended and all was told.
+    /// The next event; `None` when the session is over and all was told.
     pub async fn recv(&mut self) -> Option<SessionEvent> {
         loop {
             match self.receiver.recv().await {

@@ -369,7 +369,7 @@ impl Session {
         let Some((_, sent)) = self.keep_alive.take() else { return };
         match result {
             Ok(Answer::KeptAlive(kept)) => {
-                // Only now is the connection good for anything: one that breaks at once is not tried in a storm.
+                // Not before an answer: a connection that breaks as soon as it is made is not tried in a storm.
                 self.backoff.reset();
                 self.meet_epoch(Epoch(kept.epoch), effects);
                 self.extend(now, sent, Duration::from_micros(kept.held_us), kept.lease_ms, effects);
@@ -432,6 +432,7 @@ impl Session {
             _ => {}
         }
         let Some((pending, released)) = self.calls.answered(number) else { return };
+        self.backoff.reset();
         // Whatever has become of it, an Acquire that was taken back is over: sent again to a new master, which
         // knows nothing of that, it would take a lock for nobody.
         if let Call::CancelAcquire(cancel) = pending.call
