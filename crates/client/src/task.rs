@@ -3,7 +3,7 @@
 
 use crate::convert::node_event;
 use crate::shared::{Order, Undo, View};
-use crate::{Config, time};
+use crate::{Config, EventKind, time};
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -241,6 +241,9 @@ impl Task {
 
     /// Carries out what the session wants but connecting. Returns whether to give up the connection.
     fn settle(&mut self) -> bool {
+        if self.effects.node_events.iter().any(|event| event.kind == EventKind::FailedOver) {
+            self.present_handles();
+        }
         let mut done: VecDeque<_> = std::mem::take(&mut self.effects.done).into();
         while let Some((number, result)) = done.pop_front() {
             self.finish(number, result);
@@ -265,6 +268,16 @@ impl Task {
             self.view.close();
         }
         std::mem::take(&mut self.effects.disconnect)
+    }
+
+    /// A new master learns of a handle, and of what it wants to hear, when it is used: those that are only
+    /// listened to are used here, before their listeners look again.
+    fn present_handles(&mut self) {
+        let handles = self.view.subscriptions.lock().expect("nobody panics with it").handles();
+        for handle in handles {
+            let get = Call::GetStat(wire::GetStat { handle: Some(handle) });
+            self.session.submit(get, &mut self.effects);
+        }
     }
 
     /// Tells a caller the outcome of its call, or undoes it if the caller is gone.

@@ -464,3 +464,22 @@ fn event_numbers_beyond_all_bounds_are_no_reason_to_panic() {
     );
     script.tick();
 }
+
+#[test]
+fn an_acquire_does_not_overtake_a_release_that_waits_for_its_turn() {
+    let mut script = Script::up();
+    let bound = wombat_proto::limits::UNACKNOWLEDGED_OUTCOMES;
+    let numbers: Vec<u64> = (0..bound).map(|_| script.submit(set())).collect();
+    script.requests();
+    let release = script.submit(Call::Release(wire::Release::default()));
+    let acquire = script.submit(Call::Acquire(wire::Acquire::default()));
+    assert!(script.requests().is_empty());
+    script.reconnect(1);
+    assert!(script.requests().iter().all(|request| request.number != acquire));
+    script.receive(numbers[0], done());
+    let sent: Vec<u64> = script.requests().iter().map(|request| request.number).collect();
+    assert_eq!(sent, [release, acquire]);
+    // Without changes that wait, it waits for nothing.
+    let another = script.submit(Call::Acquire(wire::Acquire::default()));
+    assert_eq!(script.requests()[0].number, another);
+}
