@@ -230,7 +230,7 @@ impl Node {
     /// Takes the lock, waiting in line for as long as it takes.
     ///
     /// Errors: [`Error::StaleHandle`] if the node is deleted meanwhile, [`Error::BadHandle`] if the node was
-    /// not opened for writing.
+    /// not opened for writing, [`Error::SequencerStale`] on a handle that is tied to a sequencer.
     pub async fn acquire(&self, mode: LockMode) -> Result<LockGuard> {
         lock::acquire(&self.handle, mode, false, Duration::ZERO).await
     }
