@@ -201,6 +201,25 @@ fn events_tell_of_children_contents_and_locks() {
 }
 
 #[test]
+fn a_handle_that_is_only_listened_to_hears_of_changes_after_a_restart_too() {
+    let (_dir, mut serve) = serve("12s");
+    run(async {
+        let cell = connect(&serve).await;
+        let read = open(&cell, "/ls/local/f").await;
+        let listen = OpenOptions::new().events(&[EventKind::ContentsModified]);
+        let heard = cell.open("/ls/local/f", listen).await.unwrap();
+        let mut events = heard.events();
+        serve.kill();
+        serve.restart();
+        assert_eq!(events.recv().await.unwrap().kind, EventKind::FailedOver);
+        // It looks again, as the event says, but by another handle.
+        read.contents().await.unwrap();
+        open(&connect(&serve).await, "/ls/local/f").await.set("x").await.unwrap();
+        assert_eq!(events.recv().await.unwrap().kind, EventKind::ContentsModified);
+    });
+}
+
+#[test]
 fn long_listings_come_in_pages_and_in_order() {
     let (_dir, serve) = serve("12s");
     run(async {

@@ -67,6 +67,22 @@ fn directories() {
 }
 
 #[test]
+fn the_root_is_refused_before_anything_below_it_is_deleted() {
+    let (_dir, serve) = serve();
+    serve.ok(&["put", "-p", "/ls/local/d/e/f", "x"]);
+    serve.ok(&["put", "/ls/local/g", "x"]);
+    for arguments in [
+        &["rm", "-r", "/ls/local"][..],
+        &["rm", "-r", "/ls/local/d", "/ls/local"],
+        &["rm", "/ls/local/g", "/ls/local"],
+    ] {
+        let said = serve.fails(2, arguments);
+        assert!(said.contains("root"), "{arguments:?}: {said}");
+        assert_eq!(serve.ok(&["tree"]), "/ls/local\n├── d/\n│   └── e/\n│       └── f\n└── g\n");
+    }
+}
+
+#[test]
 fn bad_names_and_arguments_say_what_is_right() {
     let (_dir, serve) = serve();
     let long = format!("/ls/local/{}", "x".repeat(256));

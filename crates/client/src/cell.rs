@@ -8,6 +8,7 @@ use crate::task::Task;
 use crate::{Config, Multi, OpenOptions, Stat};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
+use wombat_proto::limits::CLIENT_DESCRIPTION_BYTES;
 use wombat_proto::wire::{self, request::Call};
 use wombat_proto::{CellName, Epoch, Error, Instant, Path, Result, Sequencer, SessionId, frame};
 use wombat_session::Answer;
@@ -39,6 +40,10 @@ impl Cell {
         }
         if let Some(cell) = &config.cell {
             CellName::parse(cell)?;
+        }
+        if config.client.len() > CLIENT_DESCRIPTION_BYTES {
+            let what = format!("the client's description of itself: {} bytes", config.client.len());
+            return Err(Error::TooLarge { what });
         }
         let (orders, taken) = mpsc::unbounded_channel();
         let (ready, told) = oneshot::channel();
@@ -72,7 +77,7 @@ impl Cell {
 
     /// The life of the session, from now on.
     pub fn session_events(&self) -> SessionEvents {
-        SessionEvents { receiver: self.shared.view.session_events.subscribe() }
+        SessionEvents { receiver: self.shared.view.listen() }
     }
 
     /// Opens the node of a name, `/ls/<cell>/…`; the cell `local` stands for this one.

@@ -86,8 +86,10 @@ impl Election {
     }
 
     async fn leader_of(&self, file: &Node) -> Result<Option<Leader>> {
-        let locks = self.cell.locks(Some(&self.path)).await?;
+        // First the value, then the lock: a value that was written after the grant to whoever still holds the
+        // lock is the holder's. The other way about, it could be that of the next one.
         let (value, stat) = file.contents().await?;
+        let locks = self.cell.locks(Some(&self.path)).await?;
         let path = file.path().to_string();
         let lock = locks.into_iter().find(|lock| lock.path == path);
         let token = lock.and_then(|lock| lock.holders.first().map(|holder| holder.token));

@@ -3,7 +3,7 @@
 use crate::EventKind;
 use std::collections::BTreeMap;
 use tokio::sync::broadcast::{self, error::RecvError};
-use wombat_proto::{HandleId, Slot};
+use wombat_proto::{HandleId, Slot, wire};
 use wombat_session::SessionEvent;
 
 /// Events of a node that wait for their reader before they give way to a gap.
@@ -23,16 +23,25 @@ pub struct NodeEvent {
 /// Who listens to which handle.
 #[derive(Default)]
 pub(crate) struct Subscriptions {
-    handles: BTreeMap<HandleId, broadcast::Sender<NodeEvent>>,
+    handles: BTreeMap<HandleId, (wire::Handle, broadcast::Sender<NodeEvent>)>,
+    /// Whether the session is over.
+    closed: bool,
 }
 
 impl Subscriptions {
-    pub(crate) fn open(&mut self, handle: HandleId) {
-        self.handles.insert(handle, broadcast::Sender::new(WAITING));
+    pub(crate) fn open(&mut self, handle: wire::Handle) {
+        if !self.closed {
+            self.handles.insert(HandleId(handle.id), (handle, broadcast::Sender::new(WAITING)));
+        }
     }
 
     pub(crate) fn listen(&self, handle: HandleId) -> Option<broadcast::Receiver<NodeEvent>> {
-        self.handles.get(&handle).map(broadcast::Sender::subscribe)
+        self.handles.get(&handle).map(|(_, sender)| sender.subscribe())
+    }
+
+    /// All handles that somebody may listen to.
+    pub(crate) fn handles(&self) -> Vec<wire::Handle> {
+        self.handles.values().map(|(handle, _)| *handle).collect()
     }
 
     pub(crate) fn remove(&mut self, handle: HandleId) {
@@ -41,13 +50,14 @@ impl Subscriptions {
 
     /// The session is over: every stream ends.
     pub(crate) fn close(&mut self) {
+        self.closed = true;
         self.handles.clear();
     }
 
     pub(crate) fn publish(&self, handle: HandleId, event: &NodeEvent) {
         let all = handle == HandleId(0);
         let listeners = self.handles.iter().filter(|(id, _)| all || **id == handle);
-        for (_, sender) in listeners {
+        for (_, (_, sender)) in listeners {
             let _nobody_listens = sender.send(event.clone());
         }
     }
@@ -76,7 +86,7 @@ pub struct SessionEvents {
 }
 
 impl SessionEvents {
-    /// The next event; `None` when the session has ended and all was told.
+    /// The next event; `None` when the session is over and all was told.
     pub async fn recv(&mut self) -> Option<SessionEvent> {
         loop {
             match self.receiver.recv().await {

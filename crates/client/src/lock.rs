@@ -31,15 +31,28 @@ pub(crate) async fn acquire(
         shared: mode == LockMode::Shared,
         r#try: only_try,
         // A wait shorter than a millisecond is still a wait; 0 would wait for ever.
-        timeout_ms: if timeout.is_zero() { 0 } else { timeout.as_millis().max(1) as u64 },
+        timeout_ms: if timeout.is_zero() {
+            0
+        } else {
+            u64::try_from(timeout.as_millis().max(1)).unwrap_or(u64::MAX)
+        },
     };
-    match handle.shared().acquire(Call::Acquire(acquire)).await? {
-        Answer::Granted(granted) => {
-            let sequencer = granted.sequencer.parse()?;
-            Ok(LockGuard { handle: Arc::clone(handle), sequencer, released: false })
-        }
+    let sequencer = match handle.shared().acquire(Call::Acquire(acquire)).await? {
+        Answer::Granted(granted) => granted.sequencer.parse().map_err(|_| unexpected()),
         _ => Err(unexpected()),
+    };
+    match sequencer {
+        Ok(sequencer) => Ok(LockGuard { handle: Arc::clone(handle), sequencer, released: false }),
+        Err(error) => {
+            // Whatever the server meant, nobody will use a lock that it may have given.
+            handle.shared().forget(release(handle));
+            Err(error)
+        }
     }
+}
+
+fn release(handle: &OpenHandle) -> Call {
+    Call::Release(wire::Release { handle: Some(handle.token) })
 }
 
 impl LockGuard {
@@ -93,21 +106,17 @@ impl LockGuard {
     /// Errors: [`crate::Error::NotHeld`] if it was lost before.
     pub async fn release(mut self) -> Result<()> {
         self.released = true;
-        match self.handle.shared().call(self.release_call()).await? {
+        match self.handle.shared().call(release(&self.handle)).await? {
             Answer::Done(_) => Ok(()),
             _ => Err(unexpected()),
         }
-    }
-
-    fn release_call(&self) -> Call {
-        Call::Release(wire::Release { handle: Some(self.handle.token) })
     }
 }
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
         if !self.released {
-            self.handle.shared().forget(self.release_call());
+            self.handle.shared().forget(release(&self.handle));
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::shared::Shared;
 use crate::{Cell, OpenOptions};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use wombat_proto::limits::CONTENTS_BYTES;
 use wombat_proto::wire::{self, request::Call};
@@ -70,8 +70,9 @@ pub(crate) struct OpenHandle {
     pub(crate) cell: Cell,
     pub(crate) token: wire::Handle,
     pub(crate) path: Path,
-    /// Whether this client has closed it or deleted its node: then no guard of it holds anything.
-    gone: AtomicBool,
+    /// How often this client has asked to close it or to delete its node, refusals not counted: once it has, no
+    /// guard of it holds anything.
+    gone: AtomicUsize,
 }
 
 impl OpenHandle {
@@ -81,12 +82,15 @@ impl OpenHandle {
 
     /// Until when a lock that the handle holds is surely held.
     pub(crate) fn safe_until(&self) -> Instant {
-        if self.gone.load(Ordering::Acquire) { Instant::default() } else { self.shared().view.safe_until() }
+        match self.gone.load(Ordering::Acquire) {
+            0 => self.shared().view.safe_until(),
+            _ => Instant::default(),
+        }
     }
 
     /// Notes, before it is so, that no lock of this handle is sure any more.
     fn give_up(&self) {
-        self.gone.store(true, Ordering::Release);
+        self.gone.fetch_add(1, Ordering::AcqRel);
         self.shared().view.lease_changed.send_replace(());
     }
 }
@@ -116,10 +120,10 @@ pub(crate) async fn open(
     }
     let Answer::Opened(opened) = cell.shared.call(Call::Open(open)).await? else { return Err(unexpected()) };
     let (Some(token), Some(stat)) = (opened.handle, opened.stat) else { return Err(unexpected()) };
-    let handle = OpenHandle { cell: cell.clone(), token, path, gone: AtomicBool::new(false) };
+    let handle = OpenHandle { cell: cell.clone(), token, path, gone: AtomicUsize::new(0) };
     if events {
         let subscriptions = &cell.shared.view.subscriptions;
-        subscriptions.lock().expect("nobody panics with it").open(HandleId(token.id));
+        subscriptions.lock().expect("nobody panics with it").open(token);
     }
     Ok(Node { handle: Arc::new(handle), created: opened.created, stat: stat.into() })
 }
@@ -213,13 +217,12 @@ impl Node {
     /// Errors: [`Error::NotEmpty`]; [`Error::LockHeld`] while another handle holds its lock,
     /// [`Error::LockDelayed`] while its lock-delay runs.
     pub async fn delete(&self) -> Result<()> {
-        let was_gone = self.handle.gone.load(Ordering::Acquire);
         self.handle.give_up();
         let deleted = self.done(Call::Delete(wire::Delete { handle: Some(self.handle.token) })).await;
         // A refusal has changed nothing. After anything else the node may be gone, and the handle goes with it.
         let refused = deleted.as_ref().is_err_and(|error| error.class() != Class::Unknown);
         if refused {
-            self.handle.gone.store(was_gone, Ordering::Release);
+            self.handle.gone.fetch_sub(1, Ordering::AcqRel);
         }
         deleted
     }
@@ -227,7 +230,7 @@ impl Node {
     /// Takes the lock, waiting in line for as long as it takes.
     ///
     /// Errors: [`Error::StaleHandle`] if the node is deleted meanwhile, [`Error::BadHandle`] if the node was
-    /// not opened for writing.
+    /// not opened for writing, [`Error::SequencerStale`] on a handle that is tied to a sequencer.
     pub async fn acquire(&self, mode: LockMode) -> Result<LockGuard> {
         lock::acquire(&self.handle, mode, false, Duration::ZERO).await
     }

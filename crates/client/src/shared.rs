@@ -4,7 +4,7 @@ use crate::events::{NodeEvent, Subscriptions};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use wombat_proto::wire::request::Call;
+use wombat_proto::wire::{self, request::Call};
 use wombat_proto::{Epoch, Error, HandleId, Instant, Result};
 use wombat_session::{Answer, SessionEvent};
 
@@ -26,6 +26,40 @@ pub(crate) enum Order {
     End(oneshot::Sender<()>),
 }
 
+/// What an answer that nobody waits for any more leaves behind.
+#[derive(Clone, Copy)]
+pub(crate) enum Undo {
+    Nothing,
+    /// An open handle.
+    Close,
+    /// A lock of this handle.
+    Release(wire::Handle),
+}
+
+impl Undo {
+    /// What the answer to a call may leave behind.
+    pub(crate) fn of(call: &Call) -> Undo {
+        match call {
+            Call::Open(_) => Undo::Close,
+            Call::Acquire(acquire) => acquire.handle.map_or(Undo::Nothing, Undo::Release),
+            _ => Undo::Nothing,
+        }
+    }
+
+    /// The call that undoes it, now that the answer is known.
+    pub(crate) fn call(self, result: Result<Answer>) -> Option<Call> {
+        match (result, self) {
+            (Ok(Answer::Opened(opened)), Undo::Close) => {
+                Some(Call::Close(wire::Close { handle: opened.handle }))
+            }
+            (Ok(Answer::Granted(_)), Undo::Release(handle)) => {
+                Some(Call::Release(wire::Release { handle: Some(handle) }))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What every handle of a session holds. When the last is gone the task ends, so the task holds only the
 /// [`View`] in it.
 pub(crate) struct Shared {
@@ -39,7 +73,8 @@ pub(crate) struct View {
     /// The end of the client's view of its lease, in nanoseconds; 0 once the session is lost.
     safe_until: AtomicU64,
     epoch: AtomicU64,
-    pub(crate) session_events: broadcast::Sender<SessionEvent>,
+    /// Where the life of the session is told; `None` once all was told.
+    session_events: Mutex<Option<broadcast::Sender<SessionEvent>>>,
     pub(crate) subscriptions: Mutex<Subscriptions>,
     /// Changes whenever the session's safety does, for those who wait for its end.
     pub(crate) lease_changed: watch::Sender<()>,
@@ -50,7 +85,7 @@ impl View {
         View {
             safe_until: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
-            session_events: broadcast::Sender::new(64),
+            session_events: Mutex::new(Some(broadcast::Sender::new(64))),
             subscriptions: Mutex::new(Subscriptions::default()),
             lease_changed: watch::Sender::new(()),
         }
@@ -73,6 +108,26 @@ impl View {
         }
     }
 
+    /// Listens to the life of the session.
+    pub(crate) fn listen(&self) -> broadcast::Receiver<SessionEvent> {
+        let sender = self.session_events.lock().expect("nobody panics with it");
+        // Of a session that is over there is nothing to hear: the sender is dropped here.
+        sender.as_ref().map_or_else(|| broadcast::channel(1).1, broadcast::Sender::subscribe)
+    }
+
+    /// Tells of the life of the session.
+    pub(crate) fn tell(&self, event: SessionEvent) {
+        if let Some(sender) = &*self.session_events.lock().expect("nobody panics with it") {
+            let _nobody_listens = sender.send(event);
+        }
+    }
+
+    /// The session is over and all was told: every stream ends.
+    pub(crate) fn close(&self) {
+        *self.session_events.lock().expect("nobody panics with it") = None;
+        self.subscriptions.lock().expect("nobody panics with it").close();
+    }
+
     /// Passes an event on to the handle that it is for; [`HandleId`] 0 is for all.
     pub(crate) fn publish(&self, handle: HandleId, event: &NodeEvent) {
         let subscriptions = self.subscriptions.lock().expect("nobody panics with it");
@@ -87,22 +142,23 @@ impl Shared {
 
     /// Does a call and waits for its outcome.
     pub(crate) async fn call(&self, call: Call) -> Result<Answer> {
-        let (reply, answer) = oneshot::channel();
-        let order = Order::Call { call, ticket: 0, reply };
-        self.orders.send(order).map_err(|_| Error::SessionExpired)?;
-        answer.await.map_err(|_| Error::SessionExpired)?
+        self.ask(call, 0).await
     }
 
     /// Does an Acquire. If the caller gives up waiting, it is taken back.
     pub(crate) async fn acquire(&self, call: Call) -> Result<Answer> {
-        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        self.ask(call, self.tickets.fetch_add(1, Ordering::Relaxed)).await
+    }
+
+    async fn ask(&self, call: Call, ticket: u64) -> Result<Answer> {
+        let undo = Undo::of(&call);
         let (reply, answer) = oneshot::channel();
         let order = Order::Call { call, ticket, reply };
         self.orders.send(order).map_err(|_| Error::SessionExpired)?;
-        let mut taken_back = TakeBack { shared: self, ticket };
-        let outcome = answer.await.map_err(|_| Error::SessionExpired)?;
-        taken_back.ticket = 0;
-        outcome
+        let mut asked = Asked { shared: self, answer, ticket, undo, answered: false };
+        let outcome = (&mut asked.answer).await;
+        asked.answered = true;
+        outcome.map_err(|_| Error::SessionExpired)?
     }
 
     /// Does a call that nobody waits for.
@@ -111,17 +167,34 @@ impl Shared {
     }
 }
 
-/// Takes an Acquire back when the future that waits for it is dropped.
-struct TakeBack<'a> {
+/// A call that is waited for. If the future that waits is dropped, nothing of it is left behind.
+struct Asked<'a> {
     shared: &'a Shared,
-    /// 0 once it is answered.
+    answer: oneshot::Receiver<Result<Answer>>,
+    /// That of an Acquire, or 0.
     ticket: u64,
+    undo: Undo,
+    answered: bool,
 }
 
-impl Drop for TakeBack<'_> {
+impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        if self.ticket != 0 {
-            let _gone_anyway = self.shared.orders.send(Order::CancelAcquire { ticket: self.ticket });
+        if self.answered {
+            return;
+        }
+        // From here on the task finds out by itself that nobody waits. An answer that it gave before lies here,
+        // unread.
+        self.answer.close();
+        match self.answer.try_recv() {
+            Ok(unread) => {
+                if let Some(call) = self.undo.call(unread) {
+                    self.shared.forget(call);
+                }
+            }
+            Err(_) if self.ticket != 0 => {
+                let _gone_anyway = self.shared.orders.send(Order::CancelAcquire { ticket: self.ticket });
+            }
+            Err(_) => {}
         }
     }
 }

@@ -2,8 +2,8 @@
 //! through both.
 
 use crate::convert::node_event;
-use crate::shared::{Order, View};
-use crate::{Config, time};
+use crate::shared::{Order, Undo, View};
+use crate::{Config, EventKind, time};
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -31,16 +31,6 @@ struct Waiter {
     undo: Undo,
 }
 
-/// What an answer that nobody waits for any more leaves behind.
-#[derive(Clone, Copy)]
-enum Undo {
-    Nothing,
-    /// An open handle.
-    Close,
-    /// A lock of this handle.
-    Release(wire::Handle),
-}
-
 pub(crate) struct Task {
     session: Session,
     view: Arc<View>,
@@ -51,8 +41,8 @@ pub(crate) struct Task {
     out: BytesMut,
     /// Told with the session's first success, or with why there is none.
     ready: Option<oneshot::Sender<Result<(CellName, SessionId)>>>,
-    /// The pending end of the session, and who waits for it.
-    ending: Option<(u64, oneshot::Sender<()>)>,
+    /// The pending ends of the session, and who waits for them.
+    ending: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
 /// What the task waits for.
@@ -98,7 +88,7 @@ impl Task {
             effects: Effects::default(),
             out: BytesMut::new(),
             ready: Some(ready),
-            ending: None,
+            ending: BTreeMap::new(),
         }
     }
 
@@ -134,6 +124,8 @@ impl Task {
                     debug!("the connection is gone");
                     (stream, inward) = (None, BytesMut::new());
                     self.out.clear();
+                    // What was read before the end may have led to requests that nobody can get any more.
+                    self.effects.send.clear();
                     self.session.disconnected(clock::now());
                 }
                 Wake::Connected(result) => {
@@ -198,11 +190,7 @@ impl Task {
         for order in batch {
             match order {
                 Order::Call { call, ticket, reply } => {
-                    let undo = match &call {
-                        Call::Open(_) => Undo::Close,
-                        Call::Acquire(acquire) => acquire.handle.map_or(Undo::Nothing, Undo::Release),
-                        _ => Undo::Nothing,
-                    };
+                    let undo = Undo::of(&call);
                     let number = self.session.submit(call, &mut self.effects);
                     self.waiters.insert(number, Waiter { reply: Some(reply), ticket, undo });
                 }
@@ -217,7 +205,7 @@ impl Task {
                     }
                     let end = Call::EndSession(wire::EndSession {});
                     let number = self.session.submit(end, &mut self.effects);
-                    self.ending = Some((number, told));
+                    self.ending.insert(number, told);
                 }
             }
         }
@@ -253,6 +241,9 @@ impl Task {
 
     /// Carries out what the session wants but connecting. Returns whether to give up the connection.
     fn settle(&mut self) -> bool {
+        if self.effects.node_events.iter().any(|event| event.kind == EventKind::FailedOver) {
+            self.present_handles();
+        }
         let mut done: VecDeque<_> = std::mem::take(&mut self.effects.done).into();
         while let Some((number, result)) = done.pop_front() {
             self.finish(number, result);
@@ -268,20 +259,30 @@ impl Task {
             self.report(Err(refusal.clone()));
         }
         for event in self.effects.session_events.drain(..) {
-            let _nobody_listens = self.view.session_events.send(event);
+            self.view.tell(event);
         }
         for event in self.effects.node_events.drain(..) {
             self.view.publish(event.handle, &node_event(&event));
         }
         if self.session.is_expired() {
-            self.view.subscriptions.lock().expect("nobody panics with it").close();
+            self.view.close();
         }
         std::mem::take(&mut self.effects.disconnect)
     }
 
+    /// A new master learns of a handle, and of what it wants to hear, when it is used: those that are only
+    /// listened to are used here, before their listeners look again.
+    fn present_handles(&mut self) {
+        let handles = self.view.subscriptions.lock().expect("nobody panics with it").handles();
+        for handle in handles {
+            let get = Call::GetStat(wire::GetStat { handle: Some(handle) });
+            self.session.submit(get, &mut self.effects);
+        }
+    }
+
     /// Tells a caller the outcome of its call, or undoes it if the caller is gone.
     fn finish(&mut self, number: u64, result: Result<Answer>) {
-        if let Some((_, told)) = self.ending.take_if(|(ending, _)| *ending == number) {
+        if let Some(told) = self.ending.remove(&number) {
             let _nobody_waits = told.send(());
             return;
         }
@@ -290,16 +291,7 @@ impl Task {
             Some(reply) => reply.send(result).err(),
             None => Some(result),
         };
-        let undone = match (unheard, waiter.undo) {
-            (Some(Ok(Answer::Opened(opened))), Undo::Close) => {
-                Some(Call::Close(wire::Close { handle: opened.handle }))
-            }
-            (Some(Ok(Answer::Granted(_))), Undo::Release(handle)) => {
-                Some(Call::Release(wire::Release { handle: Some(handle) }))
-            }
-            _ => None,
-        };
-        if let Some(call) = undone {
+        if let Some(call) = unheard.and_then(|result| waiter.undo.call(result)) {
             self.session.submit(call, &mut self.effects);
         }
     }

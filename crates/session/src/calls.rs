@@ -66,7 +66,8 @@ pub(crate) struct Calls {
     pending: BTreeMap<u64, Pending>,
     /// The changes among them that were handed out for sending.
     changes: BTreeSet<u64>,
-    /// Changes that wait for room among the kept outcomes.
+    /// Changes that wait for room among the kept outcomes, and the Acquires behind them: a lock is not asked for
+    /// before the release that was.
     held_back: VecDeque<u64>,
     last: u64,
 }
@@ -92,15 +93,21 @@ impl Calls {
 
     /// Whether a call may go out now. A change beyond the bound of kept outcomes waits for its turn.
     pub(crate) fn admit(&mut self, number: u64, kind: Kind) -> bool {
-        if kind != Kind::Change || self.changes.contains(&number) {
-            return true;
+        let admitted = match kind {
+            Kind::Read | Kind::Sessionless => true,
+            Kind::Acquire => self.held_back.front().is_none_or(|first| number < *first),
+            Kind::Change => self.changes.contains(&number) || self.has_room(number),
+        };
+        match (admitted, kind) {
+            (true, Kind::Change) => drop(self.changes.insert(number)),
+            (true, _) => {}
+            (false, _) => self.held_back.push_back(number),
         }
-        if self.changes.len() < UNACKNOWLEDGED_OUTCOMES && self.spans_little(number) {
-            self.changes.insert(number);
-            return true;
-        }
-        self.held_back.push_back(number);
-        false
+        admitted
+    }
+
+    fn has_room(&self, number: u64) -> bool {
+        self.changes.len() < UNACKNOWLEDGED_OUTCOMES && self.spans_little(number)
     }
 
     /// The cell keeps the outcomes of all changes after the first unanswered one: no more than the bound may
@@ -109,21 +116,32 @@ impl Calls {
         self.changes.first().is_none_or(|first| number - first < UNACKNOWLEDGED_OUTCOMES as u64)
     }
 
-    /// Removes an answered call. Returns it, and the changes that have room now.
+    /// Removes an answered call. Returns it, and those held back whose turn it is now.
     pub(crate) fn answered(&mut self, number: u64) -> Option<(Pending, Vec<u64>)> {
         let pending = self.pending.remove(&number)?;
         let mut released = Vec::new();
         if self.changes.remove(&number) && !self.held_back.is_empty() {
             while let Some(next) = self.held_back.front().copied()
-                && self.changes.len() < UNACKNOWLEDGED_OUTCOMES
-                && self.spans_little(next)
+                && (!self.is_change(next) || self.has_room(next))
             {
                 self.held_back.pop_front();
-                self.changes.insert(next);
+                if self.is_change(next) {
+                    self.changes.insert(next);
+                }
                 released.push(next);
             }
         }
         Some((pending, released))
+    }
+
+    fn is_change(&self, number: u64) -> bool {
+        self.pending.get(&number).is_some_and(|pending| pending.kind == Kind::Change)
+    }
+
+    /// Removes an Acquire that was taken back. Returns whether it was still without an answer.
+    pub(crate) fn end_acquire(&mut self, number: u64) -> bool {
+        let waits = self.pending.get(&number).is_some_and(|pending| pending.kind == Kind::Acquire);
+        waits && self.pending.remove(&number).is_some()
     }
 
     /// Every change with a number up to this has been answered. A call's own number is always greater.
@@ -134,8 +152,14 @@ impl Calls {
 
     /// The numbers of all calls that may be sent, in order: for a new connection.
     pub(crate) fn to_send_again(&self) -> Vec<u64> {
+        let held_back = self.held_back.front().copied().unwrap_or(u64::MAX);
         let may = |number: &u64, pending: &Pending| {
-            pending.not_before.is_none() && (pending.kind != Kind::Change || self.changes.contains(number))
+            let in_turn = match pending.kind {
+                Kind::Read | Kind::Sessionless => true,
+                Kind::Acquire => *number < held_back,
+                Kind::Change => self.changes.contains(number),
+            };
+            pending.not_before.is_none() && in_turn
         };
         self.pending.iter().filter(|(number, pending)| may(number, pending)).map(|(n, _)| *n).collect()
     }

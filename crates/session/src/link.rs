@@ -13,7 +13,10 @@ pub(crate) enum Link {
     /// The shell is trying.
     Connecting,
     /// Hello was sent.
-    Greeting,
+    Greeting {
+        /// When, as far as time has been told since.
+        since: Option<Instant>,
+    },
     /// CreateSession or ResumeSession was sent, at that time.
     Attaching {
         /// When: the lease counts from here.

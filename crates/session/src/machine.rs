@@ -11,6 +11,10 @@ use core::time::Duration;
 use wombat_proto::wire::{self, Request, Response, event, request::Call};
 use wombat_proto::{Epoch, Error, HandleId, Instant, Result, Rho, SessionId, Slot};
 
+/// How long a new connection may take to answer Hello, and again to speak for the session: beyond that there is
+/// nobody behind it, or nobody who has time.
+const ATTACH_WITHIN: Duration = Duration::from_secs(4);
+
 /// What a session needs to know of its client.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -97,6 +101,8 @@ pub struct Session {
     keep_alive: Option<(u64, Instant)>,
     /// The number of the last event received in this epoch.
     last_event: u64,
+    /// Whether its end was asked for: from then on none of its locks is sure.
+    ending: bool,
     expired: bool,
     /// Why the cell would not have this client at all.
     refusal: Option<Error>,
@@ -116,6 +122,7 @@ impl Session {
             calls: Calls::default(),
             keep_alive: None,
             last_event: 0,
+            ending: false,
             expired: false,
             refusal: None,
             config,
@@ -137,9 +144,9 @@ impl Session {
         &self.cell
     }
 
-    /// Until when the session is surely alive.
+    /// Until when the session is surely alive. In the past from when its end is asked for.
     pub fn safe_until(&self) -> Instant {
-        if self.expired { Instant::default() } else { self.lease.until() }
+        if self.expired || self.ending { Instant::default() } else { self.lease.until() }
     }
 
     /// Whether the session is lost.
@@ -160,6 +167,9 @@ impl Session {
         let lease = self.identity.map(|_| self.lease.deadline());
         let retry = match self.link {
             Link::Down { retry_at } => Some(retry_at),
+            Link::Greeting { since: Some(since) } | Link::Attaching { sent: since } => {
+                Some(since + ATTACH_WITHIN)
+            }
             _ => None,
         };
         [lease, retry, self.calls.next_due()].into_iter().flatten().min()
@@ -167,6 +177,7 @@ impl Session {
 
     /// Takes a call in and gives it its number, under which it will be done.
     pub fn submit(&mut self, call: Call, effects: &mut Effects) -> u64 {
+        self.ending |= matches!(call, Call::EndSession(_));
         let number = self.calls.add(call);
         if self.expired {
             self.calls.abandon();
@@ -179,8 +190,14 @@ impl Session {
 
     /// The shell has a connection.
     pub fn connected(&mut self, effects: &mut Effects) {
-        self.link = Link::Greeting;
-        let hello = wire::Hello { version: wire::VERSION, cell: self.config.cell.clone() };
+        if self.expired {
+            effects.disconnect = true; // It was lost while the connection was made.
+            return;
+        }
+        self.link = Link::Greeting { since: None };
+        // Whichever cell answered first, from then on it must be the same.
+        let cell = if self.identity.is_some() { &self.cell } else { &self.config.cell };
+        let hello = wire::Hello { version: wire::VERSION, cell: cell.clone() };
         let number = self.calls.number();
         effects.send.push(Request { number, call: Some(Call::Hello(hello)), ..Request::default() });
     }
@@ -199,8 +216,11 @@ impl Session {
             Some(Answer::Error(error)) => Err(Error::from(error)),
             Some(answer) => Ok(answer),
         };
+        if self.expired {
+            return; // What else the connection has brought.
+        }
         match self.link {
-            Link::Greeting => self.greeted(now, result, effects),
+            Link::Greeting { .. } => self.greeted(now, result, effects),
             Link::Attaching { sent } => self.attached(now, sent, result, effects),
             Link::Up if self.keep_alive.is_some_and(|(pending, _)| pending == number) => {
                 self.kept_alive(now, result, effects);
@@ -218,9 +238,25 @@ impl Session {
         if self.identity.is_some() {
             match self.lease.pass(now) {
                 Passed::Nothing => {}
-                Passed::Jeopardy => effects.session_events.push(SessionEvent::Jeopardy),
+                Passed::Jeopardy => {
+                    effects.session_events.push(SessionEvent::Jeopardy);
+                    // A KeepAlive that was not answered for so long will not be: the other side may be gone
+                    // without a word, and nothing is sent in jeopardy that would bring that to light.
+                    if self.link == Link::Up {
+                        self.hang_up(now, effects);
+                    }
+                }
                 Passed::Grace => return self.expire(effects),
             }
+        }
+        match &mut self.link {
+            Link::Greeting { since: since @ None } => *since = Some(now),
+            Link::Greeting { since: Some(since) } | Link::Attaching { sent: since }
+                if *since + ATTACH_WITHIN <= now =>
+            {
+                self.hang_up(now, effects);
+            }
+            _ => {}
         }
         if matches!(self.link, Link::Down { retry_at } if retry_at <= now) {
             self.link = Link::Connecting;
@@ -266,7 +302,6 @@ impl Session {
             secret_low: opened.secret_low,
         });
         self.link = Link::Up;
-        self.backoff.reset();
         self.meet_epoch(Epoch(opened.epoch), effects);
         self.extend(now, sent, Duration::ZERO, opened.lease_ms, effects);
         self.send_keep_alive(now, effects);
@@ -334,6 +369,8 @@ impl Session {
         let Some((_, sent)) = self.keep_alive.take() else { return };
         match result {
             Ok(Answer::KeptAlive(kept)) => {
+                // Not before an answer: a connection that breaks as soon as it is made is not tried in a storm.
+                self.backoff.reset();
                 self.meet_epoch(Epoch(kept.epoch), effects);
                 self.extend(now, sent, Duration::from_micros(kept.held_us), kept.lease_ms, effects);
                 self.take_events(kept.first_event, kept.events, effects);
@@ -357,7 +394,8 @@ impl Session {
 
     /// Passes on the events that are new: those that were not acknowledged come again.
     fn take_events(&mut self, first: u64, events: Vec<wire::Event>, effects: &mut Effects) {
-        for (number, event) in (first..).zip(events) {
+        for (offset, event) in (0..).zip(events) {
+            let number = first.saturating_add(offset);
             if number <= self.last_event {
                 continue;
             }
@@ -373,7 +411,7 @@ impl Session {
     }
 
     fn answered(&mut self, now: Instant, number: u64, result: Result<Answer>, effects: &mut Effects) {
-        let Some(pending) = self.calls.get_mut(number) else { return };
+        let Some(pending) = self.calls.get_mut(number).filter(|pending| pending.sent) else { return };
         match result {
             Err(Error::StaleEpoch { current }) if current >= self.epoch => {
                 self.meet_epoch(current, effects);
@@ -393,11 +431,22 @@ impl Session {
             }
             _ => {}
         }
-        if let Some((_, released)) = self.calls.answered(number) {
-            effects.done.push((number, result));
-            for next in released {
-                self.send(next, effects);
-            }
+        let Some((pending, released)) = self.calls.answered(number) else { return };
+        self.backoff.reset();
+        // Whatever has become of it, an Acquire that was taken back is over: sent again to a new master, which
+        // knows nothing of that, it would take a lock for nobody.
+        if let Call::CancelAcquire(cancel) = pending.call
+            && self.calls.end_acquire(cancel.acquire)
+        {
+            effects.done.push((cancel.acquire, Err(Error::Cancelled)));
+        }
+        let ended = matches!(pending.call, Call::EndSession(_)) && result.is_ok();
+        effects.done.push((number, result));
+        if ended {
+            return self.expire(effects);
+        }
+        for next in released {
+            self.send(next, effects);
         }
     }
 

@@ -295,3 +295,191 @@ fn a_replica_that_is_not_the_master_tells_where_it_is() {
     script.pass(Duration::from_secs(1));
     assert_eq!(script.effects.connect, Some(Some("host:1".into())));
 }
+
+#[test]
+fn a_lost_session_stays_lost_whatever_the_connection_still_brings() {
+    let mut script = Script::up();
+    let read = script.submit(get());
+    script.requests();
+    // One batch of frames: the refusal of a call, then that of the pending KeepAlive.
+    script.receive(read, Err(Error::SessionExpired));
+    script.receive(3, Err(Error::SessionExpired));
+    assert_eq!(script.events(), [SessionEvent::Expired], "told once");
+    assert!(script.requests().is_empty());
+    let mut script = Script::up();
+    let read = script.submit(get());
+    script.requests();
+    script.receive(read, Err(Error::SessionExpired));
+    script.keep_alive(3, Duration::ZERO, 1, (1, [wire::Event::default()].into()));
+    assert_eq!(script.events(), [SessionEvent::Expired]);
+    assert!(script.requests().is_empty() && script.effects.node_events.is_empty());
+}
+
+#[test]
+fn a_session_that_is_lost_while_a_connection_is_made_is_not_kept_alive_on_it() {
+    let mut script = Script::up();
+    script.session.disconnected(script.now);
+    script.pass(LEASE + GRACE - Duration::from_secs(1));
+    assert!(script.effects.connect.take().is_some());
+    script.pass(Duration::from_secs(1));
+    assert!(script.events().contains(&SessionEvent::Expired));
+    script.effects.disconnect = false;
+    script.session.connected(&mut script.effects);
+    assert!(script.effects.disconnect, "nobody has a use for the connection");
+    let welcome = wire::Welcome { cell: "test".into(), epoch: 1, ..wire::Welcome::default() };
+    script.receive(0, Ok(Answer::Welcome(welcome)));
+    script.open_session(2);
+    assert!(script.requests().is_empty(), "its locks must be free to end at the master");
+    assert!(script.events().is_empty());
+}
+
+#[test]
+fn a_silent_connection_is_given_up_for_another_in_jeopardy() {
+    let mut script = Script::up();
+    let number = script.submit(set());
+    script.requests();
+    script.pass(LEASE);
+    assert_eq!(script.events(), [SessionEvent::Jeopardy]);
+    assert!(script.effects.disconnect);
+    script.pass(Duration::from_secs(1));
+    assert!(script.effects.connect.take().is_some());
+    script.greet();
+    assert!(matches!(script.sent()[..], [Call::ResumeSession(_)]));
+    script.open_session(1);
+    assert_eq!(script.events(), [SessionEvent::Safe]);
+    assert!(script.requests().iter().any(|request| request.number == number));
+}
+
+#[test]
+fn a_server_that_does_not_answer_a_greeting_is_given_up() {
+    let mut script = Script::new();
+    script.session.connected(&mut script.effects);
+    script.tick();
+    script.requests();
+    let silence = script.session.next_deadline().expect("silence has an end");
+    script.now = silence;
+    script.tick();
+    assert!(script.effects.disconnect);
+    script.pass(Duration::from_secs(1));
+    assert!(script.effects.connect.take().is_some());
+    script.effects.disconnect = false;
+    script.greet();
+    assert!(matches!(script.sent()[..], [Call::CreateSession(_)]));
+    script.tick();
+    script.now = script.session.next_deadline().expect("silence has an end");
+    script.tick();
+    assert!(script.effects.disconnect);
+}
+
+#[test]
+fn a_connection_that_breaks_as_soon_as_it_speaks_for_the_session_is_not_tried_in_a_storm() {
+    let mut script = Script::up();
+    let (mut waits, mut keep_alive) = (Vec::new(), 0);
+    for _ in 0..12 {
+        script.session.disconnected(script.now);
+        let retry = script.session.next_deadline().expect("it tries again");
+        waits.push(retry.since(script.now));
+        script.now = retry;
+        script.tick();
+        assert!(script.effects.connect.take().is_some());
+        script.greet();
+        script.requests();
+        script.open_session(1);
+        keep_alive = script.requests()[0].number;
+    }
+    assert!(waits[11] >= Duration::from_millis(400), "{waits:?}");
+    // One that has served for a while starts anew.
+    script.keep_alive(keep_alive, Duration::ZERO, 1, (1, Vec::new()));
+    script.session.disconnected(script.now);
+    let retry = script.session.next_deadline().expect("it tries again");
+    assert!(retry.since(script.now) <= Duration::from_millis(10));
+}
+
+#[test]
+fn a_session_looks_for_its_own_cell_only() {
+    let mut script = Script::up();
+    script.session.disconnected(script.now);
+    script.pass(Duration::from_secs(1));
+    script.session.connected(&mut script.effects);
+    let [Call::Hello(hello)] = &script.sent()[..] else { panic!("no Hello") };
+    assert_eq!(hello.cell, "test");
+    // A replica of another cell, among the endpoints, is no reason to give up.
+    script.receive(0, Err(Error::invalid("this is the cell other")));
+    assert!(script.effects.disconnect && script.events().is_empty());
+    assert!(script.session.next_deadline().is_some());
+}
+
+#[test]
+fn an_acquire_that_was_taken_back_is_not_sent_again() {
+    let mut script = Script::up();
+    let acquire = script.submit(Call::Acquire(wire::Acquire::default()));
+    script.receive(acquire, Err(Error::Overloaded { retry_after: Duration::from_millis(20) }));
+    let cancel = script.submit(Call::CancelAcquire(wire::CancelAcquire { handle: None, acquire }));
+    script.requests();
+    script.receive(cancel, done());
+    assert_eq!(script.done(), [(acquire, Err(Error::Cancelled)), (cancel, done())]);
+    // A new master knows nothing of the cancellation: it would grant the lock to nobody.
+    script.reconnect(2);
+    script.pass(Duration::from_secs(1));
+    let again = script.requests();
+    assert!(again.iter().all(|request| request.number != acquire), "{again:?}");
+}
+
+#[test]
+fn no_lock_is_sure_from_when_the_end_of_the_session_is_asked_for() {
+    let mut script = Script::up();
+    let end = script.submit(Call::EndSession(wire::EndSession {}));
+    assert!(!script.requests().is_empty());
+    assert_eq!(script.session.safe_until(), Instant::default());
+    script.receive(end, done());
+    assert_eq!(script.done(), [(end, done())]);
+    assert!(script.session.is_expired());
+    assert_eq!(script.events(), [SessionEvent::Expired]);
+    let late = script.submit(get());
+    assert_eq!(script.done(), [(late, Err(Error::SessionExpired))]);
+}
+
+#[test]
+fn an_answer_to_a_call_that_was_not_sent_yet_means_nothing() {
+    let mut script = Script::up();
+    let bound = wombat_proto::limits::UNACKNOWLEDGED_OUTCOMES;
+    let numbers: Vec<u64> = (0..bound + 1).map(|_| script.submit(set())).collect();
+    script.requests();
+    script.receive(numbers[bound], done());
+    assert!(script.done().is_empty());
+    for number in &numbers[..bound] {
+        script.receive(*number, done());
+    }
+    assert_eq!(script.requests()[0].number, numbers[bound], "it is sent when there is room");
+}
+
+#[test]
+fn event_numbers_beyond_all_bounds_are_no_reason_to_panic() {
+    let mut script = Script::up();
+    script.keep_alive(
+        3,
+        Duration::ZERO,
+        1,
+        (u64::MAX, [wire::Event::default(), wire::Event::default()].into()),
+    );
+    script.tick();
+}
+
+#[test]
+fn an_acquire_does_not_overtake_a_release_that_waits_for_its_turn() {
+    let mut script = Script::up();
+    let bound = wombat_proto::limits::UNACKNOWLEDGED_OUTCOMES;
+    let numbers: Vec<u64> = (0..bound).map(|_| script.submit(set())).collect();
+    script.requests();
+    let release = script.submit(Call::Release(wire::Release::default()));
+    let acquire = script.submit(Call::Acquire(wire::Acquire::default()));
+    assert!(script.requests().is_empty());
+    script.reconnect(1);
+    assert!(script.requests().iter().all(|request| request.number != acquire));
+    script.receive(numbers[0], done());
+    let sent: Vec<u64> = script.requests().iter().map(|request| request.number).collect();
+    assert_eq!(sent, [release, acquire]);
+    // Without changes that wait, it waits for nothing.
+    let another = script.submit(Call::Acquire(wire::Acquire::default()));
+    assert_eq!(script.requests()[0].number, another);
+}

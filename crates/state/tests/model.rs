@@ -472,8 +472,7 @@ impl Pair {
                 Ok(())
             });
             if result.is_err() {
-                let last_instance = model.last_instance;
-                *model = Model { last_instance, ..before };
+                *model = before;
             }
             result
         });

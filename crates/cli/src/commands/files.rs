@@ -91,6 +91,13 @@ pub(crate) async fn make_directories(
 }
 
 pub(crate) async fn rm(cell: &Cell, rm: &Rm) -> Result<(), Failure> {
+    // Refused before anything is deleted, not when all that stood below it is gone.
+    for path in &rm.paths {
+        if cell.resolve(path)?.node.names().is_empty() {
+            let refusal = Error::invalid("the root of a cell cannot be deleted");
+            return Err(Failure::from(refusal).about(path));
+        }
+    }
     for path in &rm.paths {
         let about = |error: Error| Failure::from(error).about(path);
         if rm.recursive {

@@ -11,8 +11,8 @@ use wombat_proto::wire::log;
 use wombat_proto::{Error, HandleId, Instance, LockMode, Result, Token};
 
 /// A grant checks again, where it takes effect, all that it was proposed on (SPEC §4): the session lives and
-/// the epoch is current (checked by the caller), the instance is the same, the lock is compatible, and no
-/// lock-delay is in the way.
+/// the epoch is current (checked by the caller), the instance is the same, the handle's sequencer is not stale,
+/// the lock is compatible, and no lock-delay is in the way.
 pub(super) fn grant(state: &mut State, context: &mut Context<'_>, grant: &log::Grant) -> Result<Outcome> {
     let (instance, handle) = (Instance(grant.instance), HandleId(grant.handle));
     let node = state.tree.get(instance).ok_or(Error::StaleHandle)?;
@@ -23,6 +23,7 @@ pub(super) fn grant(state: &mut State, context: &mut Context<'_>, grant: &log::G
             false => Err(Error::LockHeld),
         };
     }
+    state.check_fence(context.session, handle)?;
     let holder = Holder {
         mode: if grant.shared { LockMode::Shared } else { LockMode::Exclusive },
         token: Token(context.slot.0),
@@ -68,7 +69,7 @@ pub(super) fn set_sequencer(
     let node = state.tree.get(fence.instance).ok_or(Error::SequencerStale)?;
     node.lock.holder_of_token(fence.token).ok_or(Error::SequencerStale)?;
     let session = state.sessions.get_mut(&context.session).expect("checked by the caller");
-    if session.fences.len() >= HANDLES_PER_SESSION {
+    if session.fences.len() >= HANDLES_PER_SESSION && !session.fences.contains_key(&HandleId(set.handle)) {
         return Err(Error::QuotaExceeded { what: "handles with a sequencer in one session".into() });
     }
     session.fences.insert(HandleId(set.handle), fence);

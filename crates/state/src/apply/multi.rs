@@ -18,23 +18,30 @@ pub(super) fn apply(state: &mut State, context: &mut Context<'_>, multi: &log::M
         check(state, context.session, guard)?;
     }
     state.tree.begin();
-    let before = context.changes.len();
+    let (changes_before, last_instance_before) = (context.changes.len(), state.last_instance);
     let result: Result<Vec<wire::Stat>> =
         steps.changes.iter().map(|change| make(state, context, change)).collect();
     match &result {
         Ok(_) => state.tree.commit(),
         Err(_) => {
             roll_back(state);
-            context.changes.truncate(before);
+            state.last_instance = last_instance_before;
+            context.changes.truncate(changes_before);
         }
     }
     result.map(Outcome::Multi)
 }
 
-/// Takes the changes back, also from the sessions that keep a node alive which was deleted for a moment.
+/// Takes the changes back, also from the sessions that hold or keep alive a node which was deleted for a
+/// moment.
 fn roll_back(state: &mut State) {
     for instance in state.tree.roll_back() {
         let Some(node) = state.tree.get(instance) else { continue };
+        for ((session, handle), _) in node.lock.holders() {
+            if let Some(session) = state.sessions.get_mut(&session) {
+                session.locks.insert((instance, handle));
+            }
+        }
         for (session, handle) in &node.openers {
             if let Some(session) = state.sessions.get_mut(session) {
                 session.ephemerals.insert((instance, *handle));

@@ -1,0 +1,414 @@
+//! The library against a server that a script plays: it answers when, and what, a real one seldom does.
+//!
+//! Nothing here waits for time to pass: an order that follows another one shows that the first was carried out.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use bytes::BytesMut;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use wombat_client::{
+    Cell, Config, Create, Election, Error, EventKind, LockGuard, LockMode, Node, OpenOptions, Result,
+    SessionEvent,
+};
+use wombat_proto::wire::{self, Request, Response, request::Call, response::Result as Answer};
+use wombat_proto::{frame, limits};
+
+/// One connection, seen from the server.
+struct Peer {
+    stream: TcpStream,
+    inward: BytesMut,
+    /// The KeepAlive that waits.
+    keep_alive: Option<Request>,
+}
+
+impl Peer {
+    async fn accept(listener: &TcpListener) -> Peer {
+        Peer { stream: listener.accept().await.unwrap().0, inward: BytesMut::new(), keep_alive: None }
+    }
+
+    /// The next request of any kind.
+    async fn request(&mut self) -> Request {
+        loop {
+            if let Some(request) = frame::read(&mut self.inward).unwrap() {
+                return request;
+            }
+            assert!(self.stream.read_buf(&mut self.inward).await.unwrap() > 0, "the client hung up");
+        }
+    }
+
+    /// The next request that is no KeepAlive.
+    async fn call(&mut self) -> (Request, Call) {
+        loop {
+            let request = self.request().await;
+            match request.call.clone().unwrap() {
+                Call::KeepAlive(_) => self.keep_alive = Some(request),
+                call => return (request, call),
+            }
+        }
+    }
+
+    async fn answer(&mut self, request: &Request, answer: Answer) {
+        let mut out = BytesMut::new();
+        write(&mut out, request, answer);
+        self.stream.write_all(&out).await.unwrap();
+    }
+
+    async fn refuse(&mut self, request: &Request, error: Error) {
+        self.answer(request, Answer::Error((&error).into())).await;
+    }
+
+    /// Greets a client and opens its session, or opens it again.
+    async fn attach(&mut self) {
+        let (hello, call) = self.call().await;
+        assert!(matches!(call, Call::Hello(_)), "{call:?}");
+        let welcome = wire::Welcome { cell: "fake".into(), epoch: 1, ..wire::Welcome::default() };
+        self.answer(&hello, Answer::Welcome(welcome)).await;
+        let (attach, call) = self.call().await;
+        assert!(matches!(call, Call::CreateSession(_) | Call::ResumeSession(_)), "{call:?}");
+        let opened =
+            wire::SessionOpened { session: 5, lease_ms: 60_000, epoch: 1, ..wire::SessionOpened::default() };
+        self.answer(&attach, Answer::SessionOpened(opened)).await;
+    }
+
+    /// Answers the Open that comes next.
+    async fn open(&mut self) {
+        let (request, call) = self.call().await;
+        let Call::Open(open) = call else { panic!("no Open: {call:?}") };
+        let handle = wire::Handle { id: request.number, instance: 7, mode: open.mode, ..Default::default() };
+        let opened = wire::Opened { handle: Some(handle), created: false, stat: Some(wire::Stat::default()) };
+        self.answer(&request, Answer::Opened(opened)).await;
+    }
+
+    /// Answers the Acquire that comes next.
+    async fn grant(&mut self) {
+        let (request, call) = self.call().await;
+        assert!(matches!(call, Call::Acquire(_)), "{call:?}");
+        self.answer(&request, granted()).await;
+    }
+
+    /// Answers the GetStatus that comes next; whatever was sent before has arrived by then, in both directions.
+    async fn status(&mut self) {
+        let (request, call) = self.call().await;
+        assert!(matches!(call, Call::GetStatus(_)), "{call:?}");
+        self.answer(&request, Answer::Status(wire::Status::default())).await;
+    }
+}
+
+fn write(out: &mut BytesMut, request: &Request, answer: Answer) {
+    let Request { session, number, .. } = *request;
+    frame::write(&Response { session, number, result: Some(answer) }, out);
+}
+
+fn granted() -> Answer {
+    let sequencer = wombat_proto::Sequencer {
+        path: wombat_proto::Path::parse("/ls/fake/f").unwrap(),
+        instance: wombat_proto::Instance(7),
+        mode: LockMode::Exclusive,
+        generation: wombat_proto::Generation(1),
+        token: wombat_proto::Token(9),
+    };
+    Answer::Granted(wire::Granted { sequencer: sequencer.to_string() })
+}
+
+fn done() -> Answer {
+    Answer::Done(wire::Done {})
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(120), future).await.expect("in two minutes")
+    })
+}
+
+/// Looks at a future once.
+fn poll_once<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+async fn connected() -> (TcpListener, Peer, Cell) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (cell, peer) = tokio::join!(Cell::connect([address]), async {
+        let mut peer = Peer::accept(&listener).await;
+        peer.attach().await;
+        peer
+    });
+    (listener, peer, cell.unwrap())
+}
+
+/// Lets whatever is under way arrive.
+async fn settle(cell: &Cell, peer: &mut Peer) {
+    let (status, ()) = tokio::join!(cell.status(), peer.status());
+    status.unwrap();
+}
+
+async fn open(cell: &Cell, peer: &mut Peer) -> Node {
+    let (node, ()) = tokio::join!(cell.open("/ls/local/f", OpenOptions::new().write()), peer.open());
+    node.unwrap()
+}
+
+async fn acquire(node: &Node, peer: &mut Peer) -> LockGuard {
+    let (guard, ()) = tokio::join!(node.acquire(LockMode::Exclusive), peer.grant());
+    guard.unwrap()
+}
+
+#[test]
+fn a_lock_that_was_granted_to_a_caller_who_left_is_given_back() {
+    run(async {
+        let (_listener, mut peer, cell) = connected().await;
+        let node = open(&cell, &mut peer).await;
+        {
+            let mut acquire = pin!(node.acquire(LockMode::Exclusive));
+            assert!(poll_once(acquire.as_mut()).is_pending());
+            peer.grant().await;
+            // The answer is there, and its caller leaves without having looked.
+            settle(&cell, &mut peer).await;
+        }
+        let (status, call) = tokio::join!(cell.status(), async {
+            let (request, call) = peer.call().await;
+            peer.answer(&request, done()).await;
+            if !matches!(call, Call::GetStatus(_)) {
+                peer.status().await;
+            }
+            call
+        });
+        drop(status);
+        assert!(matches!(call, Call::Release(_) | Call::CancelAcquire(_)), "{call:?}");
+    });
+}
+
+#[test]
+fn a_handle_that_was_opened_for_a_caller_who_left_is_closed() {
+    run(async {
+        let (_listener, mut peer, cell) = connected().await;
+        {
+            let mut opening = pin!(cell.open("/ls/local/f", OpenOptions::new()));
+            assert!(poll_once(opening.as_mut()).is_pending());
+            peer.open().await;
+            settle(&cell, &mut peer).await;
+        }
+        let (status, call) = tokio::join!(cell.status(), async {
+            let (request, call) = peer.call().await;
+            peer.answer(&request, done()).await;
+            if !matches!(call, Call::GetStatus(_)) {
+                peer.status().await;
+            }
+            call
+        });
+        drop(status);
+        assert!(matches!(call, Call::Close(_)), "{call:?}");
+    });
+}
+
+#[test]
+fn a_grant_that_cannot_be_read_leaves_no_lock_behind() {
+    for answer in [Answer::Granted(wire::Granted { sequencer: "of another time".into() }), done()] {
+        run(async {
+            let (_listener, mut peer, cell) = connected().await;
+            let node = open(&cell, &mut peer).await;
+            let (guard, ()) = tokio::join!(node.acquire(LockMode::Exclusive), async {
+                let (request, _) = peer.call().await;
+                peer.answer(&request, answer).await;
+            });
+            assert!(guard.is_err());
+            let mut status = pin!(cell.status());
+            assert!(poll_once(status.as_mut()).is_pending());
+            let (_, call) = peer.call().await;
+            assert!(matches!(call, Call::Release(_)), "{call:?}");
+        });
+    }
+}
+
+#[test]
+fn a_guard_is_not_safe_while_one_of_two_deletions_is_under_way() {
+    run(async {
+        let (_listener, mut peer, cell) = connected().await;
+        let node = open(&cell, &mut peer).await;
+        let guard = acquire(&node, &mut peer).await;
+        assert!(guard.is_safe());
+        let (mut first, mut second) = (Box::pin(node.delete()), Box::pin(node.delete()));
+        assert!(poll_once(first.as_mut()).is_pending() && poll_once(second.as_mut()).is_pending());
+        let (one, _) = peer.call().await;
+        let (other, _) = peer.call().await;
+        peer.refuse(&one, Error::NotEmpty).await;
+        assert_eq!(first.await, Err(Error::NotEmpty));
+        assert!(!guard.is_safe(), "the second may have deleted the node by now");
+        peer.refuse(&other, Error::NotEmpty).await;
+        assert_eq!(second.await, Err(Error::NotEmpty));
+        assert!(guard.is_safe());
+    });
+}
+
+#[test]
+fn no_guard_is_safe_once_its_session_is_being_ended_and_both_who_end_it_wait() {
+    run(async {
+        let (_listener, mut peer, cell) = connected().await;
+        let node = open(&cell, &mut peer).await;
+        let guard = acquire(&node, &mut peer).await;
+        let mut life = cell.session_events();
+        let (mut first, mut second) = (Box::pin(cell.clone().close()), Box::pin(cell.clone().close()));
+        assert!(poll_once(first.as_mut()).is_pending() && poll_once(second.as_mut()).is_pending());
+        let (one, call) = peer.call().await;
+        assert!(matches!(call, Call::EndSession(_)), "{call:?}");
+        assert!(!guard.is_safe(), "its lock may be somebody else's by now");
+        settle_past_the_end(&cell, &mut peer).await;
+        assert!(poll_once(first.as_mut()).is_pending(), "it has not ended yet");
+        peer.answer(&one, done()).await;
+        first.await.unwrap();
+        second.await.unwrap();
+        guard.lost().await;
+        assert_eq!(life.recv().await, Some(SessionEvent::Expired));
+        assert_eq!(node.stat().await.err(), Some(Error::SessionExpired));
+    });
+}
+
+/// As [`settle`], where a second EndSession may stand before the status.
+async fn settle_past_the_end(cell: &Cell, peer: &mut Peer) {
+    let (status, ()) = tokio::join!(cell.status(), async {
+        loop {
+            let (request, call) = peer.call().await;
+            if matches!(call, Call::GetStatus(_)) {
+                return peer.answer(&request, Answer::Status(wire::Status::default())).await;
+            }
+        }
+    });
+    status.unwrap();
+}
+
+#[test]
+fn the_streams_of_a_lost_session_end() {
+    run(async {
+        let (_listener, mut peer, cell) = connected().await;
+        let mut life = cell.session_events();
+        let options = || OpenOptions::new().events(&[EventKind::ContentsModified]);
+        let (node, ()) = tokio::join!(cell.open("/ls/local/f", options()), peer.open());
+        let mut events = node.as_ref().unwrap().events();
+        // A node that was opened, and its caller did not look before the session was lost.
+        let mut late = Box::pin(cell.open("/ls/local/f", options()));
+        assert!(poll_once(late.as_mut()).is_pending());
+        peer.open().await;
+        let (read, ()) = tokio::join!(node.as_ref().unwrap().stat(), async {
+            let (request, _) = peer.call().await;
+            peer.refuse(&request, Error::SessionExpired).await;
+        });
+        assert_eq!(read.err(), Some(Error::SessionExpired));
+        assert_eq!(life.recv().await, Some(SessionEvent::Expired));
+        assert_eq!(life.recv().await, None);
+        assert_eq!(cell.session_events().recv().await, None);
+        assert_eq!(events.recv().await, None);
+        let late: Result<Node> = late.await;
+        assert_eq!(late.unwrap().events().recv().await, None);
+    });
+}
+
+#[test]
+fn a_new_connection_begins_with_hello_whatever_the_last_one_left() {
+    run(async {
+        let (listener, mut peer, cell) = connected().await;
+        settle(&cell, &mut peer).await;
+        // One batch: an answer that leads to a request, then nonsense.
+        let keep_alive = peer.keep_alive.take().unwrap();
+        let mut out = BytesMut::new();
+        let kept = wire::KeptAlive { lease_ms: 60_000, epoch: 1, first_event: 1, ..Default::default() };
+        write(&mut out, &keep_alive, Answer::KeptAlive(kept));
+        out.extend_from_slice(&[0xff; 8]);
+        peer.stream.write_all(&out).await.unwrap();
+        let mut peer = Peer::accept(&listener).await;
+        let first = peer.request().await.call.unwrap();
+        assert!(matches!(first, Call::Hello(_)), "{first:?}");
+    });
+}
+
+#[test]
+fn a_leader_is_told_with_its_own_token() {
+    run(async {
+        let (_listener, mut peer, cell) = connected().await;
+        let election = Election::new(&cell, "/ls/local/f");
+        let (leader, ()) = tokio::join!(election.leader(), async {
+            peer.open().await;
+            // Between the two looks at it, another one has come to lead.
+            for (token, value) in [(10, "anna"), (20, "bert")] {
+                let (request, call) = peer.call().await;
+                let answer = match call {
+                    Call::GetContents(_) => {
+                        let stat = wire::Stat { modified_slot: token + 1, ..wire::Stat::default() };
+                        Answer::Contents(wire::Contents { contents: value.into(), stat: Some(stat) })
+                    }
+                    Call::ListLocks(_) => {
+                        let holders = vec![wire::Holder { token, ..wire::Holder::default() }];
+                        let lock =
+                            wire::LockInfo { path: "/ls/fake/f".into(), holders, ..Default::default() };
+                        Answer::Locks(wire::Locks { locks: vec![lock], more: false })
+                    }
+                    call => panic!("{call:?}"),
+                };
+                peer.answer(&request, answer).await;
+            }
+        });
+        let leader = leader.unwrap().map(|leader| (leader.value, leader.token.0));
+        let possible = [None, Some(("anna".into(), 10)), Some(("bert".into(), 20))];
+        assert!(possible.contains(&leader), "{leader:?}");
+    });
+}
+
+#[test]
+fn a_wait_of_more_milliseconds_than_can_be_said_is_not_a_short_one() {
+    run(async {
+        let (_listener, mut peer, cell) = connected().await;
+        let node = open(&cell, &mut peer).await;
+        // 2^64 ms and a bit.
+        let ages = Duration::from_secs(u64::MAX / 1000 + 1);
+        let mut acquire = pin!(node.acquire_within(LockMode::Exclusive, ages));
+        assert!(poll_once(acquire.as_mut()).is_pending());
+        let (_, call) = peer.call().await;
+        let Call::Acquire(acquire) = call else { panic!("{call:?}") };
+        assert_eq!(acquire.timeout_ms, u64::MAX);
+    });
+}
+
+#[test]
+fn a_description_that_is_too_long_is_refused_at_once() {
+    run(async {
+        let mut config = Config::new(["127.0.0.1:1"]);
+        config.client = "x".repeat(limits::CLIENT_DESCRIPTION_BYTES + 1);
+        let refused = Cell::connect_with(config).await.err();
+        assert!(matches!(refused, Some(Error::TooLarge { .. })), "{refused:?}");
+    });
+}
+
+#[test]
+fn an_acquire_that_is_given_up_before_its_answer_is_taken_back() {
+    run(async {
+        let (_listener, mut peer, cell) = connected().await;
+        let node = open(&cell, &mut peer).await;
+        let number = {
+            let mut acquire = pin!(node.acquire(LockMode::Exclusive));
+            assert!(poll_once(acquire.as_mut()).is_pending());
+            peer.call().await.0.number
+        };
+        let (_, call) = peer.call().await;
+        let Call::CancelAcquire(cancel) = call else { panic!("{call:?}") };
+        assert_eq!(cancel.acquire, number);
+    });
+}
+
+#[test]
+fn nothing_is_made_of_an_answer_that_comes_twice() {
+    run(async {
+        let (_listener, mut peer, cell) = connected().await;
+        let options = OpenOptions::new().write().create(Create::May);
+        let (node, ()) = tokio::join!(cell.open("/ls/local/f", options), async {
+            let (request, _) = peer.call().await;
+            let handle = wire::Handle { id: request.number, ..Default::default() };
+            let opened = wire::Opened { handle: Some(handle), created: true, stat: Some(Default::default()) };
+            peer.answer(&request, Answer::Opened(opened)).await;
+            peer.answer(&request, Answer::Opened(opened)).await;
+        });
+        settle(&cell, &mut peer).await;
+        assert!(node.unwrap().created());
+    });
+}

@@ -1,0 +1,167 @@
+//! Scripts: a few commands, one after the other, and what each must come to. What chance would seldom try.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use wombat_proto::limits::HANDLES_PER_SESSION;
+use wombat_proto::wire::log::{self, command::Op};
+use wombat_proto::wire::{self, NewNode};
+use wombat_proto::{Error, NodePath, Result, SessionId, Slot, Token};
+use wombat_state::{Node, Outcome, State};
+
+/// A founded cell with a session, and what is applied to it.
+struct Script {
+    state: State,
+    slot: u64,
+    session: u64,
+}
+
+impl Script {
+    fn new() -> Script {
+        let mut script = Script { state: State::new(), slot: 0, session: 0 };
+        script
+            .apply_in(0, Op::FoundCell(log::FoundCell { cell: "test".into(), key: vec![1; 32].into() }))
+            .unwrap();
+        script.apply_in(1, Op::BeginEpoch(log::BeginEpoch { lease_ms: 12_000 })).unwrap();
+        script.session = script.new_session();
+        script
+    }
+
+    fn apply_in(&mut self, epoch: u64, op: Op) -> Result<Outcome> {
+        self.slot += 1;
+        let (session, number) = (self.session, self.slot);
+        let acknowledged = number - 1;
+        let command =
+            log::Command { epoch, session, number, acknowledged, op: Some(op), ..log::Command::default() };
+        let applied = self.state.apply(Slot(self.slot), &command);
+        self.state.check();
+        applied.result
+    }
+
+    fn apply(&mut self, op: Op) -> Result<Outcome> {
+        self.apply_in(1, op)
+    }
+
+    fn new_session(&mut self) -> u64 {
+        match self.apply(Op::CreateSession(log::CreateSession::default())) {
+            Ok(Outcome::Session(id)) => id.0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Makes a node in the root, opened by `handle`; returns its instance.
+    fn create(&mut self, name: &str, handle: u64, new: NewNode) -> u64 {
+        let parent = self.state.tree().root().unwrap().instance.0;
+        self.create_in(parent, name, handle, new)
+    }
+
+    fn create_in(&mut self, parent: u64, name: &str, handle: u64, new: NewNode) -> u64 {
+        let open = log::Open { parent, name: name.into(), handle, node: Some(new), ..log::Open::default() };
+        match self.apply(Op::Open(open)) {
+            Ok(Outcome::Opened { stat, .. }) => stat.instance,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn grant(&mut self, instance: u64, handle: u64) -> Result<Token> {
+        let grant = log::Grant { instance, handle, acquire: self.slot + 1, ..log::Grant::default() };
+        match self.apply(Op::Grant(grant))? {
+            Outcome::Granted { token, .. } => Ok(token),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn release(&mut self, instance: u64, handle: u64) -> Result<Outcome> {
+        self.apply(Op::Release(log::Release { instance, handle }))
+    }
+
+    fn set_sequencer(&mut self, handle: u64, instance: u64, token: Token) -> Result<Outcome> {
+        self.apply(Op::SetSequencer(log::SetSequencer { handle, instance, token: token.0 }))
+    }
+
+    fn multi(&mut self, changes: impl IntoIterator<Item = wire::change::Change>) -> Result<Outcome> {
+        let changes = changes.into_iter().map(|change| wire::Change { change: Some(change) }).collect();
+        self.apply(Op::Multi(log::Multi { steps: Some(wire::Multi { guards: Vec::new(), changes }) }))
+    }
+
+    fn node(&self, path: &str) -> Option<&Node> {
+        self.state.tree().find(&NodePath::parse(path).unwrap())
+    }
+}
+
+fn delete(path: &str) -> wire::change::Change {
+    wire::change::Change::Delete(path.into())
+}
+
+fn make(path: &str) -> wire::change::Change {
+    wire::change::Change::Create(wire::CreateNode { path: path.into(), node: Some(NewNode::default()) })
+}
+
+#[test]
+fn a_grant_is_refused_to_a_handle_whose_sequencer_has_gone_stale() {
+    let mut script = Script::new();
+    let fence = script.create("fence", 1, NewNode::default());
+    let lock = script.create("lock", 2, NewNode::default());
+    let token = script.grant(fence, 1).unwrap();
+    script.set_sequencer(2, fence, token).unwrap();
+    script.grant(lock, 2).unwrap();
+    script.release(lock, 2).unwrap();
+    // The sequencer goes stale between the proposal of the grant and its turn in the log.
+    script.release(fence, 1).unwrap();
+    assert_eq!(script.grant(lock, 2), Err(Error::SequencerStale));
+    assert!(!script.node("lock").unwrap().lock.is_held());
+    assert!(script.grant(lock, 3).is_ok(), "another handle is not tied to it");
+}
+
+#[test]
+fn a_grant_that_was_made_is_found_again_also_when_the_sequencer_is_stale() {
+    let mut script = Script::new();
+    let fence = script.create("fence", 1, NewNode::default());
+    let lock = script.create("lock", 2, NewNode::default());
+    let token = script.grant(fence, 1).unwrap();
+    script.set_sequencer(2, fence, token).unwrap();
+    let grant = log::Grant { instance: lock, handle: 2, acquire: 77, ..log::Grant::default() };
+    let first = script.apply(Op::Grant(grant)).unwrap();
+    script.release(fence, 1).unwrap();
+    assert_eq!(script.apply(Op::Grant(grant)), Ok(first));
+}
+
+#[test]
+fn a_handle_can_be_tied_anew_where_no_further_handle_can() {
+    let mut script = Script::new();
+    let fence = script.create("fence", 1, NewNode::default());
+    let token = script.grant(fence, 1).unwrap();
+    for handle in 1..=HANDLES_PER_SESSION as u64 {
+        script.set_sequencer(handle, fence, token).unwrap();
+    }
+    let beyond = script.set_sequencer(HANDLES_PER_SESSION as u64 + 1, fence, token);
+    assert!(matches!(beyond, Err(Error::QuotaExceeded { .. })), "{beyond:?}");
+    script.release(fence, 1).unwrap();
+    let token = script.grant(fence, HANDLES_PER_SESSION as u64 + 2).unwrap();
+    script.set_sequencer(1, fence, token).unwrap();
+}
+
+#[test]
+fn a_multi_that_fails_gives_a_lock_back_to_its_session() {
+    let mut script = Script::new();
+    let directory = script.create("d", 1, NewNode { directory: true, ephemeral: true, ..NewNode::default() });
+    script.create_in(directory, "f", 2, NewNode::default());
+    script.grant(directory, 3).unwrap();
+    script.apply(Op::Close(log::Close { instance: directory, handle: 1 })).unwrap();
+    // The directory goes with its last child, its lock with it; then all of that is taken back.
+    let failed = script.multi([delete("/ls/test/d/f"), make("/ls/test/d/f")]);
+    assert!(matches!(failed, Err(Error::NotFound { .. })), "{failed:?}");
+    let session = script.state.session(SessionId(script.session)).unwrap();
+    assert_eq!(session.lock_count(), 1);
+    let end = log::EndSessions { sessions: vec![script.session], asked: true };
+    script.apply(Op::EndSessions(end)).unwrap();
+    assert!(!script.node("d").unwrap().lock.is_held(), "nobody is left who could hold it");
+}
+
+#[test]
+fn a_multi_that_fails_uses_up_no_instances() {
+    let mut script = Script::new();
+    let failed =
+        script.multi([make("/ls/test/a"), make("/ls/test/b"), make("/ls/test/c"), make("/ls/test/a")]);
+    assert_eq!(failed, Err(Error::AlreadyExists));
+    let instance = script.create("a", 1, NewNode::default());
+    assert_eq!(instance, script.slot, "an instance is the slot of the creation");
+}
