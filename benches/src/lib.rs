@@ -1,5 +1,7 @@
 //! What the benches share: rates, medians, and the machine's own speed to compare with.
 
+pub mod peers;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
