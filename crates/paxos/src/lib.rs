@@ -237,10 +237,12 @@ impl Paxos {
                 break;
             }
         }
+        // Also as a sole voter: it may have granted a lease to a master on its way out.
+        if !planted!(paxos, NoSilence) {
+            paxos.silent_until = now + paxos.config.rho.lengthen(paxos.lease_bound);
+        }
+        paxos.election_at = paxos.silent_until;
         if !paxos.is_sole_voter() {
-            if !planted!(paxos, NoSilence) {
-                paxos.silent_until = now + paxos.config.rho.lengthen(paxos.lease_bound);
-            }
             paxos.election_at = paxos.silent_until + paxos.jitter(paxos.config.heartbeat);
         }
         paxos
