@@ -245,6 +245,23 @@ fn configuration_comes_from_flags_then_environment_then_file() {
 }
 
 #[test]
+fn dev_runs_a_cell_of_several_processes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cell").display().to_string();
+    let dev = |arguments: &[&str]| Command::new(WOMBAT).arg("dev").args(arguments).output().unwrap();
+    let three = ["--replicas", "3", "--dir", &path, "--"];
+    let output = dev(&[&three[..], &["sh", "-c", "wombat put /ls/local/a b && wombat status"]].concat());
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(output.status.success() && said.contains("3 of 3 voters; 1 more may fail"), "{}", shown(&output));
+    // Two lives of three directories, and one of the three may be gone.
+    let script = "kill -9 $(pgrep -f \"dir $0/2\") && wombat get /ls/local/a";
+    let output = dev(&[&three[..], &["sh", "-c", script, &path]].concat());
+    assert_eq!(output.stdout, b"b", "{}", shown(&output));
+    let output = dev(&["--replicas", "5", "--dir", &path, "--", "true"]);
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+}
+
+#[test]
 fn dev_runs_a_command_and_passes_its_status_on() {
     let dir = tempfile::tempdir().unwrap();
     let dev = |arguments: &[&str]| Command::new(WOMBAT).arg("dev").args(arguments).output().unwrap();
@@ -254,7 +271,7 @@ fn dev_runs_a_command_and_passes_its_status_on() {
     let path = dir.path().join("cell").display().to_string();
     assert!(dev(&["--dir", &path, "--", "wombat", "put", "/ls/local/kept", "yes"]).status.success());
     assert_eq!(dev(&["--dir", &path, "--", "wombat", "get", "/ls/local/kept"]).stdout, b"yes");
-    assert_eq!(dev(&["--replicas", "5", "--", "true"]).status.code(), Some(2));
+    assert_eq!(dev(&["--replicas", "0", "--", "true"]).status.code(), Some(2));
     assert_eq!(dev(&["--", "no-such-command"]).status.code(), Some(127));
     assert_eq!(dev(&["--session-lease", "1ms", "--", "true"]).status.code(), Some(2));
 }

@@ -1,7 +1,7 @@
 //! Generates the wire messages without needing `protoc` on the machine.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["src/wombat.proto", "src/log.proto"];
+    let files = ["src/wombat.proto", "src/log.proto", "src/peer.proto"];
     for file in files {
         println!("cargo:rerun-if-changed={file}");
     }

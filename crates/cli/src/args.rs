@@ -100,8 +100,14 @@ pub(crate) enum Command {
     Sessions,
     /// List the locks that are held or waited for
     Locks(Locks),
-    /// Show how the cell is
+    /// Show how the cell is: its master, its replicas, what may fail
     Status,
+    /// Let another replica be master
+    #[command(after_help = "Examples:\n  wombat transfer\n  wombat transfer 3")]
+    Transfer {
+        /// Which replica [default: the one that is furthest]
+        to: Option<u32>,
+    },
     /// Print completions for a shell
     #[command(after_help = "Examples:\n  wombat completions bash > /etc/bash_completion.d/wombat")]
     Completions {
@@ -116,11 +122,12 @@ Examples:
   wombat dev                             stay, and show what goes on
   wombat dev -- ./integration-test.sh    a fresh cell for the test, gone afterwards
   wombat dev --dir ./cell                keep the data
+  wombat dev --replicas 5                five replicas, five processes; kill any two
 
 CMD finds the cell through WOMBAT_ENDPOINTS and WOMBAT_CELL, and this very `wombat` on its PATH.")]
 pub(crate) struct Dev {
-    /// How many replicas; this version runs one
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    /// How many replicas: more than one are processes of their own, which may be killed
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9))]
     pub(crate) replicas: u32,
     /// Keep the data here [default: a temporary directory]
     #[arg(long)]
@@ -141,22 +148,36 @@ pub(crate) struct Dev {
 Examples:
   wombat serve --config /etc/wombat/server.toml
   wombat serve --cell main --dir /var/lib/wombat --listen 0.0.0.0:7480
+  wombat serve --cell main --dir /var/lib/wombat --listen 0.0.0.0:7480 --advertise a:7480 \
+      --peers a:7480,b:7480,c:7480,d:7480,e:7480
 
-The file's keys: cell, replica, dir, listen, session_lease (a duration as text). Flags and
-the environment go before it. Stops cleanly on SIGTERM.")]
+A cell is founded when all its peers have met: start each with the same list. A replica whose
+data is lost is started again with an empty directory: it joins anew, and takes the place of what
+it was. The file's keys: cell, dir, listen, advertise, peers (a list), session_lease and
+master_lease (durations as text). Flags and the environment go before it. Stops cleanly on
+SIGTERM.")]
 pub(crate) struct Serve {
-    /// This replica's id within the cell [default: 1]
-    #[arg(long, value_name = "ID", env = "WOMBAT_REPLICA")]
-    pub(crate) replica: Option<u32>,
     /// The data directory
     #[arg(long, env = "WOMBAT_DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// Where to listen [default: 127.0.0.1:7480]
     #[arg(long, value_name = "HOST:PORT", env = "WOMBAT_LISTEN")]
     pub(crate) listen: Option<String>,
+    /// Where the other replicas and the clients reach it [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT", env = "WOMBAT_ADVERTISE")]
+    pub(crate) advertise: Option<String>,
+    /// All founders of the cell, this one among them [default: it is alone]
+    #[arg(long, value_name = "HOST:PORT,…", env = "WOMBAT_PEERS", value_delimiter = ',')]
+    pub(crate) peers: Vec<String>,
+    /// Join a cell that exists as a further replica, which learns but has no vote; --peers names some of it
+    #[arg(long)]
+    pub(crate) join: bool,
     /// The session lease [default: 12s]
     #[arg(long, value_name = "DURATION", env = "WOMBAT_SESSION_LEASE", value_parser = duration)]
     pub(crate) session_lease: Option<Duration>,
+    /// The master lease: how long the others wait for a master that is gone [default: 2s]
+    #[arg(long, value_name = "DURATION", env = "WOMBAT_MASTER_LEASE", value_parser = duration)]
+    pub(crate) master_lease: Option<Duration>,
     /// What to log, as in RUST_LOG
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
     pub(crate) log: String,

@@ -20,6 +20,7 @@
 mod cell;
 mod config;
 mod convert;
+mod direct;
 mod election;
 mod events;
 mod lock;
@@ -32,6 +33,7 @@ mod time;
 
 pub use cell::Cell;
 pub use config::Config;
+pub use direct::{replica_status, transfer_mastership};
 pub use election::{Election, Leader, LeaderChanges, Leadership};
 pub use events::{NodeEvent, NodeEvents, SessionEvents};
 pub use lock::LockGuard;
@@ -39,7 +41,7 @@ pub use multi::Multi;
 pub use node::{Entry, Node, Stat};
 pub use options::{Create, OpenOptions};
 pub use wombat_proto::wire::event::Kind as EventKind;
-pub use wombat_proto::wire::{Holder, LockInfo, SessionInfo, Status};
+pub use wombat_proto::wire::{Holder, LockInfo, MemberStatus, SessionInfo, Status};
 pub use wombat_proto::{
     CellName, Class, Epoch, Error, Generation, Instance, Instant, LockMode, NodePath, Path, Result,
     Sequencer, SessionId, Slot, Token, limits,

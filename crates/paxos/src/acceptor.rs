@@ -228,10 +228,13 @@ impl Paxos {
         }
         self.grant = Some(Grant { ballot, until: self.now + lease });
         self.postpone_election();
+        let granted = Message::Granted { ballot, sequence, chosen: self.chosen_durable };
         let is_durable = self.durable >= self.promise_record.max(self.lease_record);
         if is_durable || planted!(self, GrantNotSynced) {
             // Not behind any other record: a lease must not wait for a slow disk.
-            self.send(from, Message::Granted { ballot, sequence, chosen: self.chosen_durable });
+            self.send(from, granted);
+        } else {
+            self.send_when_durable(from, granted);
         }
         self.acknowledge(from, ballot);
         let Some(run) = &self.run else { return };

@@ -39,8 +39,13 @@ pub fn fits(message: &impl Message) -> bool {
 ///
 /// Panics if the message is longer than [`FRAME_BYTES`]: whoever builds one keeps to the limits.
 pub fn write(message: &impl Message, buffer: &mut BytesMut) {
+    write_up_to(message, buffer, FRAME_BYTES);
+}
+
+/// As [`write`], for frames of at most `longest` bytes.
+pub fn write_up_to(message: &impl Message, buffer: &mut BytesMut, longest: usize) {
     let length = message.encoded_len();
-    assert!(length <= FRAME_BYTES, "a message of {length} bytes does not fit a frame");
+    assert!(length <= longest, "a message of {length} bytes does not fit a frame");
     buffer.reserve(4 + length);
     buffer.put_u32(length as u32);
     message.encode(buffer).expect("room was reserved");
@@ -50,9 +55,17 @@ pub fn write(message: &impl Message, buffer: &mut BytesMut) {
 ///
 /// Refuses a message with unknown fields: its canonical encoding is shorter than what came.
 pub fn read<M: Message + Default>(buffer: &mut BytesMut) -> Result<Option<M>, FrameError> {
+    read_up_to(buffer, FRAME_BYTES)
+}
+
+/// As [`read`], for frames of at most `longest` bytes.
+pub fn read_up_to<M: Message + Default>(
+    buffer: &mut BytesMut,
+    longest: usize,
+) -> Result<Option<M>, FrameError> {
     let Some(head) = buffer.first_chunk::<4>() else { return Ok(None) };
     let length = u32::from_be_bytes(*head) as usize;
-    if length > FRAME_BYTES {
+    if length > longest {
         return Err(FrameError::TooLong { length });
     }
     if buffer.len() < 4 + length {

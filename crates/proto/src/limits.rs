@@ -23,6 +23,10 @@ pub const PAGE_ENTRIES: usize = 1000;
 /// Most guards plus operations in one Multi.
 pub const MULTI_STEPS: usize = 128;
 
+/// Largest frame between replicas, in bytes: a batch, or a chunk of a snapshot.
+pub const PEER_FRAME_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes that wait to be sent to another replica, on each lane, before what comes further is dropped.
+pub const PEER_OUTBOX_BYTES: usize = 32 * 1024 * 1024;
 /// Most replicas in a cell, learners included.
 pub const CELL_REPLICAS: usize = 15;
 /// Longest address of a replica, `host:port`, in bytes.
@@ -59,6 +63,10 @@ pub const PROPOSAL_BYTES_IN_FLIGHT: usize = 64 * 1024 * 1024;
 pub const LOCK_DELAY: Duration = Duration::from_secs(60);
 /// The master lease when nothing else is configured (P§2.2: a few seconds).
 pub const MASTER_LEASE: Duration = Duration::from_secs(2);
+/// Shortest and longest master lease that may be configured.
+pub const SHORTEST_MASTER_LEASE: Duration = Duration::from_millis(200);
+/// See [`SHORTEST_MASTER_LEASE`].
+pub const LONGEST_MASTER_LEASE: Duration = Duration::from_secs(60);
 /// The session lease when nothing else is configured (P§2.8: 12 s).
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(12);
 /// Longest session lease that a master may grant (SPEC §3: L_max).
@@ -73,6 +81,8 @@ pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 // A command holds a file, its path and its names; a frame holds a command's worth of request or a page.
 const _: () = assert!(CONTENTS_BYTES + 2 * PATH_BYTES < COMMAND_BYTES);
 const _: () = assert!(COMMAND_BYTES < FRAME_BYTES);
+const _: () = assert!(2 * (PEER_BATCH_BYTES + COMMAND_BYTES) < PEER_FRAME_BYTES);
+const _: () = assert!(PEER_FRAME_BYTES < PEER_OUTBOX_BYTES);
 const _: () = assert!(PAGE_BYTES + 4096 < FRAME_BYTES);
 const _: () = assert!(NAME_BYTES + CELL_NAME_BYTES + "/ls//".len() < PATH_BYTES);
 const _: () = assert!(LOCK_DELAY.as_secs() <= u32::MAX as u64 / 1000);

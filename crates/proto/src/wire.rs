@@ -1,4 +1,5 @@
-//! The messages of `wombat.proto` (client and server) and `log.proto` (log and snapshots), and how the
+//! The messages of `wombat.proto` (client and server), `log.proto` (log and snapshots) and `peer.proto`
+//! (replica and replica), and how the
 //! project's own types become them.
 
 use crate::Error as Failure;
@@ -16,9 +17,15 @@ mod generated {
             include!(concat!(env!("OUT_DIR"), "/wombat.log.v1.rs"));
         }
     }
+    pub mod peer {
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/wombat.peer.v1.rs"));
+        }
+    }
 }
 
 pub use generated::log::v1 as log;
+pub use generated::peer::v1 as peer;
 pub use generated::v1::*;
 
 /// The version of the protocol that this crate speaks.

@@ -35,6 +35,15 @@ impl Replica {
         }
     }
 
+    /// A slot without a command is chosen: a no-op, or other members.
+    pub(crate) fn chosen_no_command(&mut self, slot: Slot) {
+        self.state.skip(slot);
+        if let Origin::Join(asker, replica) = self.proposals.take(slot) {
+            let joined = wire::Joined { replica: replica.0, cell_id: alloc::string::String::new() };
+            self.reply(asker, Ok(Answer::Joined(joined)));
+        }
+    }
+
     fn answer(&mut self, origin: Origin, result: Result<Outcome>) {
         match origin {
             Origin::Own => {}
@@ -44,6 +53,7 @@ impl Replica {
                 Ok(_) => unreachable!("the outcome of CreateSession is a session"),
                 Err(error) => self.reply(asker, Err(error)),
             },
+            Origin::Join(..) => unreachable!("a change of members is no command"),
             Origin::Open(asker, unsealed) => self.opened(asker, unsealed, result),
             Origin::Grant(asker, instance, handle) => {
                 self.granted(asker, instance, handle, result);

@@ -293,6 +293,7 @@ impl Replica {
             Input::Tick => {
                 self.paxos.tick(self.moment.now);
                 self.run_timers();
+                self.tend_members();
             }
         }
         self.advance();
@@ -316,6 +317,12 @@ impl Replica {
     /// Where this replica stands in the agreement.
     pub fn standing(&self) -> wombat_paxos::Status {
         self.paxos.status()
+    }
+
+    /// Differs whenever [`Replica::peers`] does.
+    pub fn members_version(&self) -> (Slot, usize) {
+        let configurations = self.paxos.configurations();
+        (configurations.newest_from(), configurations.entries().len())
     }
 
     /// The other replicas that this one may have to talk to.
@@ -385,7 +392,7 @@ impl Replica {
             for (slot, value) in chosen {
                 match value {
                     Value::Command(command) => self.chosen(slot, command),
-                    Value::Noop | Value::Members(_) => self.state.skip(slot),
+                    Value::Noop | Value::Members(_) => self.chosen_no_command(slot),
                 }
             }
             let leads = self.paxos.leads();

@@ -20,6 +20,8 @@ pub(crate) enum Origin {
     CreateSession(Asker),
     /// Somebody who gets a handle; its instance and check digits are still missing.
     Open(Asker, Handle),
+    /// A replica that joins, with the id that it gets.
+    Join(Asker, wombat_proto::ReplicaId),
     /// A waiter in the queue of a lock.
     Grant(Asker, Instance, wombat_proto::HandleId),
 }
@@ -37,6 +39,11 @@ impl Proposals {
             Some((_, origin)) => origin,
             None => Origin::Own,
         }
+    }
+
+    /// Notes who waits for `slot`, which was proposed last.
+    pub(crate) fn wait(&mut self, slot: Slot, origin: Origin) {
+        self.waiting.push_back((slot, origin));
     }
 
     /// Forgets all of them: this replica will not see them end as their proposer.
@@ -59,6 +66,7 @@ impl Replica {
             Origin::Plain(asker)
             | Origin::CreateSession(asker)
             | Origin::Open(asker, _)
+            | Origin::Join(asker, _)
             | Origin::Grant(asker, ..) => Some(asker),
         };
         let command = log::Command {
@@ -76,7 +84,7 @@ impl Replica {
             });
         }
         let slot = self.paxos.propose(Bytes::from(command.encode_to_vec()))?;
-        self.proposals.waiting.push_back((slot, origin));
+        self.proposals.wait(slot, origin);
         Ok(slot)
     }
 

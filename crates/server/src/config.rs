@@ -3,7 +3,7 @@
 use crate::ServerError;
 use std::path::PathBuf;
 use std::time::Duration;
-use wombat_proto::{CellName, ReplicaId, limits};
+use wombat_proto::{CellName, limits};
 
 /// The port that clients expect a cell at when they are told none.
 pub const DEFAULT_PORT: u16 = 7480;
@@ -13,12 +13,17 @@ pub const DEFAULT_PORT: u16 = 7480;
 pub struct Config {
     /// The cell that it serves.
     pub cell: CellName,
-    /// Its id within the cell.
-    pub replica: ReplicaId,
     /// Its data directory; made if it is missing.
     pub dir: PathBuf,
     /// Where it listens, `host:port`; port 0 takes any free one.
     pub listen: String,
+    /// The address that the others and the clients reach it at, `host:port`; `None`: where it listens.
+    pub advertise: Option<String>,
+    /// The addresses of all founders of the cell, its own among them, the same list at each; empty: it is
+    /// alone. For a replica that joins: some replicas of the cell.
+    pub peers: Vec<String>,
+    /// Whether to join a cell that exists, as a further replica.
+    pub join: bool,
     /// The session lease (P§2.8).
     pub session_lease: Duration,
     /// The master lease (P§2.2): how long the other replicas wait for a master that is gone.
@@ -32,9 +37,11 @@ impl Config {
     pub fn new(cell: CellName, dir: impl Into<PathBuf>) -> Config {
         Config {
             cell,
-            replica: ReplicaId(1),
             dir: dir.into(),
             listen: format!("127.0.0.1:{DEFAULT_PORT}"),
+            advertise: None,
+            peers: Vec::new(),
+            join: false,
             session_lease: limits::DEFAULT_LEASE,
             master_lease: limits::MASTER_LEASE,
             activity: false,
@@ -51,9 +58,40 @@ impl Config {
                 lease.as_millis()
             )));
         }
-        if self.replica == ReplicaId(0) {
-            return Err(ServerError::Config("replica ids count from 1".into()));
+        let lease = self.master_lease;
+        if lease < limits::SHORTEST_MASTER_LEASE || lease > limits::LONGEST_MASTER_LEASE {
+            let (least, most) =
+                (limits::SHORTEST_MASTER_LEASE.as_millis(), limits::LONGEST_MASTER_LEASE.as_secs());
+            return Err(ServerError::Config(format!(
+                "a master lease of {} ms cannot work: take {least} ms to {most} s",
+                lease.as_millis()
+            )));
+        }
+        if self.peers.len() > limits::CELL_REPLICAS {
+            return Err(ServerError::Config(format!(
+                "{} peers are too many: a cell has at most {} replicas",
+                self.peers.len(),
+                limits::CELL_REPLICAS
+            )));
         }
         Ok(())
+    }
+
+    /// The addresses of all founders, in the order that all of them take them in.
+    pub(crate) fn founders(&self, own: &str) -> Result<Vec<String>, ServerError> {
+        if self.peers.is_empty() {
+            return Ok(vec![own.to_owned()]);
+        }
+        let mut founders = self.peers.clone();
+        founders.sort_unstable();
+        founders.dedup();
+        if !self.join && !founders.iter().any(|at| at == own) {
+            return Err(ServerError::Config(format!(
+                "this replica's address {own} is not among the peers {}: list it, or say by --advertise \
+                 under which of them the others reach this one, or --join the cell",
+                founders.join(", ")
+            )));
+        }
+        Ok(founders)
     }
 }

@@ -1,58 +1,62 @@
-//! The core's turn: take what has happened, step the replica, make its records durable, send its answers.
+//! The core's turn: take what has happened, step the replica, make its records durable, send what it says.
 
+use crate::chunks::{Incoming, Outgoing};
 use crate::connection::Outbox;
-use crate::disk::ReplicaDisk;
+use crate::disk::{Done, ReplicaDisk};
 use crate::inbox::Inbox;
-use crate::{Config, ServerError};
+use crate::peers::{Own, Peers};
+use crate::{Config, ServerError, founding};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 use tracing::info;
 use wombat_proto::clock;
 use wombat_proto::wire::{Response, response};
-use wombat_proto::{Members, ReplicaId, Slot};
+use wombat_proto::{Member, Slot};
 use wombat_replica::{ConnectionId, Effects, Input, LONGEST_TICK, Moment, Recovered, Replica};
-use wombat_storage::{Options, RealDisk, Store, Wanted};
+use wombat_storage::{Identity, Options, Origin, RealDisk, Store};
 
-/// The replica with its disk and the ways out to its clients.
+/// The replica with its disk and the ways out to its clients and to the other replicas.
 pub(crate) struct Core {
     replica: Replica,
+    cell_id: String,
     disk: ReplicaDisk,
     outboxes: BTreeMap<ConnectionId, Rc<Outbox>>,
+    pub(crate) peers: Peers,
+    /// What tells whether the members have changed.
+    members: (Slot, usize),
+    outgoing: Outgoing,
+    incoming: Incoming,
     effects: Effects,
 }
 
 impl Core {
-    /// Opens the data directory, starts the replica from it, and brings it to where it can serve.
-    pub(crate) fn start(config: &Config, address: String) -> Result<Core, ServerError> {
-        config.check()?;
-        let mut cell_id = [0; 8];
-        let mut fresh_key = [0; 32];
-        let mut seed = [0; 8];
-        for random in [&mut cell_id[..], &mut fresh_key[..], &mut seed[..]] {
-            getrandom::fill(random).map_err(|error| ServerError::System(std::io::Error::other(error)))?;
-        }
-        let wanted = Wanted {
-            cell: config.cell.clone(),
-            replica: config.replica,
-            cell_id: cell_id.iter().map(|byte| format!("{byte:02x}")).collect(),
-        };
-        let (store, recovered) = Store::open(RealDisk::open(&config.dir)?, &wanted, Options::default())?;
+    /// Opens the data directory and starts the replica from it. A sole voter then serves.
+    pub(crate) fn start(
+        config: &Config,
+        disk: RealDisk,
+        identity: &Identity,
+        address: String,
+    ) -> Result<Core, ServerError> {
+        let (store, recovered) = Store::open(disk, identity, Options::default())?;
         if recovered.dropped_tail_bytes > 0 {
             info!(bytes = recovered.dropped_tail_bytes, "dropped a torn tail that was never acknowledged");
         }
+        let identity = store.identity().clone();
         let snapshot = recovered.snapshot.as_ref().map_or(Slot(0), |(slot, _)| *slot);
+        let own = own(&identity, &address)?;
         let replica = Replica::new(
             wombat_replica::Config {
                 cell: config.cell.clone(),
-                replica: config.replica,
-                founders: Members::founding([address.clone()]),
+                replica: identity.replica,
+                founders: founding::founders(&identity, &address),
                 address,
                 master_lease: config.master_lease,
-                seed: u64::from_ne_bytes(seed),
+                seed: own.random.get(),
                 lease: config.session_lease,
                 version: env!("CARGO_PKG_VERSION").into(),
-                fresh_key,
+                fresh_key: founding::random()?,
                 activity: config.activity,
             },
             Recovered {
@@ -65,8 +69,19 @@ impl Core {
             },
             moment(),
         )?;
-        let disk = ReplicaDisk::new(store, snapshot);
-        let mut core = Core { replica, disk, outboxes: BTreeMap::new(), effects: Effects::default() };
+        let is_alone = replica.peers().next().is_none() && identity.origin == Origin::Alone;
+        let disk = ReplicaDisk::new(store, snapshot, !is_alone)?;
+        let mut core = Core {
+            replica,
+            cell_id: identity.cell_id,
+            outgoing: Outgoing::new(disk.reader()),
+            disk,
+            outboxes: BTreeMap::new(),
+            peers: Peers::new(own),
+            members: (Slot(0), 0),
+            incoming: Incoming::default(),
+            effects: Effects::default(),
+        };
         core.step(Input::Tick, moment());
         core.settle()?;
         Ok(core)
@@ -85,6 +100,7 @@ impl Core {
     /// Steps the replica through everything that waits, and settles what follows.
     pub(crate) fn turn(&mut self, inbox: &Inbox) -> Result<(), ServerError> {
         let moment = moment();
+        self.peers.meet_callers();
         for input in inbox.take() {
             if let Input::Disconnected { connection } = &input {
                 self.outboxes.remove(connection);
@@ -94,10 +110,22 @@ impl Core {
         // After the requests: a KeepAlive that has arrived counts before the lease is looked at.
         self.step(Input::Tick, moment);
         self.settle()?;
-        if let Some(slot) = self.disk.tend_snapshots(&self.replica)? {
-            self.step(Input::Snapshotted { slot }, moment);
+        if self.disk.is_snapshot_due() {
+            self.disk.write_snapshot(self.replica.snapshot())?;
         }
+        self.outgoing.forget_if_idle();
         Ok(())
+    }
+
+    /// Waits until the disk has done something.
+    pub(crate) async fn disk_done(&mut self) -> Result<Done, ServerError> {
+        self.disk.done().await
+    }
+
+    /// Goes on with what the disk has done.
+    pub(crate) fn take_done(&mut self, done: Done) -> Result<(), ServerError> {
+        self.step_done(done);
+        self.settle()
     }
 
     /// How long the core may sleep if nothing happens.
@@ -115,23 +143,39 @@ impl Core {
         self.replica.step(moment, input, &mut self.effects);
     }
 
+    fn step_done(&mut self, done: Done) {
+        let input = match done {
+            Done::Persisted { through, .. } => Input::Persisted { through },
+            Done::Snapshotted { slot, .. } => Input::Snapshotted { slot },
+            Done::Arrived { slot, chunks } => Input::SnapshotArrived { slot, chunks },
+            Done::SnapshotFailed | Done::Failed(_) => return,
+        };
+        self.step(input, moment());
+    }
+
     /// Carries out effects until there are none: records become durable before anything that follows from
-    /// them is sent.
+    /// them is said.
     fn settle(&mut self) -> Result<(), ServerError> {
         loop {
             for line in self.effects.activity.drain(..) {
                 info!(target: "wombat::activity", "{line}");
             }
-            if self.effects.persist.is_empty() {
+            if !self.effects.persist.is_empty() {
+                self.disk.persist(std::mem::take(&mut self.effects.persist))?;
+            }
+            let mut done_something = false;
+            while let Some(done) = self.disk.done_now()? {
+                self.step_done(done);
+                done_something = true;
+            }
+            if !done_something && self.effects.persist.is_empty() {
                 break;
             }
-            let records = std::mem::take(&mut self.effects.persist);
-            let through = self.disk.persist(&records)?;
-            self.step(Input::Persisted { through }, moment());
         }
+        self.settle_peers()?;
         for (connection, mut response) in self.effects.replies.drain(..) {
             let Some(outbox) = self.outboxes.get(&connection) else { continue };
-            complete_status(&mut response, &self.disk);
+            complete(&mut response, &self.disk, &self.cell_id);
             outbox.push(&response);
         }
         for connection in self.effects.hang_up.drain(..) {
@@ -141,23 +185,67 @@ impl Core {
         }
         Ok(())
     }
+
+    /// Says to the other replicas what there is to say.
+    fn settle_peers(&mut self) -> Result<(), ServerError> {
+        let members = self.replica.members_version();
+        if self.members != members {
+            self.members = members;
+            // An id that this replica had before may stand for its own address.
+            let own = self.peers.own().address.clone();
+            let others: Vec<Member> =
+                self.replica.peers().filter(|member| member.address != own).cloned().collect();
+            self.peers.meet(others);
+        }
+        for (to, message) in self.effects.send.drain(..) {
+            self.peers.send(to, message);
+        }
+        for wanted in self.effects.wanted_chunks.drain(..) {
+            if let Some(message) = self.outgoing.answer(&wanted) {
+                self.peers.send(wanted.to, message);
+            }
+        }
+        for received in self.effects.received_chunks.drain(..) {
+            if let Some((slot, chunks)) = self.incoming.take(received) {
+                self.disk.put_snapshot(slot, chunks)?;
+            }
+        }
+        if std::mem::take(&mut self.effects.snapshot_wanted) {
+            self.disk.write_snapshot(self.replica.snapshot())?;
+        }
+        Ok(())
+    }
 }
 
-/// Adds to a status what only the shell knows.
-fn complete_status(response: &mut Response, disk: &ReplicaDisk) {
-    if let Some(response::Result::Status(status)) = &mut response.result {
-        status.log_bytes = disk.log_bytes();
-        status.snapshot_slot = disk.snapshot_slot().0;
-        status.cell_id = disk.cell_id().into();
+fn own(identity: &Identity, address: &str) -> Result<Own, ServerError> {
+    let (nonce, founders) = match &identity.origin {
+        Origin::Founder { founders, nonce } => (nonce.clone(), founders.clone()),
+        Origin::Alone | Origin::Joined => (String::new(), Vec::new()),
+    };
+    Ok(Own {
+        cell: identity.cell.clone(),
+        cell_id: identity.cell_id.clone(),
+        replica: identity.replica,
+        nonce,
+        founders,
+        address: address.to_owned(),
+        random: Cell::new(u64::from_ne_bytes(founding::random()?)),
+    })
+}
+
+/// Adds to an answer what only the shell knows.
+fn complete(response: &mut Response, disk: &ReplicaDisk, cell_id: &str) {
+    match &mut response.result {
+        Some(response::Result::Status(status)) => {
+            status.log_bytes = disk.log_bytes();
+            status.snapshot_slot = disk.snapshot_slot().0;
+            status.cell_id = cell_id.into();
+        }
+        Some(response::Result::Joined(joined)) => joined.cell_id = cell_id.into(),
+        _ => {}
     }
 }
 
 fn moment() -> Moment {
     Moment { now: clock::now(), wall_ms: clock::wall_ms() }
-}
-
-/// Words for the log line of a server that is ready.
-pub(crate) fn describe(config: &Config) -> String {
-    let ReplicaId(replica) = config.replica;
-    format!("replica {replica} of cell {} in {}", config.cell, config.dir.display())
 }

@@ -1,48 +1,321 @@
 //! The replica's disk: the log that the core waits for, and snapshots that it does not.
+//!
+//! A replica with peers has a thread that appends and syncs, so that no heartbeat waits for an fsync. A sole
+//! voter does it on the core's own thread: it has no heartbeats, and two thread switches cost half an fsync
+//! (docs/decisions/0003). Snapshots are written, and received ones put in place, by threads of their own.
 
 use crate::ServerError;
+use bytes::Bytes;
+use std::sync::mpsc;
 use std::thread::JoinHandle;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{info, warn};
 use wombat_proto::{Record, Slot};
-use wombat_replica::{Replica, Snapshot};
-use wombat_storage::{RealDisk, SnapshotWriter, StorageError, Store};
+use wombat_replica::Snapshot;
+use wombat_storage::{RealDisk, SnapshotReader, SnapshotWriter, StorageError, Store};
 
 /// A snapshot is due when the log has grown by this much, in bytes, or by twice the last snapshot.
 const LOG_BYTES_PER_SNAPSHOT: u64 = 64 * 1024 * 1024;
 
-/// The log and the snapshots of one replica.
-///
-/// A sole voter appends and syncs on the core's own thread: it has no peers whose heartbeats an fsync could
-/// delay, and two thread switches cost half an fsync (docs/decisions/0003).
-pub(crate) struct ReplicaDisk {
-    store: Store<RealDisk>,
-    /// How many records were ever appended.
-    appended: u64,
-    snapshot: Slot,
-    /// The size of the log when the last snapshot began, and how large that snapshot was.
-    log_bytes_at_snapshot: u64,
-    snapshot_bytes: u64,
-    writing: Option<JoinHandle<Result<(Slot, u64), StorageError>>>,
+/// Something for the disk to do.
+enum Job {
+    Append(Vec<Record>),
+    /// To write the state down.
+    Snapshot(Snapshot),
+    /// To put another replica's snapshot in place.
+    Arrived(Slot, Vec<Bytes>),
+    /// A snapshot is written; the log behind it may go.
+    Written(Written),
+    Close,
 }
 
-impl ReplicaDisk {
-    pub(crate) fn new(store: Store<RealDisk>, snapshot: Slot) -> ReplicaDisk {
-        ReplicaDisk {
-            store,
-            appended: 0,
-            snapshot,
-            log_bytes_at_snapshot: 0,
-            snapshot_bytes: 0,
-            writing: None,
+/// A snapshot that a thread has written.
+struct Written {
+    slot: Slot,
+    /// How many bytes it has, or why there is none.
+    result: Result<u64, StorageError>,
+    /// The chunks, if they came from another replica.
+    arrived: Option<Vec<Bytes>>,
+}
+
+/// What the disk has done.
+pub(crate) enum Done {
+    /// All records up to this number are durable.
+    Persisted { through: u64, log_bytes: u64 },
+    /// A snapshot of the replica's own is durable.
+    Snapshotted { slot: Slot, bytes: u64, log_bytes: u64 },
+    /// Another replica's snapshot is durable.
+    Arrived { slot: Slot, chunks: Vec<Bytes> },
+    /// Writing a snapshot failed; the log still has everything.
+    SnapshotFailed,
+    /// The disk cannot go on.
+    Failed(StorageError),
+}
+
+/// The store, and what writes to it.
+struct Worker {
+    store: Store<RealDisk>,
+    appended: u64,
+    /// Where threads that have written a snapshot say so.
+    written: mpsc::Sender<Job>,
+}
+
+impl Worker {
+    /// Does a job, but for the sync that appended records need.
+    fn work(&mut self, job: Job) -> Result<Option<Done>, StorageError> {
+        match job {
+            Job::Append(records) => {
+                self.store.append(&records)?;
+                self.appended += records.len() as u64;
+            }
+            Job::Snapshot(snapshot) => {
+                let slot = snapshot.slot();
+                return self.write(slot, None, move |writer| write_chunks(writer, snapshot.chunks()));
+            }
+            Job::Arrived(slot, chunks) => {
+                let copy = chunks.clone();
+                return self.write(slot, Some(chunks), move |writer| write_chunks(writer, copy.into_iter()));
+            }
+            Job::Written(written) => return self.written(written).map(Some),
+            Job::Close => {}
+        }
+        Ok(None)
+    }
+
+    /// Lets a thread of its own write a snapshot.
+    fn write(
+        &mut self,
+        slot: Slot,
+        arrived: Option<Vec<Bytes>>,
+        write: impl FnOnce(SnapshotWriter<RealDisk>) -> Result<u64, StorageError> + Send + 'static,
+    ) -> Result<Option<Done>, StorageError> {
+        let writer = self.store.begin_snapshot(slot);
+        let told = self.written.clone();
+        let job = move || {
+            let result = writer.and_then(write);
+            let _nobody_listens_any_more = told.send(Job::Written(Written { slot, result, arrived }));
+        };
+        let thread = std::thread::Builder::new().name("wombat-snapshot".into());
+        match thread.spawn(job) {
+            Ok(_) => Ok(None),
+            Err(error) => {
+                warn!("no thread to write a snapshot: {error}");
+                Ok(Some(Done::SnapshotFailed))
+            }
         }
     }
 
-    /// Makes records durable. Returns how many ever were.
-    pub(crate) fn persist(&mut self, records: &[Record]) -> Result<u64, ServerError> {
-        self.store.append(records)?;
+    fn written(&mut self, written: Written) -> Result<Done, StorageError> {
+        let Written { slot, result, arrived } = written;
+        let bytes = match result {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                // The log still holds everything; it is tried again when the log has grown further.
+                warn!("a snapshot failed: {error}");
+                return Ok(Done::SnapshotFailed);
+            }
+        };
+        self.store.truncate_behind(slot)?;
+        info!(%slot, bytes, "wrote a snapshot");
+        Ok(match arrived {
+            Some(chunks) => Done::Arrived { slot, chunks },
+            None => Done::Snapshotted { slot, bytes, log_bytes: self.store.log_bytes() },
+        })
+    }
+
+    fn sync(&mut self) -> Result<Done, StorageError> {
         self.store.sync()?;
-        self.appended += records.len() as u64;
-        Ok(self.appended)
+        Ok(Done::Persisted { through: self.appended, log_bytes: self.store.log_bytes() })
+    }
+
+    /// The life of the disk's thread: all that waits shares one sync.
+    fn run(mut self, jobs: &mpsc::Receiver<Job>, done: &UnboundedSender<Done>) {
+        while let Ok(first) = jobs.recv() {
+            let mut closing = false;
+            let mut appended = false;
+            for job in std::iter::once(first).chain(std::iter::from_fn(|| jobs.try_recv().ok())) {
+                closing |= matches!(job, Job::Close);
+                appended |= matches!(job, Job::Append(_));
+                match self.work(job) {
+                    Ok(None) => {}
+                    Ok(Some(told)) => drop(done.send(told)),
+                    Err(error) => return drop(done.send(Done::Failed(error))),
+                }
+            }
+            if appended {
+                let told = self.sync().unwrap_or_else(Done::Failed);
+                let failed = matches!(told, Done::Failed(_));
+                if done.send(told).is_err() || failed {
+                    return;
+                }
+            }
+            if closing {
+                if let Err(error) = self.store.close() {
+                    let _nobody_listens_any_more = done.send(Done::Failed(error));
+                }
+                return;
+            }
+        }
+    }
+}
+
+fn write_chunks(
+    mut writer: SnapshotWriter<RealDisk>,
+    chunks: impl Iterator<Item = Bytes>,
+) -> Result<u64, StorageError> {
+    let mut bytes = 0;
+    for chunk in chunks {
+        bytes += chunk.len() as u64;
+        writer.write(&chunk)?;
+    }
+    writer.finish()?;
+    Ok(bytes)
+}
+
+/// Who appends and syncs.
+enum Way {
+    /// The core's own thread; it also takes what snapshot threads say.
+    Inline(Box<Worker>, mpsc::Receiver<Job>),
+    Thread(mpsc::Sender<Job>, JoinHandle<()>),
+}
+
+/// The log and the snapshots of one replica, as the core sees them.
+pub(crate) struct ReplicaDisk {
+    way: Way,
+    told: UnboundedSender<Done>,
+    done: UnboundedReceiver<Done>,
+    reader: SnapshotReader<RealDisk>,
+    snapshot: Slot,
+    log_bytes: u64,
+    /// The size of the log when the last snapshot began.
+    log_bytes_at_snapshot: u64,
+    snapshot_bytes: u64,
+    writing: bool,
+}
+
+impl ReplicaDisk {
+    /// `with_thread`: whether heartbeats must not wait for the disk.
+    pub(crate) fn new(
+        store: Store<RealDisk>,
+        snapshot: Slot,
+        with_thread: bool,
+    ) -> Result<ReplicaDisk, ServerError> {
+        let (told, done) = unbounded_channel();
+        let (sender, jobs) = mpsc::channel();
+        let (reader, log_bytes) = (store.snapshot_reader(), store.log_bytes());
+        let worker = Worker { store, appended: 0, written: sender.clone() };
+        let way = if with_thread {
+            let done = told.clone();
+            let thread = std::thread::Builder::new().name("wombat-disk".into());
+            Way::Thread(sender, thread.spawn(move || worker.run(&jobs, &done))?)
+        } else {
+            Way::Inline(Box::new(worker), jobs)
+        };
+        let disk = ReplicaDisk {
+            way,
+            told,
+            done,
+            reader,
+            snapshot,
+            log_bytes,
+            log_bytes_at_snapshot: 0,
+            snapshot_bytes: 0,
+            writing: false,
+        };
+        Ok(disk)
+    }
+
+    /// Appends records; [`Done::Persisted`] says when they are durable. A sole voter waits for it here.
+    pub(crate) fn persist(&mut self, records: Vec<Record>) -> Result<(), ServerError> {
+        match &mut self.way {
+            Way::Inline(worker, _) => {
+                worker.work(Job::Append(records))?;
+                let persisted = worker.sync()?;
+                let _received_by_this_very_struct = self.told.send(persisted);
+            }
+            Way::Thread(jobs, _) => {
+                let _it_has_said_why_it_ended = jobs.send(Job::Append(records));
+            }
+        }
+        Ok(())
+    }
+
+    fn work(&mut self, job: Job) -> Result<(), ServerError> {
+        match &mut self.way {
+            Way::Inline(worker, _) => {
+                if let Some(done) = worker.work(job)? {
+                    let _received_by_this_very_struct = self.told.send(done);
+                }
+            }
+            Way::Thread(jobs, _) => {
+                let _it_has_said_why_it_ended = jobs.send(job);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the state down, unless a snapshot is being written or this one has nothing new.
+    pub(crate) fn write_snapshot(&mut self, snapshot: Option<Snapshot>) -> Result<(), ServerError> {
+        match snapshot {
+            Some(snapshot) if !self.writing && snapshot.slot() > self.snapshot => {
+                self.writing = true;
+                self.log_bytes_at_snapshot = self.log_bytes;
+                self.work(Job::Snapshot(snapshot))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts another replica's snapshot in place.
+    pub(crate) fn put_snapshot(&mut self, slot: Slot, chunks: Vec<Bytes>) -> Result<(), ServerError> {
+        self.work(Job::Arrived(slot, chunks))
+    }
+
+    /// Whether the log has grown so much that a snapshot should shorten it.
+    pub(crate) fn is_snapshot_due(&self) -> bool {
+        let grown = self.log_bytes.saturating_sub(self.log_bytes_at_snapshot);
+        !self.writing && grown >= LOG_BYTES_PER_SNAPSHOT.max(2 * self.snapshot_bytes)
+    }
+
+    /// Waits until something is done.
+    pub(crate) async fn done(&mut self) -> Result<Done, ServerError> {
+        let done = self.done.recv().await.ok_or(ServerError::Vanished)?;
+        self.note(done)
+    }
+
+    /// What is done already.
+    pub(crate) fn done_now(&mut self) -> Result<Option<Done>, ServerError> {
+        if let Way::Inline(worker, jobs) = &mut self.way {
+            while let Ok(job) = jobs.try_recv() {
+                if let Some(done) = worker.work(job)? {
+                    let _received_by_this_very_struct = self.told.send(done);
+                }
+            }
+        }
+        self.done.try_recv().ok().map(|done| self.note(done)).transpose()
+    }
+
+    fn note(&mut self, done: Done) -> Result<Done, ServerError> {
+        match &done {
+            Done::Persisted { log_bytes, .. } => self.log_bytes = *log_bytes,
+            Done::Snapshotted { slot, bytes, log_bytes } => {
+                self.snapshot_bytes = *bytes;
+                (self.writing, self.log_bytes) = (false, *log_bytes);
+                (self.snapshot, self.log_bytes_at_snapshot) = (*slot, *log_bytes);
+            }
+            Done::Arrived { slot, .. } => self.snapshot = self.snapshot.max(*slot),
+            Done::SnapshotFailed => self.writing = false,
+            Done::Failed(_) => {}
+        }
+        match done {
+            Done::Failed(error) => Err(error.into()),
+            done => Ok(done),
+        }
+    }
+
+    /// Reads this replica's snapshots.
+    pub(crate) fn reader(&self) -> SnapshotReader<RealDisk> {
+        self.reader.clone()
     }
 
     /// The slot of the last snapshot.
@@ -52,77 +325,23 @@ impl ReplicaDisk {
 
     /// The bytes of the log.
     pub(crate) fn log_bytes(&self) -> u64 {
-        self.store.log_bytes()
-    }
-
-    /// The random id that the cell got when it was founded.
-    pub(crate) fn cell_id(&self) -> &str {
-        &self.store.identity().cell_id
-    }
-
-    /// Begins a snapshot when one is due, and shortens the log behind one that is finished. Returns its slot
-    /// then.
-    pub(crate) fn tend_snapshots(&mut self, replica: &Replica) -> Result<Option<Slot>, ServerError> {
-        let mut finished = None;
-        if self.writing.as_ref().is_some_and(JoinHandle::is_finished) {
-            let before = self.snapshot;
-            self.finish_snapshot()?;
-            finished = Some(self.snapshot).filter(|slot| *slot > before);
-        }
-        let grown = self.store.log_bytes().saturating_sub(self.log_bytes_at_snapshot);
-        if self.writing.is_none() && grown >= LOG_BYTES_PER_SNAPSHOT.max(2 * self.snapshot_bytes) {
-            self.begin_snapshot(replica)?;
-        }
-        Ok(finished)
-    }
-
-    /// Begins a snapshot, unless one is being written.
-    pub(crate) fn begin_snapshot(&mut self, replica: &Replica) -> Result<(), ServerError> {
-        if self.writing.is_some() {
-            return Ok(());
-        }
-        let Some(snapshot) = replica.snapshot().filter(|snapshot| snapshot.slot() > self.snapshot) else {
-            return Ok(());
-        };
-        self.log_bytes_at_snapshot = self.store.log_bytes();
-        let writer = self.store.begin_snapshot(snapshot.slot())?;
-        let thread = std::thread::Builder::new().name("wombat-snapshot".into());
-        self.writing = Some(thread.spawn(move || write_snapshot(writer, &snapshot))?);
-        Ok(())
-    }
-
-    fn finish_snapshot(&mut self) -> Result<(), ServerError> {
-        let Some(writing) = self.writing.take() else { return Ok(()) };
-        match writing.join().expect("writing a snapshot does not panic") {
-            Ok((slot, bytes)) => {
-                self.store.truncate_behind(slot)?;
-                self.snapshot = slot;
-                self.snapshot_bytes = bytes;
-                self.log_bytes_at_snapshot = self.store.log_bytes();
-                info!(%slot, bytes, "wrote a snapshot");
-            }
-            // The log still holds everything; it is tried again when the log has grown further.
-            Err(error) => warn!("a snapshot failed: {error}"),
-        }
-        Ok(())
+        self.log_bytes
     }
 
     /// Closes the log cleanly.
     pub(crate) fn close(mut self) -> Result<(), ServerError> {
-        self.finish_snapshot()?;
-        Ok(self.store.close()?)
+        match self.way {
+            Way::Inline(worker, _) => worker.store.close()?,
+            Way::Thread(jobs, thread) => {
+                let _it_has_said_why_it_ended = jobs.send(Job::Close);
+                let _it_does_not_panic = thread.join();
+                while let Ok(done) = self.done.try_recv() {
+                    if let Done::Failed(error) = done {
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
+        Ok(())
     }
-}
-
-fn write_snapshot(
-    mut writer: SnapshotWriter<RealDisk>,
-    snapshot: &Snapshot,
-) -> Result<(Slot, u64), StorageError> {
-    let mut bytes = 0;
-    for chunk in snapshot.chunks() {
-        bytes += chunk.len() as u64;
-        writer.write(&chunk)?;
-    }
-    writer.finish()?;
-    Ok((snapshot.slot(), bytes))
 }

@@ -3,9 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use tokio::sync::Notify;
+use wombat_proto::ReplicaId;
 use wombat_proto::limits::INBOX_BYTES;
 use wombat_proto::wire::{Request, request::Call};
-use wombat_replica::{ConnectionId, Input};
+use wombat_replica::{ConnectionId, Input, PeerMessage};
 
 /// What waits for the replica, and who waits for room.
 #[derive(Default)]
@@ -32,6 +33,19 @@ impl Inbox {
         self.bytes.set(self.bytes.get() + bytes);
         let lane = if urgent { &self.urgent } else { &self.normal };
         lane.borrow_mut().push(Input::Request { connection, request });
+        self.filled.notify_one();
+    }
+
+    /// Puts in what another replica says, once there is room for it.
+    pub(crate) async fn peer(&self, from: ReplicaId, message: PeerMessage, bytes: usize) {
+        while self.bytes.get() >= INBOX_BYTES {
+            let emptied = self.emptied.notified();
+            if self.bytes.get() >= INBOX_BYTES {
+                emptied.await;
+            }
+        }
+        self.bytes.set(self.bytes.get() + bytes);
+        self.urgent.borrow_mut().push(Input::Peer { from, message });
         self.filled.notify_one();
     }
 

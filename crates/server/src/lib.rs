@@ -4,15 +4,17 @@
 //! the replica together and shares the next fsync; KeepAlives come first. The answers go out when the log
 //! says that they may.
 
+mod chunks;
 mod config;
 mod connection;
 mod core;
 mod disk;
 mod error;
+mod founding;
 mod inbox;
+mod peers;
 mod server;
 
 pub use config::{Config, DEFAULT_PORT};
 pub use error::ServerError;
 pub use server::Server;
-pub use wombat_proto::ReplicaId;

@@ -1,9 +1,10 @@
 //! A running server: its thread, its listener, and how it stops.
 
 use crate::connection::{self, Outbox};
-use crate::core::{self, Core};
+use crate::core::Core;
 use crate::inbox::Inbox;
-use crate::{Config, ServerError};
+use crate::peers::hello::GREETING;
+use crate::{Config, ServerError, founding, peers};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -16,6 +17,10 @@ use tokio::task::LocalSet;
 use tracing::{debug, info, warn};
 use wombat_proto::limits::CONNECTIONS;
 use wombat_replica::ConnectionId;
+use wombat_storage::{Identity, RealDisk};
+
+/// How long a new connection may take to say anything.
+const SPEAK_WITHIN: Duration = Duration::from_secs(10);
 
 /// A server that is running on a thread of its own.
 pub struct Server {
@@ -106,15 +111,25 @@ fn allow_many_files() {
 fn run(
     config: &Config,
     ready: &mpsc::Sender<SocketAddr>,
-    stopped: oneshot::Receiver<()>,
+    mut stopped: oneshot::Receiver<()>,
 ) -> Result<(), ServerError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
+        config.check()?;
+        let disk = RealDisk::open(&config.dir)?;
         let listen = |source| ServerError::Listen { address: config.listen.clone(), source };
         let listener = TcpListener::bind(&config.listen).await.map_err(listen)?;
         let address = listener.local_addr()?;
-        let mut core = Core::start(config, address.to_string())?;
-        info!(%address, "serving {}", core::describe(config));
+        let reached_at = config.advertise.clone().unwrap_or_else(|| address.to_string());
+        let identity = match Identity::of(&disk)? {
+            Some(identity) => Identity { cell: config.cell.clone(), ..identity },
+            None => tokio::select! {
+                identity = founding::found(config, &listener, &reached_at) => identity?,
+                _ = &mut stopped => return Ok(()),
+            },
+        };
+        let mut core = Core::start(config, disk, &identity, reached_at)?;
+        info!(%address, "serving replica {} of cell {} in {}", identity.replica, config.cell, config.dir.display());
         let _nobody_waits = ready.send(address);
         let served = serve(&mut core, &listener, stopped).await;
         drop(listener);
@@ -131,9 +146,14 @@ async fn serve(
     let inbox = Rc::new(Inbox::default());
     let mut next = ConnectionId(1);
     loop {
+        let idle_for = core.idle_for();
         tokio::select! {
             biased;
             _ = &mut stopped => return Ok(()),
+            done = core.disk_done() => {
+                let done = done?;
+                core.take_done(done)?;
+            }
             () = inbox.filled() => turn(core, &inbox).await?,
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
@@ -147,7 +167,7 @@ async fn serve(
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
-            () = tokio::time::sleep(core.idle_for()) => turn(core, &inbox).await?,
+            () = tokio::time::sleep(idle_for) => turn(core, &inbox).await?,
         }
     }
 }
@@ -166,5 +186,21 @@ fn welcome(core: &mut Core, inbox: &Rc<Inbox>, id: ConnectionId, stream: TcpStre
     }
     let outbox = Rc::new(Outbox::default());
     core.connect(id, Rc::clone(&outbox));
-    tokio::task::spawn_local(connection::serve(id, stream, Rc::clone(inbox), outbox));
+    let (own, callers) = (Rc::clone(core.peers.own()), Rc::clone(core.peers.callers()));
+    let inbox = Rc::clone(inbox);
+    tokio::task::spawn_local(async move {
+        // A replica's first byte is that of its greeting; a client's frame is never so long.
+        let mut first = [0; 1];
+        match tokio::time::timeout(SPEAK_WITHIN, stream.peek(&mut first)).await {
+            Ok(Ok(1)) if first[0] == GREETING[0] => {
+                inbox.disconnected(id);
+                peers::receive(stream, own, callers, inbox).await;
+            }
+            Ok(_) => connection::serve(id, stream, inbox, outbox).await,
+            Err(_) => {
+                debug!(connection = id.0, "closed: it said nothing");
+                inbox.disconnected(id);
+            }
+        }
+    });
 }

@@ -29,7 +29,9 @@ impl Kind {
             | Call::GetStatus(_)
             | Call::ListSessions(_)
             | Call::ListLocks(_)
-            | Call::CheckSequencer(_) => Kind::Sessionless,
+            | Call::CheckSequencer(_)
+            | Call::Join(_)
+            | Call::Transfer(_) => Kind::Sessionless,
             Call::GetContents(_)
             | Call::GetStat(_)
             | Call::ReadDir(_)

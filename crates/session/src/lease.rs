@@ -10,6 +10,8 @@ pub(crate) struct LeaseView {
     /// For how long after the end of the view a master may still be found.
     grace: Duration,
     until: Instant,
+    /// The lease that was granted last.
+    granted: Duration,
     /// Whether the end of the view has been noticed.
     in_jeopardy: bool,
 }
@@ -27,7 +29,7 @@ pub(crate) enum Passed {
 
 impl LeaseView {
     pub(crate) fn new(rho: Rho, grace: Duration) -> LeaseView {
-        LeaseView { rho, grace, until: Instant::default(), in_jeopardy: false }
+        LeaseView { rho, grace, until: Instant::default(), granted: Duration::ZERO, in_jeopardy: false }
     }
 
     /// The master extended the lease by `lease` when it answered, after holding for `held` a request that was
@@ -35,9 +37,21 @@ impl LeaseView {
     /// whether this ended a jeopardy.
     pub(crate) fn extend(&mut self, now: Instant, sent: Instant, held: Duration, lease: Duration) -> bool {
         self.until = self.until.max(sent + self.rho.shorten(held + lease));
+        self.granted = lease;
         let safe_again = self.in_jeopardy && now < self.until;
         self.in_jeopardy &= !safe_again;
         safe_again
+    }
+
+    /// The lease that was granted last; zero before the first.
+    pub(crate) fn granted(&self) -> Duration {
+        self.granted
+    }
+
+    /// When to look for a master elsewhere: this one should have answered the KeepAlive when half of the lease
+    /// was left. A third of it is time enough to find another.
+    pub(crate) fn overdue_at(&self) -> Instant {
+        self.until - self.granted / 3
     }
 
     /// The end of the view.

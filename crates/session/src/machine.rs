@@ -11,8 +11,10 @@ use core::time::Duration;
 use wombat_proto::wire::{self, Request, Response, event, request::Call};
 use wombat_proto::{Epoch, Error, HandleId, Instant, Result, Rho, SessionId, Slot};
 
-/// How long a new connection may take to answer Hello, and again to speak for the session: beyond that there is
-/// nobody behind it, or nobody who has time.
+/// How long a new connection may take, at least and at most, to answer Hello, and again to speak for the
+/// session: beyond that there is nobody behind it, or nobody who has time.
+const LEAST_ATTACH: Duration = Duration::from_millis(500);
+/// See [`LEAST_ATTACH`].
 const ATTACH_WITHIN: Duration = Duration::from_secs(4);
 
 /// What a session needs to know of its client.
@@ -164,11 +166,14 @@ impl Session {
         if self.expired {
             return None;
         }
-        let lease = self.identity.map(|_| self.lease.deadline());
+        let lease = self.identity.map(|_| match self.link {
+            Link::Up => self.lease.deadline().min(self.lease.overdue_at()),
+            _ => self.lease.deadline(),
+        });
         let retry = match self.link {
             Link::Down { retry_at } => Some(retry_at),
             Link::Greeting { since: Some(since) } | Link::Attaching { sent: since } => {
-                Some(since + ATTACH_WITHIN)
+                Some(since + self.attach_within())
             }
             _ => None,
         };
@@ -237,6 +242,9 @@ impl Session {
         }
         if self.identity.is_some() {
             match self.lease.pass(now) {
+                Passed::Nothing if self.link == Link::Up && self.lease.overdue_at() <= now => {
+                    self.hang_up(now, effects);
+                }
                 Passed::Nothing => {}
                 Passed::Jeopardy => {
                     effects.session_events.push(SessionEvent::Jeopardy);
@@ -249,10 +257,11 @@ impl Session {
                 Passed::Grace => return self.expire(effects),
             }
         }
+        let within = self.attach_within();
         match &mut self.link {
             Link::Greeting { since: since @ None } => *since = Some(now),
             Link::Greeting { since: Some(since) } | Link::Attaching { sent: since }
-                if *since + ATTACH_WITHIN <= now =>
+                if *since + within <= now =>
             {
                 self.hang_up(now, effects);
             }
@@ -264,6 +273,15 @@ impl Session {
         }
         for number in self.calls.due(now) {
             self.send(number, effects);
+        }
+    }
+
+    /// How long a greeting or an attach may take. A session that exists has no time to lose with a server that
+    /// only seems to be there; to create one may take longer.
+    fn attach_within(&self) -> Duration {
+        match self.identity {
+            Some(_) => (self.lease.granted() / 6).clamp(LEAST_ATTACH, ATTACH_WITHIN),
+            None => ATTACH_WITHIN,
         }
     }
 

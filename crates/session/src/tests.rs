@@ -483,3 +483,16 @@ fn an_acquire_does_not_overtake_a_release_that_waits_for_its_turn() {
     let another = script.submit(Call::Acquire(wire::Acquire::default()));
     assert_eq!(script.requests()[0].number, another);
 }
+
+#[test]
+fn a_master_that_is_late_with_its_answer_is_left_while_the_lease_still_lasts() {
+    let mut script = Script::up();
+    // It holds a KeepAlive for half of the lease; at two thirds it is overdue.
+    script.pass(LEASE / 2);
+    assert!(!script.effects.disconnect);
+    script.pass(LEASE / 6);
+    assert!(core::mem::take(&mut script.effects.disconnect), "there is time to find another");
+    assert!(script.effects.session_events.is_empty(), "and nothing is lost yet");
+    script.pass(Duration::from_secs(1));
+    assert!(script.effects.connect.is_some());
+}

@@ -4,7 +4,7 @@ use crate::random::{Clock, Random};
 use std::time::Duration;
 use wombat_proto::{CellName, Members, Record, ReplicaId};
 use wombat_replica::{Config, Effects, Input, Moment, Recovered, Replica};
-use wombat_storage::{Options, SimulatedDisk, Store, Wanted};
+use wombat_storage::{Identity, Options, SimulatedDisk, Store};
 
 pub(crate) const LEASE: Duration = Duration::from_secs(4);
 
@@ -32,7 +32,7 @@ impl Machine {
     /// Starts the server from what the disk holds.
     pub(crate) fn start(&mut self, real: Duration) -> Effects {
         let cell = CellName::parse("sim").expect("a good name");
-        let wanted = Wanted { cell: cell.clone(), replica: ReplicaId(1), cell_id: "51".into() };
+        let wanted = Identity::alone(cell.clone(), "51".into());
         let options = Options { segment_bytes: 64 * 1024, step_bytes: 16 * 1024 };
         let (store, recovered) =
             Store::open(self.disk.clone(), &wanted, options).expect("a crash never looks like damage");

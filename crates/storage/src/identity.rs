@@ -18,25 +18,52 @@ pub struct Identity {
     pub cell_id: String,
     /// The replica within the cell.
     pub replica: ReplicaId,
+    /// How the replica came into the cell.
+    pub origin: Origin,
 }
 
-/// Who opens a directory.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    /// The cell that the data must be of.
-    pub cell: CellName,
-    /// The replica that it must be of.
-    pub replica: ReplicaId,
-    /// The id that the cell gets if it is founded now; at most 24 bytes.
-    pub cell_id: String,
+/// How a replica came into its cell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// It founded the cell alone.
+    Alone,
+    /// It founded the cell together with others.
+    Founder {
+        /// The addresses of all founders, by id.
+        founders: Vec<String>,
+        /// What it threw in to make the cell's id, in hex.
+        nonce: String,
+    },
+    /// It joined the cell later.
+    Joined,
 }
 
 impl Identity {
+    /// The identity of a replica that founds a cell alone.
+    pub fn alone(cell: CellName, cell_id: String) -> Identity {
+        Identity { cell, cell_id, replica: ReplicaId(1), origin: Origin::Alone }
+    }
+
     fn to_text(&self) -> String {
-        let Identity { cell, cell_id, replica } = self;
-        let body = format!("{TITLE}\nformat {FORMAT}\ncell {cell}\ncell-id {cell_id}\nreplica {replica}\n");
+        let Identity { cell, cell_id, replica, origin } = self;
+        let mut body =
+            format!("{TITLE}\nformat {FORMAT}\ncell {cell}\ncell-id {cell_id}\nreplica {replica}\n");
+        match origin {
+            Origin::Alone => {}
+            Origin::Founder { founders, nonce } => {
+                body += &format!("nonce {nonce}\n");
+                body.extend(founders.iter().map(|address| format!("founder {address}\n")));
+            }
+            Origin::Joined => body += "joined later\n",
+        }
         let crc = crc32fast::hash(body.as_bytes());
         format!("{body}crc {crc:08x}\n")
+    }
+
+    /// The identity of a data directory; `None` if nothing is founded in it.
+    pub fn of<D: Disk>(disk: &D) -> Result<Option<Identity>, StorageError> {
+        let names = disk.list().map_err(|error| StorageError::io(disk.describe(""), "list", error))?;
+        if names.iter().any(|name| name == FILE) { Identity::read(disk).map(Some) } else { Ok(None) }
     }
 
     /// Makes a directory's identity durable, whole or not at all.
@@ -63,8 +90,18 @@ impl Identity {
         {
             return Err(StorageError::OtherFormat { file: shown.clone(), found: found.into() });
         }
+        let all = |name: &str| {
+            let lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let origin = match (field("nonce"), field("joined")) {
+            (Some(nonce), _) => Origin::Founder { founders: all("founder"), nonce: nonce.into() },
+            (None, Some(_)) => Origin::Joined,
+            (None, None) => Origin::Alone,
+        };
         let parse = || {
             Some(Identity {
+                origin,
                 cell: CellName::parse(field("cell")?).ok()?,
                 cell_id: field("cell-id")?.into(),
                 replica: ReplicaId(field("replica")?.parse().ok()?),
@@ -75,7 +112,7 @@ impl Identity {
     }
 
     /// Refuses a directory of somebody else's.
-    pub(crate) fn check<D: Disk>(&self, disk: &D, wanted: &Wanted) -> Result<(), StorageError> {
+    pub(crate) fn check<D: Disk>(&self, disk: &D, wanted: &Identity) -> Result<(), StorageError> {
         if (&self.cell, self.replica) == (&wanted.cell, wanted.replica) {
             return Ok(());
         }

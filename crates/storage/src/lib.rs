@@ -22,8 +22,8 @@ mod tests;
 
 pub use disk::{Disk, DiskFile};
 pub use error::StorageError;
-pub use identity::{Identity, Wanted};
+pub use identity::{Identity, Origin};
 pub use real::RealDisk;
 pub use simulated::SimulatedDisk;
-pub use snapshot::SnapshotWriter;
+pub use snapshot::{SnapshotReader, SnapshotWriter};
 pub use store::{Options, Recovered, Store};

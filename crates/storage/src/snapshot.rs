@@ -39,6 +39,25 @@ fn slot_of(file: &str) -> Option<Slot> {
     (name(slot) == file).then_some(slot)
 }
 
+/// Reads the newest snapshot, while others are written and removed.
+#[derive(Clone)]
+pub struct SnapshotReader<D: Disk> {
+    disk: D,
+    cell_id: String,
+}
+
+impl<D: Disk> SnapshotReader<D> {
+    pub(crate) fn new(disk: D, cell_id: &str) -> SnapshotReader<D> {
+        SnapshotReader { disk, cell_id: cell_id.into() }
+    }
+
+    /// The newest snapshot: its slot and its chunks.
+    pub fn newest(&self) -> Result<Option<(Slot, Vec<Bytes>)>, StorageError> {
+        let Some(slot) = list(&self.disk)?.last().copied() else { return Ok(None) };
+        Ok(Some((slot, read(&self.disk, slot, &self.cell_id)?)))
+    }
+}
+
 fn header(slot: Slot, cell_id: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER);
     bytes.extend(MAGIC);

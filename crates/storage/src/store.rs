@@ -1,9 +1,9 @@
 //! A replica's data directory as a whole.
 
 use crate::disk::{Disk, DiskFile};
-use crate::identity::{self, Identity, Wanted};
+use crate::identity::{self, Identity};
 use crate::log::Log;
-use crate::snapshot::{self, SnapshotWriter};
+use crate::snapshot::{self, SnapshotReader, SnapshotWriter};
 use crate::{StorageError, segment};
 use bytes::Bytes;
 use std::time::Duration;
@@ -55,10 +55,11 @@ pub struct Store<D: Disk> {
 }
 
 impl<D: Disk> Store<D> {
-    /// Opens a data directory, or founds one where there is nothing.
+    /// Opens a data directory of the cell and the replica that are `wanted`, or founds it as theirs where there
+    /// is nothing.
     ///
     /// Founding makes the log first and the identity last, so that a directory with an identity has a log.
-    pub fn open(disk: D, wanted: &Wanted, options: Options) -> Result<(Store<D>, Recovered), StorageError> {
+    pub fn open(disk: D, wanted: &Identity, options: Options) -> Result<(Store<D>, Recovered), StorageError> {
         // Names that are seen may not be durable yet, if the process died before it had synced them.
         disk.sync_directory().map_err(|error| StorageError::io(disk.describe(""), "sync", error))?;
         let names = disk.list().map_err(|error| StorageError::io(disk.describe(""), "list", error))?;
@@ -67,8 +68,7 @@ impl<D: Disk> Store<D> {
         if founded {
             refuse_leftovers(&disk, &names)?;
             Log::create(disk.clone(), &wanted.cell_id, segment_bytes, step_bytes)?;
-            let Wanted { cell, replica, cell_id } = wanted.clone();
-            Identity { cell, cell_id, replica }.write(&disk)?;
+            wanted.write(&disk)?;
         }
         let identity = Identity::read(&disk)?;
         identity.check(&disk, wanted)?;
@@ -157,6 +157,11 @@ impl<D: Disk> Store<D> {
         self.log.as_ref().ok_or(StorageError::Stopped)?;
         snapshot::remove_before(&self.disk, slot)?;
         self.with_log(|log| log.truncate_behind(slot))
+    }
+
+    /// Reads snapshots, from any thread.
+    pub fn snapshot_reader(&self) -> SnapshotReader<D> {
+        SnapshotReader::new(self.disk.clone(), &self.identity.cell_id)
     }
 
     /// Closes the log: the proof that its last records were synced becomes durable, too.

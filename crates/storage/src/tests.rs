@@ -3,15 +3,21 @@
 mod failures;
 mod loss;
 
-use crate::{Disk, Options, RealDisk, SimulatedDisk, StorageError, Store, Wanted};
+use crate::{Disk, Options, RealDisk, SimulatedDisk, StorageError, Store};
+use crate::{Identity, Origin};
 use bytes::Bytes;
 use wombat_proto::{Accepted, Ballot, CellName, Record, ReplicaId, Slot, Value};
 
 const SMALL: Options = Options { segment_bytes: 24 * 1024, step_bytes: 8 * 1024 };
 
-fn wanted(cell: &str, replica: u32) -> Wanted {
+fn wanted(cell: &str, replica: u32) -> Identity {
     let cell = CellName::parse(cell).unwrap();
-    Wanted { cell, replica: ReplicaId(replica), cell_id: "0123456789abcdef".into() }
+    let origin = match replica {
+        1 => Origin::Alone,
+        2 => Origin::Joined,
+        _ => Origin::Founder { founders: vec!["a:1".into(), "b:2".into(), "c:3".into()], nonce: "07".into() },
+    };
+    Identity { cell, replica: ReplicaId(replica), cell_id: "0123456789abcdef".into(), origin }
 }
 
 fn open<D: Disk>(disk: &D) -> Result<(Store<D>, crate::Recovered), StorageError> {
@@ -443,5 +449,16 @@ fn rot_beside_a_kill_is_told_from_a_tear() {
             Ok((_, recovered)) => assert!(recovered.accepted.len() >= 2, "at {offset}"),
             Err(error) => assert!(matches!(error, StorageError::Damaged { .. }), "at {offset}: {error}"),
         }
+    }
+}
+
+#[test]
+fn an_identity_tells_how_its_replica_came_into_the_cell() {
+    for replica in 1..=3 {
+        let disk = SimulatedDisk::new();
+        assert_eq!(Identity::of(&disk).unwrap(), None);
+        let identity = wanted("test", replica);
+        Store::open(disk.clone(), &identity, SMALL).unwrap();
+        assert_eq!(Identity::of(&disk).unwrap(), Some(identity));
     }
 }

@@ -1,5 +1,6 @@
 //! `wombat dev`: a cell in this process, for as long as a command or a person needs it.
 
+use super::several;
 use crate::args::{Dev, Global};
 use crate::exit::Failure;
 use crate::supervise::{self, Job, Signals};
@@ -11,9 +12,8 @@ use wombat_client::CellName;
 use wombat_server::{Config, DEFAULT_PORT, Server, ServerError};
 
 pub(crate) async fn run(global: &Global, dev: Dev) -> Result<u8, Failure> {
-    if dev.replicas != 1 {
-        let text = format!("--replicas {}: this version runs a cell of one replica", dev.replicas);
-        return Err(Failure::usage(text));
+    if dev.replicas > 1 {
+        return several::run(global, dev).await;
     }
     let stays = dev.command.is_empty();
     if stays {
@@ -53,17 +53,23 @@ fn start(global: &Global, dev: &Dev, dir: PathBuf) -> Result<Server, Failure> {
     }
 }
 
-fn cell_name(global: &Global) -> &str {
+pub(super) fn cell_name(global: &Global) -> &str {
     global.cell.as_deref().unwrap_or(CellName::LOCAL)
 }
 
-/// Runs the command with the cell in its environment.
-async fn run_with(global: &Global, server: &Server, dev: &Dev, signals: &mut Signals) -> Result<u8, Failure> {
-    let mut environment = vec![("WOMBAT_ENDPOINTS", server.address().to_string().into())];
+/// The environment in which a command finds the cell and the tool.
+pub(super) fn environment(global: &Global, endpoints: String) -> Vec<(&'static str, OsString)> {
+    let mut environment = vec![("WOMBAT_ENDPOINTS", endpoints.into())];
     environment.push(("WOMBAT_CELL", cell_name(global).into()));
     if let Some(path) = path_with_this_program() {
         environment.push(("PATH", path));
     }
+    environment
+}
+
+/// Runs the command with the cell in its environment.
+async fn run_with(global: &Global, server: &Server, dev: &Dev, signals: &mut Signals) -> Result<u8, Failure> {
+    let environment = environment(global, server.address().to_string());
     let job = Job { command: &dev.command, environment };
     tokio::select! {
         status = supervise::run(job, signals, None, None) => status,

@@ -1,4 +1,4 @@
-//! What people and operators ask: sessions, locks, status.
+//! What people and operators ask: sessions, locks.
 
 use crate::exit::Failure;
 use crate::output;
@@ -79,34 +79,4 @@ fn lock_object(lock: &LockInfo) -> Value {
         "path": lock.path, "lock_generation": lock.generation, "waiting": lock.waiting,
         "delay_left_ms": lock.delay_left_ms, "holders": lock.holders.iter().map(holder).collect::<Vec<_>>(),
     })
-}
-
-pub(crate) async fn status(cell: &Cell, json: bool) -> Result<(), Failure> {
-    let status = cell.status().await?;
-    if json {
-        output::line(json!({
-            "cell": status.cell, "cell_id": status.cell_id, "replica": status.replica, "master": status.master,
-            "epoch": status.epoch, "applied_slot": status.applied_slot, "snapshot_slot": status.snapshot_slot,
-            "log_bytes": status.log_bytes, "nodes": status.nodes, "sessions": status.sessions,
-            "locks_held": status.locks_held, "waiting": status.waiting, "connections": status.connections,
-            "uptime_ms": status.uptime_ms, "lease_ms": status.lease_ms, "version": status.server,
-        }));
-        return Ok(());
-    }
-    let rows = [
-        ("cell", format!("{} ({})", status.cell, status.cell_id)),
-        ("master", format!("{} (replica {}), epoch {}", status.master, status.replica, status.epoch)),
-        ("applied", format!("slot {}", status.applied_slot)),
-        ("log", format!("{} bytes behind the snapshot of slot {}", status.log_bytes, status.snapshot_slot)),
-        ("nodes", status.nodes.to_string()),
-        ("sessions", format!("{} on {} connections", status.sessions, status.connections)),
-        ("locks", format!("{} held, {} requests waiting", status.locks_held, status.waiting)),
-        ("session lease", output::span(Duration::from_millis(status.lease_ms.into()))),
-        ("up", output::span(Duration::from_millis(status.uptime_ms))),
-        ("version", status.server.clone()),
-    ];
-    for (name, value) in rows {
-        output::line(format!("{name:16}{value}"));
-    }
-    Ok(())
 }

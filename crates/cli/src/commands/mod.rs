@@ -8,6 +8,8 @@ mod lock;
 mod put;
 mod sequencer;
 mod serve;
+mod several;
+mod status;
 mod tree;
 mod watch;
 
@@ -39,6 +41,11 @@ pub(crate) async fn run(args: Args, guardian: Option<Guardian>) -> Result<u8, Fa
         _ => {}
     }
     let settings = Settings::load(&global)?;
+    match command {
+        Command::Status => return status::status(&settings, json).await,
+        Command::Transfer { to } => return status::transfer(&settings, to.unwrap_or(0)).await,
+        _ => {}
+    }
     let cell = settings.connect().await?;
     let result = on_cell(&cell, &settings, command, json, guardian).await;
     // The session ends at once, and with it what it held; otherwise it would linger for its lease. A cell that
@@ -70,9 +77,10 @@ async fn on_cell(
         }
         Command::Sessions => inspect::sessions(cell, json).await?,
         Command::Locks(locks) => inspect::locks(cell, locks.path.as_deref(), json).await?,
-        Command::Status => inspect::status(cell, json).await?,
         Command::Dev(_)
         | Command::Serve(_)
+        | Command::Status
+        | Command::Transfer { .. }
         | Command::Completions { .. }
         | Command::Sequencer(crate::args::Sequencer::Show { .. }) => unreachable!("they need no cell"),
     }

@@ -16,9 +16,12 @@ use wombat_server::{Config, Server};
 #[serde(deny_unknown_fields)]
 struct File {
     cell: Option<String>,
-    replica: Option<u32>,
     dir: Option<PathBuf>,
     listen: Option<String>,
+    advertise: Option<String>,
+    #[serde(default)]
+    peers: Vec<String>,
+    master_lease: Option<String>,
     session_lease: Option<String>,
 }
 
@@ -45,15 +48,19 @@ fn config(global: &Global, serve: &Serve) -> Result<Config, Failure> {
     let cell = global.cell.clone().or(file.cell).ok_or_else(|| needed("which --cell this replica is of"))?;
     let dir = serve.dir.clone().or(file.dir).ok_or_else(|| needed("in which --dir its data lives"))?;
     let mut config = Config::new(CellName::parse(&cell)?, dir);
-    if let Some(replica) = serve.replica.or(file.replica) {
-        config.replica = wombat_server::ReplicaId(replica);
-    }
+    config.advertise = serve.advertise.clone().or(file.advertise);
+    config.peers = if serve.peers.is_empty() { file.peers } else { serve.peers.clone() };
+    config.join = serve.join;
     if let Some(listen) = serve.listen.clone().or(file.listen) {
         config.listen = listen;
     }
     let from_file = file.session_lease.as_deref().map(parse_duration).transpose()?;
     if let Some(lease) = serve.session_lease.or(from_file) {
         config.session_lease = lease;
+    }
+    let from_file = file.master_lease.as_deref().map(parse_duration).transpose()?;
+    if let Some(lease) = serve.master_lease.or(from_file) {
+        config.master_lease = lease;
     }
     Ok(config)
 }

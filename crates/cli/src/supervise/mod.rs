@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getppid};
 use std::ffi::OsString;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::ExitStatus;
 use std::time::Duration;
 use terminal::Terminal;
@@ -101,26 +101,38 @@ async fn watch(
     .hint("the cell was out of reach for most of the session lease"))
 }
 
-fn spawn(job: &Job<'_>, terminal: Option<Terminal>) -> Result<Child, Failure> {
-    let (program, arguments) = job.command.split_first().expect("clap sees to a command");
-    let mut command = Command::new(program);
-    command.args(arguments).process_group(0);
-    for (name, value) in &job.environment {
-        command.env(name, value);
-    }
+/// Sees to it that a process, in a group of its own, does not outlive this one.
+pub(crate) fn die_with_this_process(command: &mut std::process::Command) {
+    command.process_group(0);
     let parent = nix::unistd::getpid();
-    // SAFETY: only async-signal-safe calls between fork and exec: prctl, getppid, sigprocmask, tcsetpgrp.
+    // SAFETY: only async-signal-safe calls between fork and exec: prctl, getppid.
     unsafe {
         command.pre_exec(move || {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-            if getppid() != parent {
-                return Err(Errno::ESRCH.into()); // We died before the child could ask to die with us.
+            match getppid() == parent {
+                true => Ok(()),
+                false => Err(Errno::ESRCH.into()), // We died before the child could ask to die with us.
             }
-            if let Some(terminal) = terminal {
-                terminal.give_to_this_process();
-            }
-            Ok(())
         });
+    }
+}
+
+fn spawn(job: &Job<'_>, terminal: Option<Terminal>) -> Result<Child, Failure> {
+    let (program, arguments) = job.command.split_first().expect("clap sees to a command");
+    let mut command = Command::new(program);
+    command.args(arguments);
+    for (name, value) in &job.environment {
+        command.env(name, value);
+    }
+    die_with_this_process(command.as_std_mut());
+    if let Some(terminal) = terminal {
+        // SAFETY: only async-signal-safe calls between fork and exec: sigprocmask, tcsetpgrp.
+        unsafe {
+            command.pre_exec(move || {
+                terminal.give_to_this_process();
+                Ok(())
+            });
+        }
     }
     command.spawn().map_err(|error| {
         let shown = program.to_string_lossy();

@@ -1,7 +1,7 @@
 //! What people and operators ask: status, who is there, who holds what.
 
 use super::page;
-use crate::{Answer, Replica};
+use crate::{Answer, Replica, Standing};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -17,7 +17,20 @@ const HOLDERS_LISTED: usize = 256;
 impl Replica {
     pub(super) fn status(&self) -> Answer {
         let tree = self.state.tree();
+        let standing = self.paxos.status();
         Answer::Status(wire::Status {
+            members: self.member_statuses(&standing),
+            ballot: standing.ballot.to_string(),
+            chosen_slot: standing.chosen.0,
+            master_lease_ms: standing.lease_left.as_millis() as u64,
+            standing: match standing.standing {
+                Standing::Leading if self.is_master() => "master",
+                Standing::Leading | Standing::Campaigning => "campaigning",
+                Standing::Following => "voter",
+                Standing::Learning => "learner",
+            }
+            .into(),
+            members_changing: !standing.members_in_force,
             cell: self.config.cell.to_string(),
             replica: self.config.replica.0,
             epoch: self.state.epoch().0,

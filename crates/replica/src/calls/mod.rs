@@ -2,6 +2,7 @@
 
 mod inspect;
 mod locks;
+mod members;
 mod nodes;
 mod open;
 mod sessions;
@@ -37,6 +38,8 @@ impl Replica {
             Call::ListSessions(list) => return self.list_sessions(&list).map(Some),
             Call::ListLocks(list) => return self.list_locks(&list).map(Some),
             Call::CheckSequencer(check) => return self.check_sequencer(&check).map(Some),
+            Call::Join(join) => return self.join(asker, join).map(|()| None),
+            Call::Transfer(transfer) => return self.transfer(&transfer).map(Some),
             _ => {}
         }
         if !attached {

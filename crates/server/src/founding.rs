@@ -1,0 +1,228 @@
+//! How a replica comes into its cell: it founds it, alone or together with others, or it joins it.
+//!
+//! Founders each throw in a random nonce, and the cell's id is a hash of all of them. So nobody founds a cell
+//! who has not met every other founder, and a founder whose disk was wiped meanwhile, and which therefore has
+//! another nonce, can never pass for what it was: it finds the cell founded with an id that it cannot
+//! compute, and joins it under an id of its own.
+
+use crate::peers::Own;
+use crate::peers::hello;
+use crate::{Config, ServerError};
+use bytes::BytesMut;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tracing::{info, warn};
+use wombat_proto::wire::peer::Hello;
+use wombat_proto::wire::{self, Request, Response, request::Call, response::Result as Answer};
+use wombat_proto::{Error, Members, ReplicaId, frame};
+use wombat_storage::{Identity, Origin};
+
+/// How often the other founders are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How many rounds a replica that finds its cell founded looks for the founders that it has not met, before it
+/// takes itself for none of them. To join is always safe, only more work.
+const ROUNDS_BEFORE_JOINING: u32 = 30;
+/// How long one attempt to join may take.
+const JOIN_WITHIN: Duration = Duration::from_secs(5);
+
+/// The identity that a replica without one gets.
+pub(crate) async fn found(
+    config: &Config,
+    listener: &TcpListener,
+    address: &str,
+) -> Result<Identity, ServerError> {
+    let nonce = hex(&random::<16>()?);
+    let founders = config.founders(address)?;
+    if founders.len() == 1 && !config.join {
+        return Ok(Identity::alone(config.cell.clone(), nonce[..16].to_owned()));
+    }
+    let own = Rc::new(Own {
+        cell: config.cell.clone(),
+        cell_id: String::new(),
+        replica: ReplicaId(0),
+        nonce: nonce.clone(),
+        founders: founders.clone(),
+        address: address.to_owned(),
+        random: Cell::new(u64::from_ne_bytes(random()?)),
+    });
+    let answering = tokio::task::spawn_local(answer(listener_of(listener)?, Rc::clone(&own)));
+    let identity = meet_founders(&own, config.join).await;
+    answering.abort();
+    identity
+}
+
+/// Answers whoever comes while the cell is not founded: replicas hear who this one is, clients go elsewhere.
+async fn answer(listener: TcpListener, own: Rc<Own>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let own = Rc::clone(&own);
+        tokio::task::spawn_local(async move {
+            let _it_comes_again = hello::welcome(&mut stream, &own, &mut BytesMut::new()).await;
+        });
+    }
+}
+
+/// The same socket once more: nothing that comes is lost between the two who accept from it.
+fn listener_of(listener: &TcpListener) -> Result<TcpListener, ServerError> {
+    use std::os::fd::AsFd;
+    let socket = std::net::TcpListener::from(listener.as_fd().try_clone_to_owned()?);
+    Ok(TcpListener::from_std(socket)?)
+}
+
+/// Looks for the other founders until all have been met, or one shows that the cell exists already.
+async fn meet_founders(own: &Rc<Own>, join: bool) -> Result<Identity, ServerError> {
+    let mut missing_before = Vec::new();
+    let mut rounds_founded = 0;
+    loop {
+        let mut founded = None;
+        // Only those that are met in one round count: who restarts before it has founded has another nonce.
+        let mut nonces = BTreeMap::from([(own.address.clone(), own.nonce.clone())]);
+        let others: Vec<String> = own.founders.iter().filter(|at| **at != own.address).cloned().collect();
+        for at in &others {
+            match hello::connect(at, own).await {
+                Ok((_, hello)) if hello.cell == own.cell.as_str() => {
+                    check_founders(own, at, &hello)?;
+                    if !hello.cell_id.is_empty() {
+                        founded = Some(hello.cell_id.clone());
+                    }
+                    nonces.insert(at.clone(), hello.nonce);
+                }
+                Ok((_, hello)) => {
+                    return Err(ServerError::Config(format!(
+                        "at {at} is a replica of the cell {}, not of {}",
+                        hello.cell, own.cell
+                    )));
+                }
+                Err(_) => {}
+            }
+        }
+        let missing: Vec<String> = others.into_iter().filter(|at| !nonces.contains_key(at)).collect();
+        let cell_id = missing.is_empty().then(|| cell_id(own, &nonces));
+        match (founded, cell_id) {
+            (None, Some(id)) if !join => return Ok(founder(own, id)),
+            (Some(theirs), Some(id)) if theirs == id && !join => return Ok(founder(own, id)),
+            // It may still be one of the founders, as long as it has not met all of them.
+            (Some(_), None) if !join && rounds_founded < ROUNDS_BEFORE_JOINING => rounds_founded += 1,
+            (Some(_), _) => {
+                warn!("the cell {} exists already, and nothing of it is here: joining it anew", own.cell);
+                return join_cell(own).await;
+            }
+            (None, _) => {}
+        }
+        if missing != missing_before {
+            info!("waiting for the other founders at {}", missing.join(", "));
+            missing_before = missing;
+        }
+        tokio::time::sleep(own.jitter(LOOK_EVERY)).await;
+    }
+}
+
+/// Refuses to found a cell together with replicas that have other founders in mind.
+fn check_founders(own: &Own, at: &str, hello: &Hello) -> Result<(), ServerError> {
+    if hello.cell_id.is_empty() && hello.founders != own.founders {
+        return Err(ServerError::Config(format!(
+            "the replica at {at} was told that the founders are {}, and this one that they are {}: \
+             give all the same list of peers",
+            hello.founders.join(", "),
+            own.founders.join(", ")
+        )));
+    }
+    Ok(())
+}
+
+fn cell_id(own: &Own, nonces: &BTreeMap<String, String>) -> String {
+    use sha2::{Digest, Sha256};
+    let mut hasher = Sha256::new();
+    hasher.update(own.cell.as_str());
+    for (address, nonce) in nonces {
+        hasher.update([0]);
+        hasher.update(address);
+        hasher.update([0]);
+        hasher.update(nonce);
+    }
+    hex(&hasher.finalize()[..8])
+}
+
+fn founder(own: &Own, cell_id: String) -> Identity {
+    let place = own.founders.iter().position(|at| *at == own.address).unwrap_or_default();
+    info!("founding the cell {} with {}", own.cell, own.founders.join(", "));
+    Identity {
+        cell: own.cell.clone(),
+        cell_id,
+        replica: ReplicaId(place as u32 + 1),
+        origin: Origin::Founder { founders: own.founders.clone(), nonce: own.nonce.clone() },
+    }
+}
+
+/// Asks the master for an id, for as long as it takes.
+async fn join_cell(own: &Own) -> Result<Identity, ServerError> {
+    let mut at = own.founders.iter().filter(|at| **at != own.address).cycle();
+    let mut hint: Option<String> = None;
+    loop {
+        let Some(address) = hint.take().or_else(|| at.next().cloned()) else {
+            return Err(ServerError::Config("to join a cell, name other replicas of it as peers".into()));
+        };
+        let asked = tokio::time::timeout(JOIN_WITHIN, ask_to_join(&address, own)).await;
+        match asked {
+            Ok(Ok(Ok(joined))) if joined.replica != 0 && !joined.cell_id.is_empty() => {
+                info!("joined the cell {} as replica {}", own.cell, joined.replica);
+                return Ok(Identity {
+                    cell: own.cell.clone(),
+                    cell_id: joined.cell_id,
+                    replica: ReplicaId(joined.replica),
+                    origin: Origin::Joined,
+                });
+            }
+            Ok(Ok(Err(Error::NotMaster { hint: master }))) => hint = master.filter(|at| *at != own.address),
+            Ok(Ok(Err(error))) => info!("{address} does not let it join yet: {error}"),
+            Ok(Ok(Ok(_)) | Err(_)) | Err(_) => {}
+        }
+        tokio::time::sleep(own.jitter(5 * LOOK_EVERY)).await;
+    }
+}
+
+async fn ask_to_join(address: &str, own: &Own) -> std::io::Result<Result<wire::Joined, Error>> {
+    let mut stream = TcpStream::connect(address).await?;
+    let hello = Call::Hello(wire::Hello { version: wire::VERSION, cell: own.cell.to_string() });
+    let join = Call::Join(wire::Join { address: own.address.clone() });
+    let mut buffer = BytesMut::new();
+    for (number, call) in (1..).zip([hello, join]) {
+        frame::write(&Request { number, call: Some(call), ..Request::default() }, &mut buffer);
+    }
+    stream.write_all_buf(&mut buffer).await?;
+    loop {
+        while let Some(response) = frame::read::<Response>(&mut buffer).map_err(std::io::Error::other)? {
+            match response.result {
+                Some(Answer::Joined(joined)) => return Ok(Ok(joined)),
+                Some(Answer::Error(error)) => return Ok(Err(error.into())),
+                _ => {}
+            }
+        }
+        if stream.read_buf(&mut buffer).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// The members that a replica begins with, if it has no snapshot yet.
+pub(crate) fn founders(identity: &Identity, address: &str) -> Members {
+    match &identity.origin {
+        Origin::Alone => Members::founding([address.to_owned()]),
+        Origin::Founder { founders, .. } => Members::founding(founders.iter().cloned()),
+        Origin::Joined => Members::default(),
+    }
+}
+
+/// Bytes that nobody can foresee.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], ServerError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| ServerError::System(std::io::Error::other(error)))?;
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

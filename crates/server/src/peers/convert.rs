@@ -1,0 +1,173 @@
+//! What replicas say, as frames and back.
+
+use std::time::Duration;
+use wombat_proto::wire::peer::{self as wire, frame::Message as Wire};
+use wombat_proto::{Accepted, Ballot, Members, ReplicaId, Slot, Value};
+use wombat_replica::PeerMessage as Message;
+
+fn ballot(ballot: Ballot) -> Option<wire::Ballot> {
+    let Ballot { round, replica, incarnation } = ballot;
+    Some(wire::Ballot { round, replica: replica.0, incarnation })
+}
+
+fn ballot_of(ballot: Option<wire::Ballot>) -> Option<Ballot> {
+    let wire::Ballot { round, replica, incarnation } = ballot?;
+    Some(Ballot { round, replica: ReplicaId(replica), incarnation })
+}
+
+fn value(value: Value) -> wire::Value {
+    use wire::value::Value as Wire;
+    let value = match value {
+        Value::Noop => Wire::Noop(true),
+        Value::Command(command) => Wire::Command(command),
+        Value::Members(members) => Wire::Members((&members).into()),
+    };
+    wire::Value { value: Some(value) }
+}
+
+fn value_of(value: wire::Value) -> Option<Value> {
+    use wire::value::Value as Wire;
+    Some(match value.value? {
+        Wire::Noop(_) => Value::Noop,
+        Wire::Command(command) => Value::Command(command),
+        Wire::Members(members) => Value::Members(Members::try_from(members).ok()?),
+    })
+}
+
+fn accepted(accepted: Vec<Accepted>) -> Vec<wire::AcceptedValue> {
+    let one = |one: Accepted| wire::AcceptedValue {
+        slot: one.slot.0,
+        ballot: ballot(one.ballot),
+        value: Some(value(one.value)),
+    };
+    accepted.into_iter().map(one).collect()
+}
+
+fn accepted_of(accepted: Vec<wire::AcceptedValue>) -> Option<Vec<Accepted>> {
+    let one = |one: wire::AcceptedValue| {
+        Some(Accepted { slot: Slot(one.slot), ballot: ballot_of(one.ballot)?, value: value_of(one.value?)? })
+    };
+    accepted.into_iter().map(one).collect()
+}
+
+/// A message as a frame.
+pub(crate) fn to_frame(message: Message) -> wire::Frame {
+    let message = match message {
+        Message::Ask { round, chosen } => Wire::Ask(wire::Ask { round, chosen: chosen.0 }),
+        Message::Answer { round, granted, promised, chosen } => {
+            Wire::Answer(wire::Answer { round, granted, promised: ballot(promised), chosen: chosen.0 })
+        }
+        Message::Prepare { ballot: b, above, released } => {
+            Wire::Prepare(wire::Prepare { ballot: ballot(b), above: above.0, released: ballot(released) })
+        }
+        Message::Promise { ballot: b, above, accepted: values, through, complete } => {
+            Wire::Promise(wire::Promise {
+                ballot: ballot(b),
+                above: above.0,
+                accepted: accepted(values),
+                through: through.0,
+                complete,
+            })
+        }
+        Message::Accept { ballot: b, base, first, values, chosen } => Wire::Accept(wire::Accept {
+            ballot: ballot(b),
+            base: base.0,
+            first: first.0,
+            values: values.into_iter().map(value).collect(),
+            chosen: chosen.0,
+        }),
+        Message::Accepted { ballot: b, through } => {
+            Wire::Accepted(wire::Accepted { ballot: ballot(b), through: through.0 })
+        }
+        Message::Heartbeat { ballot: b, base, sequence, lease, chosen, kept_after } => {
+            Wire::Heartbeat(wire::Heartbeat {
+                ballot: ballot(b),
+                base: base.0,
+                sequence,
+                lease_ns: lease.as_nanos() as u64,
+                chosen: chosen.0,
+                kept_after: kept_after.0,
+            })
+        }
+        Message::Granted { ballot: b, sequence, chosen } => {
+            Wire::Granted(wire::Granted { ballot: ballot(b), sequence, chosen: chosen.0 })
+        }
+        Message::Refused { promised } => Wire::Refused(wire::Refused { promised: ballot(promised) }),
+        Message::Fetch { above } => Wire::Fetch(wire::Fetch { above: above.0 }),
+        Message::Learn { chosen, through } => {
+            Wire::Learn(wire::Learn { chosen: accepted(chosen), through: through.0 })
+        }
+        Message::Truncated { snapshot } => Wire::Truncated(wire::Truncated { snapshot: snapshot.0 }),
+        Message::FetchChunk { snapshot, index } => {
+            Wire::FetchChunk(wire::FetchChunk { snapshot: snapshot.0, index })
+        }
+        Message::Chunk { snapshot, index, last, bytes } => {
+            Wire::Chunk(wire::Chunk { snapshot: snapshot.0, index, last, bytes })
+        }
+        Message::TakeOver { ballot: b } => Wire::TakeOver(wire::TakeOver { ballot: ballot(b) }),
+    };
+    wire::Frame { message: Some(message) }
+}
+
+/// The message of a frame; `None` if it makes no sense.
+pub(crate) fn from_frame(frame: wire::Frame) -> Option<Message> {
+    Some(match frame.message? {
+        Wire::Ask(wire::Ask { round, chosen }) => Message::Ask { round, chosen: Slot(chosen) },
+        Wire::Answer(answer) => Message::Answer {
+            round: answer.round,
+            granted: answer.granted,
+            promised: ballot_of(answer.promised)?,
+            chosen: Slot(answer.chosen),
+        },
+        Wire::Prepare(prepare) => Message::Prepare {
+            ballot: ballot_of(prepare.ballot)?,
+            above: Slot(prepare.above),
+            released: ballot_of(prepare.released)?,
+        },
+        Wire::Promise(promise) => Message::Promise {
+            ballot: ballot_of(promise.ballot)?,
+            above: Slot(promise.above),
+            accepted: accepted_of(promise.accepted)?,
+            through: Slot(promise.through),
+            complete: promise.complete,
+        },
+        Wire::Accept(accept) => Message::Accept {
+            ballot: ballot_of(accept.ballot)?,
+            base: Slot(accept.base),
+            first: Slot(accept.first),
+            values: accept.values.into_iter().map(value_of).collect::<Option<_>>()?,
+            chosen: Slot(accept.chosen),
+        },
+        Wire::Accepted(accepted) => {
+            Message::Accepted { ballot: ballot_of(accepted.ballot)?, through: Slot(accepted.through) }
+        }
+        Wire::Heartbeat(heartbeat) => Message::Heartbeat {
+            ballot: ballot_of(heartbeat.ballot)?,
+            base: Slot(heartbeat.base),
+            sequence: heartbeat.sequence,
+            lease: Duration::from_nanos(heartbeat.lease_ns),
+            chosen: Slot(heartbeat.chosen),
+            kept_after: Slot(heartbeat.kept_after),
+        },
+        Wire::Granted(granted) => Message::Granted {
+            ballot: ballot_of(granted.ballot)?,
+            sequence: granted.sequence,
+            chosen: Slot(granted.chosen),
+        },
+        Wire::Refused(refused) => Message::Refused { promised: ballot_of(refused.promised)? },
+        Wire::Fetch(fetch) => Message::Fetch { above: Slot(fetch.above) },
+        Wire::Learn(learn) => {
+            Message::Learn { chosen: accepted_of(learn.chosen)?, through: Slot(learn.through) }
+        }
+        Wire::Truncated(truncated) => Message::Truncated { snapshot: Slot(truncated.snapshot) },
+        Wire::FetchChunk(fetch) => Message::FetchChunk { snapshot: Slot(fetch.snapshot), index: fetch.index },
+        Wire::Chunk(chunk) => Message::Chunk {
+            snapshot: Slot(chunk.snapshot),
+            index: chunk.index,
+            last: chunk.last,
+            bytes: chunk.bytes,
+        },
+        Wire::TakeOver(take_over) => Message::TakeOver { ballot: ballot_of(take_over.ballot)? },
+        Wire::Digest(_) => return None,
+    })
+}

@@ -1,0 +1,154 @@
+//! The way to one replica: a connection for each lane, made again whenever it breaks.
+
+use super::{Own, hello};
+use bytes::BytesMut;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tracing::{debug, info};
+use wombat_proto::frame;
+use wombat_proto::limits::{PEER_FRAME_BYTES, PEER_OUTBOX_BYTES};
+use wombat_proto::{Member, ReplicaId};
+use wombat_replica::PeerMessage as Message;
+
+/// The waits between attempts to connect: the first, and the longest. Each is taken by half to the whole.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// What must not wait behind what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lane {
+    /// Heartbeats, leases, elections.
+    Pulse,
+    /// Values and their acknowledgement.
+    Log,
+    /// Catching up: big transfers.
+    Bulk,
+}
+
+const LANES: [Lane; 3] = [Lane::Pulse, Lane::Log, Lane::Bulk];
+
+impl Lane {
+    fn of(message: &Message) -> Lane {
+        match message {
+            Message::Accept { .. } | Message::Accepted { .. } | Message::Promise { .. } => Lane::Log,
+            Message::Learn { .. } | Message::Chunk { .. } => Lane::Bulk,
+            _ => Lane::Pulse,
+        }
+    }
+}
+
+/// The way to a replica.
+pub(super) struct Link {
+    pub(super) member: Member,
+    queues: [Rc<Queue>; LANES.len()],
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Frames on their way out of a lane.
+#[derive(Default)]
+struct Queue {
+    buffer: RefCell<BytesMut>,
+    filled: Notify,
+    connected: Cell<bool>,
+}
+
+impl Link {
+    pub(super) fn new(member: Member, own: &Rc<Own>) -> Link {
+        let queues: [Rc<Queue>; LANES.len()] = Default::default();
+        let tasks = queues.iter().zip(LANES).map(|(queue, lane)| {
+            tokio::task::spawn_local(keep_connected(member.clone(), lane, Rc::clone(own), Rc::clone(queue)))
+        });
+        let tasks = tasks.collect();
+        Link { member, queues, tasks }
+    }
+
+    /// Sends a message, or drops it: while there is no connection, and when too much waits already.
+    pub(super) fn send(&self, message: Message) {
+        let queue = &self.queues[Lane::of(&message) as usize];
+        if !queue.connected.get() {
+            return;
+        }
+        let mut buffer = queue.buffer.borrow_mut();
+        if buffer.len() > PEER_OUTBOX_BYTES {
+            return;
+        }
+        frame::write_up_to(&super::convert::to_frame(message), &mut buffer, PEER_FRAME_BYTES);
+        queue.filled.notify_one();
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn keep_connected(member: Member, lane: Lane, own: Rc<Own>, queue: Rc<Queue>) {
+    let mut wait = FIRST_WAIT;
+    let mut told = false;
+    loop {
+        match hello::connect(&member.address, &own).await {
+            Ok((stream, hello)) if hello.replica == member.id.0 && hello.cell_id == own.cell_id => {
+                if lane == Lane::Pulse {
+                    info!("connected to replica {} at {}", member.id, member.address);
+                }
+                (wait, told) = (FIRST_WAIT, false);
+                queue.connected.set(true);
+                let why = carry(stream, &queue).await;
+                queue.connected.set(false);
+                queue.buffer.take();
+                if lane == Lane::Pulse {
+                    info!("the connection to replica {} is gone: {why}", member.id);
+                }
+            }
+            Ok((_, hello)) => {
+                let other = ReplicaId(hello.replica);
+                if !std::mem::replace(&mut told, true) && lane == Lane::Pulse {
+                    info!(
+                        "at {} is replica {other} of the cell {}, not {}",
+                        member.address, hello.cell_id, member.id
+                    );
+                }
+                wait = LONGEST_WAIT;
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) && lane == Lane::Pulse {
+                    info!("cannot reach replica {} at {}: {error}", member.id, member.address);
+                }
+            }
+        }
+        debug!(replica = member.id.0, ?lane, ?wait, "connecting again");
+        tokio::time::sleep(own.jitter(wait)).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// Sends what the queue holds until the connection breaks. Returns why it did.
+async fn carry(mut stream: TcpStream, queue: &Queue) -> String {
+    let (mut reader, mut writer) = stream.split();
+    let mut nothing = [0; 1];
+    let mut sending = BytesMut::new();
+    loop {
+        if sending.is_empty() {
+            sending = queue.buffer.take();
+        }
+        tokio::select! {
+            written = writer.write_buf(&mut sending), if !sending.is_empty() => match written {
+                Ok(0) => return "it takes nothing more".into(),
+                Ok(_) => {}
+                Err(error) => return error.to_string(),
+            },
+            // The other side says nothing more on this connection, but its end.
+            read = reader.read(&mut nothing) => return match read {
+                Ok(_) => "closed by it".into(),
+                Err(error) => error.to_string(),
+            },
+            () = queue.filled.notified(), if sending.is_empty() => {}
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The other replicas: links to them, and what comes in from them.
+
+mod convert;
+pub(crate) mod hello;
+mod link;
+
+use crate::inbox::Inbox;
+use bytes::BytesMut;
+use link::Link;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tracing::{debug, info, warn};
+use wombat_proto::frame;
+use wombat_proto::limits::{ADDRESS_BYTES, CELL_REPLICAS, PEER_FRAME_BYTES};
+use wombat_proto::wire::peer::Frame;
+use wombat_proto::{CellName, Member, ReplicaId};
+use wombat_replica::PeerMessage;
+
+/// How much is read at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// What a replica says of itself when it meets another.
+#[derive(Clone, Debug)]
+pub(crate) struct Own {
+    pub(crate) cell: CellName,
+    /// Empty until the cell is founded.
+    pub(crate) cell_id: String,
+    /// 0 until it has an id.
+    pub(crate) replica: ReplicaId,
+    pub(crate) nonce: String,
+    pub(crate) founders: Vec<String>,
+    pub(crate) address: String,
+    /// For waits of different lengths.
+    pub(crate) random: Cell<u64>,
+}
+
+impl Own {
+    /// Between half of `whole` and all of it.
+    pub(crate) fn jitter(&self, whole: Duration) -> Duration {
+        let next = self.random.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.random.set(next);
+        whole / 2 + whole / 2 * ((next >> 40) as u32 % 1000) / 1000
+    }
+}
+
+/// The links to the other replicas.
+pub(crate) struct Peers {
+    own: Rc<Own>,
+    links: BTreeMap<ReplicaId, Link>,
+    /// Those that have introduced themselves, members or not: whoever speaks may get an answer.
+    callers: Rc<Callers>,
+    members: Vec<Member>,
+}
+
+/// Replicas that have connected to this one.
+#[derive(Default)]
+pub(crate) struct Callers {
+    known: RefCell<BTreeMap<ReplicaId, Member>>,
+    new: Cell<bool>,
+}
+
+impl Callers {
+    fn note(&self, member: Member) {
+        let mut known = self.known.borrow_mut();
+        if known.len() < 2 * CELL_REPLICAS || known.contains_key(&member.id) {
+            let earlier = known.insert(member.id, member.clone());
+            self.new.set(self.new.get() || earlier != Some(member));
+        }
+    }
+}
+
+impl Peers {
+    pub(crate) fn new(own: Own) -> Peers {
+        Peers { own: Rc::new(own), links: BTreeMap::new(), callers: Rc::default(), members: Vec::new() }
+    }
+
+    pub(crate) fn own(&self) -> &Rc<Own> {
+        &self.own
+    }
+
+    pub(crate) fn callers(&self) -> &Rc<Callers> {
+        &self.callers
+    }
+
+    /// Keeps links to these members, and to whoever else has called.
+    pub(crate) fn meet(&mut self, members: Vec<Member>) {
+        self.members = members;
+        self.keep_links();
+    }
+
+    /// Sees to it that those who have called can be answered.
+    pub(crate) fn meet_callers(&mut self) {
+        if self.callers.new.take() {
+            self.keep_links();
+        }
+    }
+
+    fn keep_links(&mut self) {
+        let mut wanted = self.callers.known.borrow().clone();
+        wanted.extend(self.members.iter().map(|member| (member.id, member.clone())));
+        self.links.retain(|id, link| wanted.get(id) == Some(&link.member));
+        for (id, member) in wanted {
+            let own = &self.own;
+            self.links.entry(id).or_insert_with(|| Link::new(member, own));
+        }
+    }
+
+    /// Sends a message, if there is a way.
+    pub(crate) fn send(&self, to: ReplicaId, message: PeerMessage) {
+        if let Some(link) = self.links.get(&to) {
+            link.send(message);
+        }
+    }
+}
+
+/// Hands everything that a replica says on a connection to the inbox.
+pub(crate) async fn receive(mut stream: TcpStream, own: Rc<Own>, callers: Rc<Callers>, inbox: Rc<Inbox>) {
+    let mut buffer = BytesMut::new();
+    let hello = match hello::welcome(&mut stream, &own, &mut buffer).await {
+        Ok(hello) => hello,
+        Err(error) => return debug!("a replica did not introduce itself: {error}"),
+    };
+    if hello.cell_id != own.cell_id || hello.replica == 0 {
+        // One that is not founded yet has learned from the Hello what it wanted to know.
+        if !hello.cell_id.is_empty() {
+            warn!("refused replica {} of another cell, {} {}", hello.replica, hello.cell, hello.cell_id);
+        }
+        return;
+    }
+    let from = ReplicaId(hello.replica);
+    if from == own.replica {
+        return warn!("refused a replica that calls itself {from}, like this one");
+    }
+    if !hello.address.is_empty() && hello.address.len() <= ADDRESS_BYTES {
+        callers.note(Member { id: from, address: hello.address });
+    }
+    loop {
+        let before = buffer.len();
+        match frame::read_up_to::<Frame>(&mut buffer, PEER_FRAME_BYTES) {
+            Ok(Some(frame)) => match convert::from_frame(frame) {
+                Some(message) => inbox.peer(from, message, before - buffer.len()).await,
+                None => return warn!("replica {from} says something that this version does not understand"),
+            },
+            Ok(None) => {
+                buffer.reserve(READ_BYTES);
+                match stream.read_buf(&mut buffer).await {
+                    Ok(0) => return debug!("replica {from} has closed a connection"),
+                    Ok(_) => {}
+                    Err(error) => return info!("a connection of replica {from} is gone: {error}"),
+                }
+            }
+            Err(error) => return warn!("replica {from} sends what cannot be read: {error}"),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A cell of several real server processes, on loopback or on hosts that the test made itself.
+
+use super::{WOMBAT, signal, wait_for};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A replica's process and where it runs.
+pub(crate) struct Replica {
+    pub(crate) address: String,
+    dir: PathBuf,
+    /// The network namespace that it runs in, if not in this one.
+    host: Option<String>,
+    child: Option<Child>,
+}
+
+/// A cell of several replicas, numbered from 0.
+pub(crate) struct Five {
+    pub(crate) replicas: Vec<Replica>,
+    lease: String,
+}
+
+impl Five {
+    /// Starts as many replicas on free ports.
+    pub(crate) fn start(dir: &Path, replicas: usize) -> Five {
+        let listeners: Vec<_> =
+            (0..replicas).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let at =
+            listeners.iter().map(|listener| (listener.local_addr().unwrap().to_string(), None)).collect();
+        drop(listeners);
+        Five::start_at(dir, at)
+    }
+
+    fn start_at(dir: &Path, at: Vec<(String, Option<String>)>) -> Five {
+        let five = Five::start_without_waiting(dir, at);
+        five.master();
+        five
+    }
+
+    /// Starts a replica at each address, on that host.
+    pub(crate) fn start_without_waiting(dir: &Path, at: Vec<(String, Option<String>)>) -> Five {
+        let replica = |(number, (address, host)): (usize, (String, Option<String>))| Replica {
+            address,
+            dir: dir.join(number.to_string()),
+            host,
+            child: None,
+        };
+        let replicas = at.into_iter().enumerate().map(replica).collect();
+        let mut five = Five { replicas, lease: "6s".into() };
+        (0..five.replicas.len()).for_each(|number| five.restart(number));
+        five
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.replicas.iter().map(|replica| replica.address.clone()).collect()
+    }
+
+    /// Starts a replica on what its directory holds.
+    pub(crate) fn restart(&mut self, number: usize) {
+        let peers = self.addresses().join(",");
+        let replica = &mut self.replicas[number];
+        assert!(replica.child.is_none(), "it runs already");
+        let mut command = match &replica.host {
+            None => Command::new(WOMBAT),
+            Some(host) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", host, WOMBAT]);
+                command
+            }
+        };
+        command.args(["serve", "--cell", "local", "--listen", &replica.address, "--peers", &peers]);
+        command.args(["--session-lease", &self.lease, "--log", "info"]).arg("--dir").arg(&replica.dir);
+        let log = replica.dir.with_extension("log");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        replica.child = Some(command.stdin(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self, number: usize) {
+        let mut child = self.replicas[number].child.take().expect("it runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Takes a dead replica's disk away.
+    pub(crate) fn wipe(&mut self, number: usize) {
+        assert!(self.replicas[number].child.is_none(), "it runs");
+        std::fs::remove_dir_all(&self.replicas[number].dir).unwrap();
+    }
+
+    pub(crate) fn signal(&self, number: usize, name: &str) {
+        signal(self.replicas[number].child.as_ref().expect("it runs").id(), name);
+    }
+
+    /// What the master says, once there is one.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        wait_for("a master", || self.view(&self.addresses().join(",")))
+    }
+
+    /// The status as the tool gives it for these endpoints; `None` while there is no master.
+    pub(crate) fn view(&self, endpoints: &str) -> Option<serde_json::Value> {
+        let mut command = Command::new(WOMBAT);
+        command.args(["status", "--json", "--endpoints", endpoints]).env_remove("WOMBAT_CELL");
+        let output = command.output().unwrap();
+        if output.status.success() { serde_json::from_slice(&output.stdout).ok() } else { None }
+    }
+
+    /// Which replica is master, once there is one.
+    pub(crate) fn master(&self) -> usize {
+        let status = self.status();
+        let address = status["master"].as_str().unwrap().to_owned();
+        self.replicas.iter().position(|replica| replica.address == address).unwrap()
+    }
+
+    /// Waits until every member that should be there has caught up with the master.
+    pub(crate) fn settled(&self) -> serde_json::Value {
+        wait_for("all replicas to catch up", || {
+            let status = self.view(&self.addresses().join(","))?;
+            let members = status["members"].as_array()?;
+            let well = members.iter().all(|member| {
+                member["voter"] == true
+                    && member["reached"] == true
+                    && member["silent_ms"].as_u64() < Some(1500)
+                    && member["lag"].as_u64() < Some(50)
+            });
+            (well && status["members_changing"] == false).then_some(status)
+        })
+    }
+}
+
+impl Drop for Five {
+    fn drop(&mut self) {
+        for replica in &mut self.replicas {
+            if let Some(mut child) = replica.child.take() {
+                let _it_is_gone = child.kill();
+                let _it_is_gone = child.wait();
+            }
+        }
+    }
+}
