@@ -19,6 +19,11 @@ impl Replica {
         if self.config.activity {
             self.effects.activity.extend(activity::describe(&self.state, slot, &command, &applied));
         }
+        match (&command.op, &applied.result) {
+            (_, Ok(Outcome::Digest { digest, next })) => self.digest_taken(slot, *digest, *next),
+            (Some(Op::CompareDigest(compare)), Ok(_)) => self.compare_digest(compare),
+            _ => {}
+        }
         if matches!(command.op, Some(Op::BeginEpoch(_)))
             && self.paxos.leads() == Some(self.state.epoch())
             && self.master.is_none()
@@ -163,7 +168,7 @@ pub(crate) fn plain_answer(outcome: Outcome) -> Answer {
         Outcome::Done => Answer::Done(wire::Done {}),
         Outcome::Written(stat) => Answer::Stat(stat),
         Outcome::Multi(stats) => Answer::MultiDone(wire::MultiDone { stats }),
-        Outcome::Session(_) | Outcome::Opened { .. } | Outcome::Granted { .. } => {
+        Outcome::Session(_) | Outcome::Opened { .. } | Outcome::Granted { .. } | Outcome::Digest { .. } => {
             Answer::Error((&Error::invalid("the request's number was used for another call")).into())
         }
     }

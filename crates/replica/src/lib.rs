@@ -14,6 +14,7 @@ mod activity;
 mod calls;
 mod chosen;
 mod connection;
+mod digests;
 mod events;
 mod handles;
 mod leases;
@@ -26,7 +27,7 @@ mod timers;
 
 pub use chosen::LONGEST_TICK;
 pub use snapshot::Snapshot;
-pub use wombat_paxos::{Message as PeerMessage, ReceivedChunk, Standing, WantedChunk};
+pub use wombat_paxos::{Message as PaxosMessage, ReceivedChunk, Standing, WantedChunk};
 pub use wombat_state::State;
 
 use alloc::collections::BTreeMap;
@@ -35,6 +36,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use connection::Connection;
 use core::time::Duration;
+use digests::Digests;
 use master::Master;
 use proposals::Proposals;
 use prost::Message;
@@ -102,6 +104,20 @@ pub struct Moment {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnectionId(pub u64);
 
+/// What replicas say to each other.
+#[derive(Clone, Debug)]
+pub enum PeerMessage {
+    /// Of the agreement.
+    Paxos(PaxosMessage),
+    /// What the sender made of a part of the state.
+    Digest {
+        /// The slot that asked for it.
+        slot: Slot,
+        /// The hash.
+        digest: u64,
+    },
+}
+
 /// What happened.
 #[derive(Debug)]
 pub enum Input {
@@ -164,6 +180,9 @@ pub struct Effects {
     pub received_chunks: Vec<ReceivedChunk>,
     /// Another replica needs a snapshot that is newer than this replica's newest one.
     pub snapshot_wanted: bool,
+    /// The state is not what a quorum of replicas has, as of this slot (SPEC I19): this replica must stop, and
+    /// its data must never be used again.
+    pub diverged: Option<Slot>,
     /// Answers to send. One for a connection that is gone is dropped.
     pub replies: Vec<(ConnectionId, wire::Response)>,
     /// Connections to close once their answers are sent.
@@ -213,6 +232,7 @@ pub struct Replica {
     state: State,
     connections: BTreeMap<ConnectionId, Connection>,
     proposals: Proposals,
+    digests: Digests,
     /// The master's memory, while this replica is master.
     master: Option<Master>,
     /// The epoch for which the command that makes this replica master has been proposed.
@@ -253,6 +273,7 @@ impl Replica {
             state,
             connections: BTreeMap::new(),
             proposals: Proposals::default(),
+            digests: Digests::default(),
             master: None,
             begun: None,
             moment,
@@ -284,7 +305,12 @@ impl Replica {
                 self.connections.remove(&connection);
             }
             Input::Persisted { through } => self.paxos.persisted(self.moment.now, through),
-            Input::Peer { from, message } => self.paxos.receive(self.moment.now, from, message),
+            Input::Peer { from, message: PeerMessage::Paxos(message) } => {
+                self.paxos.receive(self.moment.now, from, message);
+            }
+            Input::Peer { from, message: PeerMessage::Digest { slot, digest } } => {
+                self.digest_told(from, slot, digest);
+            }
             Input::Snapshotted { slot } => self.paxos.snapshotted(slot),
             Input::SnapshotArrived { slot, chunks } => self.install(slot, chunks),
             Input::Transfer { to } => {
@@ -294,6 +320,7 @@ impl Replica {
                 self.paxos.tick(self.moment.now);
                 self.run_timers();
                 self.tend_members();
+                self.tend_digests();
             }
         }
         self.advance();
@@ -381,7 +408,8 @@ impl Replica {
             self.paxos.flush(&mut self.paxos_effects);
             let effects = &mut self.paxos_effects;
             self.effects.persist.append(&mut effects.persist);
-            self.effects.send.append(&mut effects.send);
+            let send = effects.send.drain(..).map(|(to, message)| (to, PeerMessage::Paxos(message)));
+            self.effects.send.extend(send);
             self.effects.wanted_chunks.append(&mut effects.wanted_chunks);
             self.effects.received_chunks.append(&mut effects.received_chunks);
             self.effects.snapshot_wanted |= core::mem::take(&mut effects.snapshot_wanted);

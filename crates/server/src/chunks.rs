@@ -6,7 +6,7 @@ use std::rc::Rc;
 use tokio::time::{Duration, Instant};
 use tracing::warn;
 use wombat_proto::Slot;
-use wombat_replica::{PeerMessage, ReceivedChunk, WantedChunk};
+use wombat_replica::{PaxosMessage, PeerMessage, ReceivedChunk, WantedChunk};
 use wombat_storage::{RealDisk, SnapshotReader};
 
 /// How long a snapshot that nobody asks for stays in memory.
@@ -43,15 +43,15 @@ impl Outgoing {
         };
         loaded.used = Instant::now();
         let index = wanted.index as usize;
-        Some(match loaded.chunks.get(index) {
-            Some(chunk) if loaded.slot == wanted.snapshot => PeerMessage::Chunk {
+        Some(PeerMessage::Paxos(match loaded.chunks.get(index) {
+            Some(chunk) if loaded.slot == wanted.snapshot => PaxosMessage::Chunk {
                 snapshot: loaded.slot,
                 index: wanted.index,
                 last: index + 1 == loaded.chunks.len(),
                 bytes: chunk.clone(),
             },
-            _ => PeerMessage::Truncated { snapshot: loaded.slot },
-        })
+            _ => PaxosMessage::Truncated { snapshot: loaded.slot },
+        }))
     }
 
     /// Reads the newest snapshot, beside everything else.

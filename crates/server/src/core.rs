@@ -172,6 +172,10 @@ impl Core {
                 break;
             }
         }
+        if let Some(slot) = self.effects.diverged.take() {
+            self.disk.condemn(&format!("the state after slot {slot} is not what the other replicas have"))?;
+            return Err(ServerError::Diverged { slot });
+        }
         self.settle_peers()?;
         for (connection, mut response) in self.effects.replies.drain(..) {
             let Some(outbox) = self.outboxes.get(&connection) else { continue };

@@ -313,6 +313,11 @@ impl ReplicaDisk {
         }
     }
 
+    /// Sees to it that this data is never used again.
+    pub(crate) fn condemn(&self, why: &str) -> Result<(), ServerError> {
+        Ok(self.reader.condemn(why)?)
+    }
+
     /// Reads this replica's snapshots.
     pub(crate) fn reader(&self) -> SnapshotReader<RealDisk> {
         self.reader.clone()

@@ -20,6 +20,11 @@ pub enum ServerError {
     Storage(StorageError),
     /// What the disk holds makes no state.
     Start(StartError),
+    /// The state is not what a quorum of the other replicas has.
+    Diverged {
+        /// After which slot.
+        slot: wombat_proto::Slot,
+    },
     /// The operating system refused something else.
     System(std::io::Error),
     /// The server's thread is gone without a word.
@@ -37,6 +42,12 @@ impl fmt::Display for ServerError {
             ),
             ServerError::Storage(error) => error.fmt(f),
             ServerError::Start(error) => error.fmt(f),
+            ServerError::Diverged { slot } => write!(
+                f,
+                "THIS REPLICA HAS GONE WRONG: its state after slot {slot} is not what the other replicas have. \
+                 It has stopped, and its data will not be used again. Find out why (memory? disk?), move its \
+                 data directory away, and start it again: it then joins the cell anew"
+            ),
             ServerError::System(error) => error.fmt(f),
             ServerError::Vanished => f.write_str("the server's thread ended without saying why (a bug)"),
         }

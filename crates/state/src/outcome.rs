@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 use wombat_proto::wire::{self, log};
-use wombat_proto::{Error, Generation, Result, SessionId, Token};
+use wombat_proto::{Error, Generation, Instance, Result, SessionId, Token};
 
 /// A successful command's answer. Answers to requests are kept until the client has them (SPEC §3).
 #[derive(Clone, PartialEq, Debug)]
@@ -27,6 +27,13 @@ pub enum Outcome {
         /// The lock generation.
         generation: Generation,
     },
+    /// A hash of a part of the state.
+    Digest {
+        /// The hash.
+        digest: u64,
+        /// After which node and which session the next part begins.
+        next: (Instance, SessionId),
+    },
     /// Several changes were made; a stat for each, empty for a deletion.
     Multi(Vec<wire::Stat>),
 }
@@ -41,7 +48,7 @@ pub(crate) fn to_record(number: u64, result: &Result<Outcome>) -> log::OutcomeRe
         }
         Ok(Outcome::Written(stat)) => Kept::Written(*stat),
         Ok(Outcome::Multi(stats)) => Kept::Multi(wire::MultiDone { stats: stats.clone() }),
-        Ok(Outcome::Session(_) | Outcome::Granted { .. }) => {
+        Ok(Outcome::Session(_) | Outcome::Granted { .. } | Outcome::Digest { .. }) => {
             unreachable!("sessions and grants are found again by the state itself")
         }
         Err(error) => Kept::Error(error.into()),

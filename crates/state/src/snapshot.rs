@@ -6,6 +6,7 @@ use crate::node::{Body, Node};
 use crate::outcome::{from_record, to_record};
 use crate::session::{Fence, Session};
 use crate::{Cell, KEY_BYTES, State};
+use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 use core::fmt;
 use core::time::Duration;
@@ -16,6 +17,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// A chunk is closed when it has so many bytes; it may be longer by one record.
 const CHUNK_BYTES: usize = 256 * 1024;
+
+/// About how many bytes one digest covers.
+const DIGEST_PART_BYTES: usize = 1024 * 1024;
 
 /// Chunks that are no snapshot, though their checksums may be right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +64,37 @@ impl State {
         hasher.digest()
     }
 
+    /// A hash of the part of the state that begins after a node and then after a session, and where the next
+    /// part begins; after the last part that is the beginning. A part has a bounded size, so that no step of a
+    /// replica takes long, however large the state.
+    pub fn digest_part(&self, after: (Instance, SessionId)) -> (u64, (Instance, SessionId)) {
+        let mut hasher = Xxh3::new();
+        let mut bytes = Vec::new();
+        let (mut hashed, mut next) = (0, after);
+        let mut hash = |record: Record| {
+            bytes.clear();
+            log::SnapshotRecord { record: Some(record) }
+                .encode_length_delimited(&mut bytes)
+                .expect("a buffer grows");
+            hasher.update(&bytes);
+            hashed += bytes.len();
+            hashed < DIGEST_PART_BYTES
+        };
+        let mut room = self.cell_record().is_none_or(&mut hash);
+        let mut nodes = self.tree.nodes_after(after.0).peekable();
+        while room && let Some(node) = nodes.next() {
+            next.0 = node.instance;
+            room = hash(Record::Node(node_record(node)));
+        }
+        let mut sessions = self.sessions_after(after.1).peekable();
+        while room && let Some((id, session)) = sessions.next() {
+            next.1 = id;
+            room = hash(Record::Session(session_record(id, session)));
+        }
+        let finished = nodes.peek().is_none() && sessions.peek().is_none();
+        (hasher.digest(), if finished { Default::default() } else { next })
+    }
+
     /// The state that [`State::snapshot`] gave as chunks.
     pub fn restore(chunks: impl IntoIterator<Item = Bytes>) -> Result<State, SnapshotError> {
         let mut state = State::new();
@@ -88,7 +123,16 @@ impl State {
     }
 
     fn records(&self) -> impl Iterator<Item = Record> + '_ {
-        let cell = self.cell.as_ref().map(|cell| {
+        let cell = self.cell_record();
+        // A child is younger than its parent, so the order of instances puts parents first.
+        let nodes = self.tree.nodes().map(|node| Record::Node(node_record(node)));
+        let sessions =
+            self.sessions.iter().map(|(id, session)| Record::Session(session_record(*id, session)));
+        cell.into_iter().chain(nodes).chain(sessions)
+    }
+
+    fn cell_record(&self) -> Option<Record> {
+        self.cell.as_ref().map(|cell| {
             Record::Cell(log::CellRecord {
                 slot: self.applied.0,
                 epoch: self.epoch.0,
@@ -99,12 +143,7 @@ impl State {
                 last_instance: self.last_instance.0,
                 lease_ms: self.lease.as_millis() as u32,
             })
-        });
-        // A child is younger than its parent, so the order of instances puts parents first.
-        let nodes = self.tree.nodes().map(|node| Record::Node(node_record(node)));
-        let sessions =
-            self.sessions.iter().map(|(id, session)| Record::Session(session_record(*id, session)));
-        cell.into_iter().chain(nodes).chain(sessions)
+        })
     }
 
     fn restore_cell(&mut self, record: log::CellRecord) -> Result<(), SnapshotError> {

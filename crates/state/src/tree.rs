@@ -82,6 +82,12 @@ impl Tree {
         self.nodes.values().map(|node| &**node)
     }
 
+    /// Those created after `after`, in order.
+    pub fn nodes_after(&self, after: Instance) -> impl Iterator<Item = &Node> {
+        use core::ops::Bound::{Excluded, Unbounded};
+        self.nodes.range((Excluded(after), Unbounded)).map(|(_, node)| &**node)
+    }
+
     /// Changes a node in place. The caller changes neither its place nor its children.
     pub(crate) fn edit<R>(&mut self, instance: Instance, change: impl FnOnce(&mut Node) -> R) -> Option<R> {
         let node = self.nodes.get_mut(&instance)?;

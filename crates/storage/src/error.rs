@@ -48,6 +48,13 @@ pub enum StorageError {
         /// The format that it is in.
         found: String,
     },
+    /// The data has turned out to be wrong, and was given up.
+    Condemned {
+        /// Where that is said.
+        file: String,
+        /// Why.
+        why: String,
+    },
     /// The directory belongs to another cell or replica.
     OtherOwner {
         /// Which file says so.
@@ -94,8 +101,9 @@ impl fmt::Display for StorageError {
             StorageError::Damaged { file, offset, what } => write!(
                 f,
                 "{file} is damaged at byte {offset}: {what}. It had been written and synced, so this is no \
-                 crash's leftover, and starting without it could lose what was acknowledged. Restore this \
-                 directory from a backup, and look at the disk"
+                 crash's leftover, and starting without it could lose what was acknowledged. Look at the \
+                 disk. A replica with peers: move this directory away and start again, it joins the cell \
+                 anew. A cell of one: restore the directory from a backup"
             ),
             StorageError::InUse { directory } => {
                 write!(
@@ -111,6 +119,11 @@ impl fmt::Display for StorageError {
                 f,
                 "{file} says that the directory is in the format {found}; this version reads format 1. \
                  Use the version that wrote it"
+            ),
+            StorageError::Condemned { file, why } => write!(
+                f,
+                "{file} says that the data here must not be used: {why}. Move the directory away and start \
+                 again: the replica then joins its cell anew"
             ),
             StorageError::OtherOwner { file, found, wanted } => write!(
                 f,

@@ -5,6 +5,8 @@ use crate::disk::{Disk, DiskFile};
 use wombat_proto::{CellName, ReplicaId};
 
 pub(crate) const FILE: &str = "identity";
+/// What marks a directory whose data must not be used.
+const CONDEMNED: &str = "condemned";
 const TEMPORARY: &str = "identity.new";
 const TITLE: &str = "Wombat data directory";
 const FORMAT: &str = "1";
@@ -122,6 +124,25 @@ impl Identity {
             wanted: format!("replica {} of the cell {}", wanted.replica, wanted.cell),
         })
     }
+}
+
+/// Marks a directory whose data has turned out to be wrong.
+pub(crate) fn condemn<D: Disk>(disk: &D, why: &str) -> Result<(), StorageError> {
+    let failed = |operation| move |error| StorageError::io(disk.describe(CONDEMNED), operation, error);
+    let file = disk.create(CONDEMNED).map_err(failed("make"))?;
+    file.write_at(0, why.as_bytes()).map_err(failed("write"))?;
+    file.sync().map_err(failed("sync"))?;
+    disk.sync_directory().map_err(failed("name"))
+}
+
+/// Refuses a directory that is marked so.
+pub(crate) fn check_not_condemned<D: Disk>(disk: &D, names: &[String]) -> Result<(), StorageError> {
+    if !names.iter().any(|name| name == CONDEMNED) {
+        return Ok(());
+    }
+    let file = disk.describe(CONDEMNED);
+    let contents = disk.open(CONDEMNED).and_then(|file| file.read_all()).unwrap_or_default();
+    Err(StorageError::Condemned { file, why: String::from_utf8_lossy(&contents).into_owned() })
 }
 
 /// Whether a file may stand in a directory that is not founded yet: what a crash leaves of founding it, and

@@ -3,8 +3,8 @@
 //! A file is a header (magic `WOMBATSN`, format, CRC, slot, the cell's id), chunks (length, CRC, bytes), and a
 //! footer (length `ffffffff`, CRC of the number of chunks, that number).
 
-use crate::StorageError;
 use crate::disk::{Disk, DiskFile};
+use crate::{StorageError, identity};
 use bytes::Bytes;
 use wombat_proto::Slot;
 
@@ -49,6 +49,11 @@ pub struct SnapshotReader<D: Disk> {
 impl<D: Disk> SnapshotReader<D> {
     pub(crate) fn new(disk: D, cell_id: &str) -> SnapshotReader<D> {
         SnapshotReader { disk, cell_id: cell_id.into() }
+    }
+
+    /// Sees to it that the directory is never opened again, saying why.
+    pub fn condemn(&self, why: &str) -> Result<(), StorageError> {
+        identity::condemn(&self.disk, why)
     }
 
     /// The newest snapshot: its slot and its chunks.

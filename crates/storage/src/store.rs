@@ -63,6 +63,7 @@ impl<D: Disk> Store<D> {
         // Names that are seen may not be durable yet, if the process died before it had synced them.
         disk.sync_directory().map_err(|error| StorageError::io(disk.describe(""), "sync", error))?;
         let names = disk.list().map_err(|error| StorageError::io(disk.describe(""), "list", error))?;
+        identity::check_not_condemned(&disk, &names)?;
         let founded = !names.iter().any(|name| name == identity::FILE);
         let Options { segment_bytes, step_bytes } = options;
         if founded {

@@ -1,4 +1,4 @@
-//! Scripts for one replica: what is said to it, what it answers, what time does to it. No script waits.
+//! Scripts for replicas: what is said to it, what it answers, what time does to it. No script waits.
 
 #![allow(clippy::unwrap_used, reason = "a script that cannot go on has failed")]
 
@@ -6,4 +6,5 @@ mod keep_alives;
 mod lock_queue;
 mod restarts;
 mod sessions;
+mod several;
 mod world;

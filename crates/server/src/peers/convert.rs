@@ -3,7 +3,7 @@
 use std::time::Duration;
 use wombat_proto::wire::peer::{self as wire, frame::Message as Wire};
 use wombat_proto::{Accepted, Ballot, Members, ReplicaId, Slot, Value};
-use wombat_replica::PeerMessage as Message;
+use wombat_replica::{PaxosMessage as Message, PeerMessage};
 
 fn ballot(ballot: Ballot) -> Option<wire::Ballot> {
     let Ballot { round, replica, incarnation } = ballot;
@@ -51,8 +51,16 @@ fn accepted_of(accepted: Vec<wire::AcceptedValue>) -> Option<Vec<Accepted>> {
 }
 
 /// A message as a frame.
-pub(crate) fn to_frame(message: Message) -> wire::Frame {
+pub(crate) fn to_frame(message: PeerMessage) -> wire::Frame {
     let message = match message {
+        PeerMessage::Paxos(message) => of_paxos(message),
+        PeerMessage::Digest { slot, digest } => Wire::Digest(wire::Digest { slot: slot.0, digest }),
+    };
+    wire::Frame { message: Some(message) }
+}
+
+fn of_paxos(message: Message) -> Wire {
+    match message {
         Message::Ask { round, chosen } => Wire::Ask(wire::Ask { round, chosen: chosen.0 }),
         Message::Answer { round, granted, promised, chosen } => {
             Wire::Answer(wire::Answer { round, granted, promised: ballot(promised), chosen: chosen.0 })
@@ -105,13 +113,19 @@ pub(crate) fn to_frame(message: Message) -> wire::Frame {
             Wire::Chunk(wire::Chunk { snapshot: snapshot.0, index, last, bytes })
         }
         Message::TakeOver { ballot: b } => Wire::TakeOver(wire::TakeOver { ballot: ballot(b) }),
-    };
-    wire::Frame { message: Some(message) }
+    }
 }
 
 /// The message of a frame; `None` if it makes no sense.
-pub(crate) fn from_frame(frame: wire::Frame) -> Option<Message> {
-    Some(match frame.message? {
+pub(crate) fn from_frame(frame: wire::Frame) -> Option<PeerMessage> {
+    match frame.message? {
+        Wire::Digest(wire::Digest { slot, digest }) => Some(PeerMessage::Digest { slot: Slot(slot), digest }),
+        message => to_paxos(message).map(PeerMessage::Paxos),
+    }
+}
+
+fn to_paxos(message: Wire) -> Option<Message> {
+    Some(match message {
         Wire::Ask(wire::Ask { round, chosen }) => Message::Ask { round, chosen: Slot(chosen) },
         Wire::Answer(answer) => Message::Answer {
             round: answer.round,

@@ -13,7 +13,7 @@ use tracing::{debug, info};
 use wombat_proto::frame;
 use wombat_proto::limits::{PEER_FRAME_BYTES, PEER_OUTBOX_BYTES};
 use wombat_proto::{Member, ReplicaId};
-use wombat_replica::PeerMessage as Message;
+use wombat_replica::{PaxosMessage as Message, PeerMessage};
 
 /// The waits between attempts to connect: the first, and the longest. Each is taken by half to the whole.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
@@ -33,7 +33,8 @@ enum Lane {
 const LANES: [Lane; 3] = [Lane::Pulse, Lane::Log, Lane::Bulk];
 
 impl Lane {
-    fn of(message: &Message) -> Lane {
+    fn of(message: &PeerMessage) -> Lane {
+        let PeerMessage::Paxos(message) = message else { return Lane::Log };
         match message {
             Message::Accept { .. } | Message::Accepted { .. } | Message::Promise { .. } => Lane::Log,
             Message::Learn { .. } | Message::Chunk { .. } => Lane::Bulk,
@@ -68,7 +69,7 @@ impl Link {
     }
 
     /// Sends a message, or drops it: while there is no connection, and when too much waits already.
-    pub(super) fn send(&self, message: Message) {
+    pub(super) fn send(&self, message: PeerMessage) {
         let queue = &self.queues[Lane::of(&message) as usize];
         if !queue.connected.get() {
             return;

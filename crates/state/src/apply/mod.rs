@@ -57,7 +57,12 @@ pub(crate) fn apply(
     let context =
         &mut Context { slot, wall_ms: command.wall_ms, session, delays_over: &command.delays_over, changes };
     match op {
-        Op::FoundCell(_) | Op::BeginEpoch(_) => Ok(Outcome::Done),
+        Op::FoundCell(_) | Op::BeginEpoch(_) | Op::CompareDigest(_) => Ok(Outcome::Done),
+        Op::TakeDigest(take) => {
+            let after = (Instance(take.after_node), SessionId(take.after_session));
+            let (digest, next) = state.digest_part(after);
+            Ok(Outcome::Digest { digest, next })
+        }
         Op::CreateSession(create) => sessions::create(state, context, create),
         Op::EndSessions(end) => sessions::end(state, context, end),
         // A grant is found again by its handle, so its answer needs no keeping.

@@ -300,3 +300,14 @@ fn torn_records_of_any_length_are_no_rot() {
         }
     }
 }
+
+#[test]
+fn data_that_was_given_up_is_never_opened_again() {
+    let disk = SimulatedDisk::new();
+    let (store, _) = open(&disk).unwrap();
+    store.snapshot_reader().condemn("it differs").unwrap();
+    drop(store);
+    disk.crash(1);
+    let Err(error) = open(&disk) else { panic!("opened") };
+    assert!(error.to_string().contains("it differs") && error.to_string().contains("joins its cell anew"));
+}

@@ -1,0 +1,199 @@
+//! A cell of five real processes over loopback: durable writes of 64 clients, and a replica that comes back a
+//! million entries behind. `cargo bench -p wombat-benches --bench five_replicas [-- behind <entries>]`
+//!
+//! All five, their five logs and the clients share this one machine and its one disk.
+
+use bytes::Bytes;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use wombat_benches::{median, rate, raw_syncs};
+use wombat_client::{Cell, Create, OpenOptions, Status, replica_status};
+
+const REPLICAS: usize = 5;
+const CLIENTS: usize = 64;
+const ROUNDS: usize = 5;
+const ROUND: Duration = Duration::from_secs(3);
+/// Bytes of a file's contents.
+const CONTENTS: usize = 100;
+const BEHIND: u64 = 1_000_000;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let behind = arguments.iter().position(|argument| argument == "behind");
+    let behind = behind.and_then(|place| arguments.get(place + 1)?.parse().ok()).unwrap_or(BEHIND);
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let mut five = Five::start(&built()?, dir.path())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        throughput(&five, dir.path()).await?;
+        catch_up(&mut five, behind).await
+    })
+}
+
+/// The processes of a cell.
+struct Five {
+    wombat: PathBuf,
+    dir: PathBuf,
+    addresses: Vec<String>,
+    children: Vec<Option<Child>>,
+}
+
+impl Five {
+    fn start(wombat: &Path, dir: &Path) -> Result<Five> {
+        let listeners: Vec<_> = (0..REPLICAS)
+            .map(|_| std::net::TcpListener::bind("127.0.0.1:0"))
+            .collect::<std::io::Result<_>>()?;
+        let addresses =
+            listeners.iter().map(|one| Ok(one.local_addr()?.to_string())).collect::<std::io::Result<_>>()?;
+        drop(listeners);
+        let children = (0..REPLICAS).map(|_| None).collect();
+        let mut five = Five { wombat: wombat.into(), dir: dir.into(), addresses, children };
+        (0..REPLICAS).try_for_each(|number| five.restart(number))?;
+        Ok(five)
+    }
+
+    fn restart(&mut self, number: usize) -> Result<()> {
+        let mut command = Command::new(&self.wombat);
+        command.args(["serve", "--cell", "bench", "--listen", &self.addresses[number], "--log", "warn"]);
+        command
+            .args(["--peers", &self.addresses.join(",")])
+            .arg("--dir")
+            .arg(self.dir.join(number.to_string()));
+        self.children[number] = Some(command.stderr(Stdio::null()).spawn()?);
+        Ok(())
+    }
+
+    fn kill(&mut self, number: usize) -> Result<()> {
+        if let Some(mut child) = self.children[number].take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// What the master says, once there is one.
+    async fn master(&self) -> Status {
+        loop {
+            for at in &self.addresses {
+                let status = replica_status(at, "", Duration::from_secs(1)).await;
+                if let Some(status) = status.ok().filter(|status| status.standing == "master") {
+                    return status;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn connect(&self, clients: usize) -> Result<Vec<Cell>> {
+        let mut cells = Vec::new();
+        for _ in 0..clients {
+            cells.push(Cell::connect(self.addresses.iter().cloned()).await?);
+        }
+        Ok(cells)
+    }
+}
+
+impl Drop for Five {
+    fn drop(&mut self) {
+        (0..REPLICAS).for_each(|number| drop(self.kill(number)));
+    }
+}
+
+async fn throughput(five: &Five, dir: &Path) -> Result<()> {
+    five.master().await;
+    let cells = five.connect(CLIENTS).await?;
+    write_for(&cells, 1, ROUND).await?; // Everything warm.
+    let (mut raw, mut rates, mut medians, mut worst) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        raw.push(raw_syncs(dir, 4096, 2000)?);
+        let mut latencies = write_for(&cells, 1, ROUND).await?;
+        rates.push(rate(latencies.len(), ROUND));
+        medians.push(percentile(&mut latencies, 50));
+        worst.push(percentile(&mut latencies, 99));
+    }
+    println!("{:52}{:>10.0}/s", "fdatasync of the file system, one process", median(raw));
+    println!("{:52}{:>10.0}/s (goal ≥ 20,000)", "writes, 64 clients with one in flight each", median(rates));
+    println!("{:52}{:>9.2} ms", "  median", median(medians));
+    println!("{:52}{:>9.2} ms", "  99th percentile", median(worst));
+    Ok(())
+}
+
+async fn catch_up(five: &mut Five, behind: u64) -> Result<()> {
+    let master = five.master().await;
+    let lagging = five.addresses.iter().position(|at| *at != master.master).unwrap_or_default();
+    let address = five.addresses[lagging].clone();
+    five.kill(lagging)?;
+    let cells = five.connect(CLIENTS).await?;
+    let from = five.master().await.chosen_slot;
+    while five.master().await.chosen_slot < from + behind {
+        write_for(&cells, 16, ROUND).await?;
+    }
+    let entries = five.master().await.chosen_slot - from;
+    let mut alone = write_for(&cells, 1, ROUND).await?;
+    let before = (alone.len(), percentile(&mut alone, 99));
+    let begun = Instant::now();
+    five.restart(lagging)?;
+    let (mut latencies, mut took) = (Vec::new(), None);
+    while took.is_none() {
+        latencies.extend(write_for(&cells, 1, Duration::from_millis(500)).await?);
+        let (behind, master) =
+            (replica_status(&address, "", Duration::from_secs(1)).await, five.master().await);
+        // It follows as closely as the others do.
+        if behind.is_ok_and(|behind| behind.chosen_slot + 20_000 > master.chosen_slot) {
+            took = Some(begun.elapsed());
+        }
+    }
+    let took = took.unwrap_or_default().as_secs_f64();
+    println!("{:52}{:>9.1} s", format!("a replica {entries} entries behind, until it follows"), took);
+    println!("{:52}{:>9.2} ms", "  99th percentile of writes, without it", before.1);
+    println!("{:52}{:>9.2} ms", "  99th percentile of writes, meanwhile", percentile(&mut latencies, 99));
+    println!("{:52}{:>10.0}/s", "  writes, without it", rate(before.0, ROUND));
+    println!("{:52}{:>10.0}/s", "  writes, meanwhile", latencies.len() as f64 / took);
+    Ok(())
+}
+
+/// Lets every client write, with so many writes in flight each, for so long. Returns how long each took, in
+/// milliseconds.
+async fn write_for(cells: &[Cell], in_flight: usize, duration: Duration) -> Result<Vec<f64>> {
+    let until = Instant::now() + duration;
+    let mut tasks = Vec::new();
+    for (client, cell) in cells.iter().enumerate() {
+        for lane in 0..in_flight {
+            let options = OpenOptions::new().write().create(Create::May).contents(vec![7; CONTENTS]);
+            let node = cell.open(&format!("/ls/local/bench-{client}-{lane}"), options).await?;
+            tasks.push(tokio::spawn(async move {
+                let contents = Bytes::from(vec![7; CONTENTS]);
+                let mut latencies = Vec::new();
+                while Instant::now() < until {
+                    let begun = Instant::now();
+                    node.set(contents.clone()).await?;
+                    latencies.push(begun.elapsed().as_secs_f64() * 1000.0);
+                }
+                node.close().await?;
+                wombat_client::Result::Ok(latencies)
+            }));
+        }
+    }
+    let mut all = Vec::new();
+    for task in tasks {
+        all.extend(task.await??);
+    }
+    Ok(all)
+}
+
+fn percentile(figures: &mut [f64], percent: usize) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() * percent / 100).copied().unwrap_or_default()
+}
+
+/// The release build of the tool.
+fn built() -> Result<PathBuf> {
+    let mut build = Command::new(env!("CARGO"));
+    if !build.args(["build", "--release", "--quiet", "--package", "wombat"]).status()?.success() {
+        return Err("cannot build the tool".into());
+    }
+    Ok(Path::new(env!("CARGO_TARGET_TMPDIR")).join("../release/wombat"))
+}

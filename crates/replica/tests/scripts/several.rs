@@ -1,0 +1,193 @@
+//! Three replicas of one cell, pumped by hand: what they say arrives at once, what they write is durable at
+//! once.
+
+use crate::world::request;
+use bytes::{Bytes, BytesMut};
+use prost::Message;
+use std::collections::VecDeque;
+use std::time::Duration;
+use wombat_proto::wire::{self, log, request::Call, response::Result as Answer};
+use wombat_proto::{CellName, Instant, Members, ReplicaId, Slot};
+use wombat_replica::{Config, ConnectionId, Effects, Input, Moment, PeerMessage, Recovered, Replica};
+
+struct Cell {
+    replicas: Vec<Replica>,
+    now: Duration,
+    persisted: Vec<u64>,
+    messages: VecDeque<(u32, u32, PeerMessage)>,
+    replies: Vec<wire::Response>,
+    hung_up: usize,
+    diverged: Vec<(u32, Slot)>,
+    /// Nothing goes to or from it.
+    cut_off: Option<u32>,
+}
+
+fn config(id: u32) -> Config {
+    Config {
+        cell: CellName::parse("test").unwrap(),
+        replica: ReplicaId(id),
+        address: format!("host-{id}"),
+        founders: Members::founding((1..=3).map(|id| format!("host-{id}"))),
+        master_lease: Duration::from_secs(2),
+        seed: u64::from(id),
+        lease: Duration::from_secs(12),
+        version: "test".into(),
+        fresh_key: [id as u8; 32],
+        activity: false,
+    }
+}
+
+impl Cell {
+    fn new() -> Cell {
+        let start = |id| {
+            let recovered = Recovered { starts: 1, ..Recovered::default() };
+            Replica::new(config(id), recovered, moment(Duration::from_secs(100))).unwrap()
+        };
+        let mut cell = Cell {
+            replicas: (1..=3).map(start).collect(),
+            now: Duration::from_secs(100),
+            persisted: vec![0; 3],
+            messages: VecDeque::new(),
+            replies: Vec::new(),
+            hung_up: 0,
+            diverged: Vec::new(),
+            cut_off: None,
+        };
+        cell.pass(Duration::from_secs(10));
+        cell
+    }
+
+    /// Lets time pass, in steps in which everyone ticks and everything arrives.
+    fn pass(&mut self, duration: Duration) {
+        let until = self.now + duration;
+        while self.now < until {
+            self.now += Duration::from_millis(50);
+            (1..=3).for_each(|id| self.step(id, Input::Tick));
+            while let Some((from, to, message)) = self.messages.pop_front() {
+                if self.cut_off != Some(from) && self.cut_off != Some(to) {
+                    self.step(to, Input::Peer { from: ReplicaId(from), message });
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, id: u32, input: Input) {
+        let place = id as usize - 1;
+        let mut input = Some(input);
+        while let Some(next) = input.take() {
+            let mut effects = Effects::default();
+            self.replicas[place].step(moment(self.now), next, &mut effects);
+            self.replicas[place].state().check();
+            self.messages.extend(effects.send.into_iter().map(|(to, message)| (id, to.0, message)));
+            self.replies.extend(effects.replies.into_iter().map(|(_, response)| response));
+            self.hung_up += effects.hang_up.len();
+            self.diverged.extend(effects.diverged.map(|slot| (id, slot)));
+            if !effects.persist.is_empty() {
+                self.persisted[place] += effects.persist.len() as u64;
+                input = Some(Input::Persisted { through: self.persisted[place] });
+            }
+        }
+    }
+
+    fn master(&self) -> u32 {
+        let masters: Vec<u32> = (1..=3).filter(|id| self.replicas[*id as usize - 1].is_master()).collect();
+        assert_eq!(masters.len(), 1, "one master");
+        masters[0]
+    }
+
+    /// Says something on a connection of its own, and returns the last answer.
+    fn ask(&mut self, id: u32, calls: Vec<Call>) -> Answer {
+        self.replies.clear();
+        let connection = ConnectionId(1);
+        for (number, call) in (1..).zip(calls) {
+            let request = wire::Request { number, ..request(call) };
+            self.step(id, Input::Request { connection, request });
+            self.pass(Duration::from_millis(100));
+        }
+        self.replies.pop().and_then(|response| response.result).expect("an answer")
+    }
+
+    /// Puts in the place of a replica one that starts from its snapshot, in which a byte has changed.
+    fn corrupt(&mut self, id: u32) {
+        let snapshot = self.replicas[id as usize - 1].snapshot().expect("the cell is founded");
+        let chunks = snapshot.chunks().map(flip_a_created_time).collect();
+        let slot = snapshot.slot();
+        let recovered =
+            Recovered { starts: 2, chosen: slot, snapshot: Some((slot, chunks)), ..Recovered::default() };
+        self.replicas[id as usize - 1] = Replica::new(config(id), recovered, moment(self.now)).unwrap();
+        self.persisted[id as usize - 1] = 0;
+    }
+}
+
+fn moment(now: Duration) -> Moment {
+    Moment { now: Instant::from_nanos(now.as_nanos() as u64), wall_ms: 0 }
+}
+
+fn flip_a_created_time(mut chunk: Bytes) -> Bytes {
+    let whole = chunk.clone();
+    let mut out = BytesMut::new();
+    while !chunk.is_empty() {
+        let Ok(mut record) = log::SnapshotRecord::decode_length_delimited(&mut chunk) else { return whole };
+        if let Some(log::snapshot_record::Record::Node(node)) = &mut record.record {
+            node.created_wall_ms ^= 1;
+        }
+        record.encode_length_delimited(&mut out).unwrap();
+    }
+    out.freeze()
+}
+
+fn hello() -> Call {
+    Call::Hello(wire::Hello { version: wire::VERSION, cell: String::new() })
+}
+
+#[test]
+fn three_elect_one_and_the_others_say_where_it_is() {
+    let mut cell = Cell::new();
+    let master = cell.master();
+    let other = master % 3 + 1;
+    let create = Call::CreateSession(wire::CreateSession::default());
+    let Answer::Error(error) = cell.ask(other, vec![hello(), create.clone()]) else { panic!("an error") };
+    assert_eq!(error.text, format!("host-{master}"), "the hint says where the master is");
+    assert!(matches!(cell.ask(master, vec![hello(), create]), Answer::SessionOpened(_)));
+    let applied: Vec<_> = cell.replicas.iter().map(|replica| replica.state().session_count()).collect();
+    cell.pass(Duration::from_secs(1));
+    assert!(applied.contains(&1));
+    assert!(cell.replicas.iter().all(|replica| replica.state().session_count() == 1));
+}
+
+#[test]
+fn a_master_that_is_cut_off_drops_its_memory_and_its_clients() {
+    let mut cell = Cell::new();
+    let old = cell.master();
+    let create = Call::CreateSession(wire::CreateSession::default());
+    assert!(matches!(cell.ask(old, vec![hello(), create]), Answer::SessionOpened(_)));
+    cell.cut_off = Some(old);
+    cell.pass(Duration::from_secs(10));
+    assert_ne!(cell.master(), old);
+    assert_eq!(cell.hung_up, 1, "its client has to look for the next");
+    cell.cut_off = None;
+    cell.pass(Duration::from_secs(10));
+    assert_ne!(cell.master(), old);
+    let digests: Vec<_> = cell.replicas.iter().map(|replica| replica.state().digest()).collect();
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "I19");
+}
+
+#[test]
+fn replicas_that_agree_go_on_and_one_that_differs_is_told_to_stop() {
+    let mut cell = Cell::new();
+    cell.pass(Duration::from_secs(60));
+    assert!(cell.diverged.is_empty());
+    for whose in ["another's", "the master's own"] {
+        let mut cell = Cell::new();
+        let master = cell.master();
+        let wrong = if whose == "another's" { master % 3 + 1 } else { master };
+        cell.corrupt(wrong);
+        cell.pass(Duration::from_secs(60));
+        let create = Call::CreateSession(wire::CreateSession::default());
+        let master = cell.master();
+        assert!(matches!(cell.ask(master, vec![hello(), create]), Answer::SessionOpened(_)));
+        cell.pass(Duration::from_secs(60));
+        let stopped: Vec<u32> = cell.diverged.iter().map(|(id, _)| *id).collect();
+        assert!(stopped.contains(&wrong) && stopped.iter().all(|id| *id == wrong), "{whose}: {stopped:?}");
+    }
+}
