@@ -410,10 +410,7 @@ impl Paxos {
             self.out.send.push((*id, heartbeat));
         }
         self.grant = Some(crate::acceptor::Grant { ballot, until: now + lease });
-        if self.is_sole_voter() {
-            return;
-        }
-        if lease > self.lease_bound {
+        if lease > self.lease_bound && !self.is_sole_voter() {
             self.lease_bound = lease;
             self.lease_record = self.record(Record::LeaseBound(lease));
         }
