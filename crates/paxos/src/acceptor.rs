@@ -106,14 +106,18 @@ impl Paxos {
         (accepted, last.max(above))
     }
 
-    /// Whether the master of `ballot` may be followed. That it is master at all shows that no lease of anyone
-    /// else is left: to follow it is to promise its ballot.
+    /// Whether the master of `ballot` may be followed. To follow it is to promise its ballot, so a lease stands
+    /// in the way as it does with a Prepare: who is master by the members that it knows of may be none by the
+    /// members of today.
     fn follows(&mut self, from: ReplicaId, ballot: Ballot) -> bool {
         if ballot.replica != from || from == self.config.replica {
             return false;
         }
         if ballot < self.promised && !planted!(self, AcceptBelowPromise) {
             self.send(from, Message::Refused { promised: self.promised });
+            return false;
+        }
+        if ballot > self.promised && self.lease_forbids(ballot, Ballot::ZERO) {
             return false;
         }
         self.step_down();
