@@ -440,14 +440,14 @@ impl Paxos {
             return;
         }
         match self.role {
-            Role::Asking(_) | Role::Preparing(_) => self.give_up(),
+            Role::Asking(_) | Role::Preparing(_) if promised.round > self.promised.round => self.give_up(),
             Role::Leading(_) if self.governing().any(|members| members.is_voter(from)) => {
                 self.step_down();
                 if self.may_vote() {
                     self.start_preparing(self.highest_round + 1);
                 }
             }
-            Role::Leading(_) | Role::Following => {}
+            _ => {}
         }
     }
 
