@@ -118,8 +118,11 @@ impl Paxos {
                 asking.granted.insert(from);
                 self.count_grants();
             }
-            // What this replica asks for is not kept any more: it has to learn it first.
-            Role::Preparing(_) if self.promised.round == round && !granted => self.give_up(),
+            // It has promised, but what this replica asks for is not kept any more: it has to learn it first.
+            // A refusal that comes late, of the question before, is none of the Prepare.
+            Role::Preparing(_) if self.promised == promised && self.promised.round == round && !granted => {
+                self.give_up();
+            }
             _ => {}
         }
     }
