@@ -24,6 +24,10 @@ pub(crate) struct Grant {
 impl Paxos {
     /// Whether a lease stands in the way of a promise to `ballot`.
     fn lease_forbids(&self, ballot: Ballot, released: Ballot) -> bool {
+        // Whoever decides alone has no need to ask for a lease.
+        if matches!(self.role, Role::Leading(_)) && self.is_sole_voter() {
+            return true;
+        }
         let Some(grant) = &self.grant else { return false };
         let free = grant.ballot == ballot || grant.ballot == released;
         grant.until > self.now && !free && !planted!(self, LeaseIgnored)
