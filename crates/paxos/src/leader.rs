@@ -334,6 +334,7 @@ impl Paxos {
             if known(&self.configurations) != before {
                 self.meet_peers();
                 self.ask_for_reports();
+                self.record_chosen(); // Who is alone now sends no heartbeat that would do it.
             }
         }
         if self.chosen == before {
