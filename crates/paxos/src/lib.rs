@@ -451,7 +451,7 @@ impl Paxos {
             match (&value, &mut self.role) {
                 (Value::Command(command), Role::Leading(leadership)) => leadership.bytes -= command.len(),
                 (Value::Members(members), _) => {
-                    self.configurations.push(Slot(next.0 + self.config.window), members.clone());
+                    self.configurations.change(next, self.config.window, members.clone());
                 }
                 _ => {}
             }
