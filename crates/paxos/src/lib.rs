@@ -28,6 +28,8 @@ mod message;
 #[cfg(feature = "plant")]
 mod plant;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use config::{Config, Recovered};
 pub use configurations::Configurations;

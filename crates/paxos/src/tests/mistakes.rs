@@ -1,0 +1,173 @@
+//! Mistakes that the agreement has made once.
+
+use super::world::{M, World, members};
+use crate::{Message, Standing};
+use alloc::vec::Vec;
+use core::time::Duration;
+use wombat_proto::Value;
+
+/// A cell of one whose clients are silent: the change of its members comes into force all the same.
+#[test]
+fn a_sole_voter_without_clients_finishes_a_change() {
+    let mut world = World::new(1);
+    world.elect(1);
+    world.join(2);
+    world.change(1, members(&[1], &[2])).unwrap();
+    world.run(2 * M);
+    assert!(world.paxos(1).status().members_in_force, "nobody ever says that the change is in force");
+    world.change(1, members(&[1, 2], &[])).unwrap();
+    world.run(2 * M);
+    assert!(world.paxos(1).status().members_in_force);
+    assert_eq!(world.holders(), [1]);
+}
+
+/// Two candidates ask for the same round at once and both get a quorum of pre-votes. Only one may become
+/// master in that round: clients tell masters apart by their epoch.
+#[test]
+fn a_round_has_one_master() {
+    let mut world = World::new(3);
+    world.pass(3 * M);
+    world.tick(1);
+    world.tick(2);
+    for (from, to) in [(1, 3), (2, 3), (3, 1), (3, 2)] {
+        world.deliver(from, to);
+    }
+    let late = world.take(2, 3); // Prepare of 2.
+    assert!(matches!(late[..], [Message::Prepare { .. }]));
+    world.take(2, 1);
+    world.take(1, 2);
+    // 1 is elected by 3, which does not hear of its lease.
+    world.deliver(1, 3);
+    world.sync(3);
+    world.sync(1);
+    world.deliver(3, 1);
+    let told = world.take(1, 3).into_iter().filter(|message| !matches!(message, Message::Heartbeat { .. }));
+    for message in told.collect::<Vec<_>>() {
+        world.inject(1, 3, message);
+    }
+    world.sync(3);
+    world.sync(1);
+    world.deliver(3, 1);
+    assert_eq!(world.masters(), [1]);
+    world.kill(1);
+    // Now the other one gets through to 3.
+    world.inject(2, 3, late[0].clone());
+    world.settle();
+    world.run(3 * M);
+    assert_eq!(world.holders().len(), 1);
+}
+
+/// Replica 2 is behind, 3 was replaced by 4 and still runs. Together they elect 2 by what 2 knows of the
+/// members, while 1 has its lease from itself and 4. Until that is over, 2 may not become master to 4.
+#[test]
+fn a_master_of_former_members_does_not_take_the_lease() {
+    let mut world = World::with(3, |config| config.window = 2);
+    world.elect(1);
+    world.join(4);
+    world.change(1, members(&[1, 2, 3], &[4])).unwrap();
+    world.run(M);
+    // 2 hears nothing any more, and 4 takes the place of 3.
+    world.connect_only(&[(1, 3), (1, 4)]);
+    world.change(1, members(&[1, 2, 4], &[])).unwrap();
+    world.run(3 * M);
+    assert!(world.paxos(1).status().members_in_force);
+    // Nobody tells 2 what was chosen meanwhile.
+    world.connect_only(&[(1, 4), (2, 3), (2, 4)]);
+    world.lose(|message| matches!(message, Message::Learn { .. }));
+    while world.paxos(2).status().standing != Standing::Leading {
+        world.run(Duration::from_millis(5));
+        assert_eq!(world.holders(), [1]);
+    }
+    world.cut(1, 4);
+    // 1 is alone now, and its lease is over before 2 has one.
+    world.run(3 * M);
+    assert!(matches!(world.holders()[..], [2 | 4]));
+    world.heal();
+    world.run(3 * M);
+    assert!(matches!(world.holders()[..], [2 | 4]));
+}
+
+/// A replica that keeps silence after a restart, or that has promised more already, refuses its pre-vote. That
+/// must not end the campaign of a candidate whom enough others support: one replica that restarts again and
+/// again would keep the whole cell without a master.
+#[test]
+fn one_refusal_of_a_pre_vote_does_not_end_a_campaign() {
+    let mut world = World::new(5);
+    world.elect(1);
+    world.run(M);
+    world.kill(1);
+    for _ in 0..40 {
+        world.restart(5); // Some supervisor does its best.
+        world.run(M / 4);
+    }
+    assert_eq!(world.holders().len(), 1, "nobody leads, though 2, 3 and 4 are well");
+}
+
+/// A cell has shrunk to one voter. An old Prepare of a former member, or a former member that was cut off,
+/// does not depose it.
+#[test]
+fn a_sole_voter_is_not_deposed_by_former_members() {
+    let mut world = World::with(2, |config| config.window = 2);
+    world.elect(1);
+    world.propose(1, "a").unwrap();
+    world.run(M);
+    let mut alone = members(&[1], &[]);
+    alone.next_id = 3;
+    world.change(1, alone).unwrap();
+    world.run(2 * M);
+    assert!(world.paxos(1).status().members_in_force);
+    let mut ballot = world.paxos(2).ballot();
+    (ballot.round, ballot.replica) = (ballot.round + 3, wombat_proto::ReplicaId(2));
+    let above = world.paxos(1).chosen();
+    world.inject(2, 1, Message::Prepare { ballot, above, released: wombat_proto::Ballot::ZERO });
+    assert_eq!(world.holders(), [1]);
+}
+
+/// Two changes of the members come to light that different masters proposed for neighbouring slots. The second
+/// was made for members that are no more: it must not come into force, or an id would be given twice.
+#[test]
+fn a_change_that_overtakes_another_has_no_effect() {
+    let mut world = World::new(3);
+    world.elect(1);
+    // 1 proposes two commands and a change. Only 3 hears of it; then both are gone.
+    world.propose(1, "x").unwrap();
+    world.propose(1, "y").unwrap();
+    let first = world.change(1, members(&[1, 2, 3], &[4])).unwrap();
+    world.take(1, 2);
+    world.deliver(1, 3);
+    world.sync(3);
+    world.kill(3);
+    world.restart(1);
+    world.lose_all();
+    // 1 has lost it all. With 2 it is master again, and makes another change in an earlier slot.
+    world.elect(1);
+    let mut wanted = members(&[1, 2, 3], &[5]);
+    wanted.learners.remove(0);
+    wanted.learners.extend([super::world::member(4), super::world::member(5)]);
+    let second = world.change(1, wanted.clone()).unwrap();
+    assert!(second < first);
+    world.deliver(1, 2);
+    world.sync(2);
+    world.kill(1);
+    world.lose_all();
+    // The others find both.
+    world.start(3);
+    world.elect(2);
+    world.run(M);
+    assert!(matches!(world.chosen[&first], Value::Members(_)));
+    assert_eq!(world.paxos(2).configurations().newest(), &wanted);
+}
+
+/// A replica whose disk hangs for long does not collect answers without end.
+#[test]
+fn a_stuck_disk_does_not_fill_the_memory() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.stick(3, true);
+    world.propose(1, "a").unwrap();
+    world.settle();
+    for _ in 0..40 {
+        world.run(M);
+    }
+    assert!(world.paxos(3).waiting.len() < 10, "{} answers wait", world.paxos(3).waiting.len());
+}

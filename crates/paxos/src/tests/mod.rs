@@ -1,0 +1,4 @@
+//! Scripts: what the agreement does, step by step, and what once went wrong with it.
+
+mod mistakes;
+mod world;
