@@ -253,6 +253,9 @@ impl Paxos {
     /// A message has arrived.
     pub fn receive(&mut self, now: Instant, from: ReplicaId, message: Message) {
         self.advance_clock(now);
+        if !message.is_sane() {
+            return;
+        }
         match message {
             Message::Ask { round, chosen } => self.asked(from, round, chosen),
             Message::Answer { round, granted, promised, chosen } => {
