@@ -2,4 +2,5 @@
 
 mod hostile;
 mod mistakes;
+mod ways;
 mod world;
