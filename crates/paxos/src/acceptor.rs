@@ -29,7 +29,9 @@ impl Paxos {
             return true;
         }
         let Some(grant) = &self.grant else { return false };
-        let free = grant.ballot == ballot || grant.ballot == released;
+        // Who campaigns, or leads, under a higher ballot has let go of its own lower ones.
+        let own = grant.ballot.replica == ballot.replica && grant.ballot <= ballot;
+        let free = own || grant.ballot == released;
         grant.until > self.now && !free && !planted!(self, LeaseIgnored)
     }
 

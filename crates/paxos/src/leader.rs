@@ -433,8 +433,8 @@ impl Paxos {
         self.leave_if_removed();
     }
 
-    /// Someone has promised a higher ballot. A voter that did can never follow this master again: it takes a
-    /// higher ballot itself.
+    /// Someone has promised a higher ballot. A member that did, learner or not, can never follow this master
+    /// again: it takes a higher ballot itself.
     pub(crate) fn refused(&mut self, from: ReplicaId, promised: Ballot) {
         self.highest_round = self.highest_round.max(promised.round);
         if promised <= self.promised {
@@ -442,7 +442,7 @@ impl Paxos {
         }
         match self.role {
             Role::Asking(_) | Role::Preparing(_) if promised.round > self.promised.round => self.give_up(),
-            Role::Leading(_) if self.governing().any(|members| members.is_voter(from)) => {
+            Role::Leading(_) if self.configurations.knows(from) => {
                 self.step_down();
                 if self.may_vote() {
                     self.start_preparing(self.highest_round + 1);

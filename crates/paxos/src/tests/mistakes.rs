@@ -171,3 +171,70 @@ fn a_stuck_disk_does_not_fill_the_memory() {
     }
     assert!(world.paxos(3).waiting.len() < 10, "{} answers wait", world.paxos(3).waiting.len());
 }
+
+/// A learner has promised a higher ballot while it had a vote. It can never follow the master's present one, so
+/// it would learn nothing until some later election.
+#[test]
+fn a_learner_that_promised_more_is_not_left_behind() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.run(M);
+    world.connect_only(&[(1, 2)]);
+    world.run(3 * M);
+    let mut ballot = world.paxos(1).ballot();
+    (ballot.round, ballot.replica) = (ballot.round + 5, wombat_proto::ReplicaId(2));
+    let above = world.paxos(3).chosen();
+    world.inject(2, 3, Message::Prepare { ballot, above, released: wombat_proto::Ballot::ZERO });
+    assert_eq!(world.paxos(3).ballot(), ballot);
+    world.lose_all();
+    world.change(1, members(&[1, 2], &[3])).unwrap();
+    world.run(2 * M);
+    world.heal();
+    world.run(4 * M);
+    world.propose(1, "a").unwrap();
+    world.run(20 * M);
+    assert_eq!(world.commands(3), ["a"]);
+}
+
+/// A master that takes a higher ballot has let go of its former lease: a learner, which nobody asks to promise,
+/// goes on with it at once.
+#[test]
+fn a_learner_follows_its_master_to_a_higher_ballot_at_once() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.join(4);
+    world.change(1, members(&[1, 2, 3], &[4])).unwrap();
+    world.run(M);
+    let mut promised = world.paxos(1).ballot();
+    promised.round += 1;
+    world.inject(2, 1, Message::Refused { promised });
+    world.settle();
+    assert_eq!(world.masters(), [1]);
+    world.run(M / 4);
+    assert_eq!(world.paxos(4).ballot(), world.paxos(1).ballot());
+}
+
+/// What a master of an earlier life or ballot has said comes late, to a replica that has promised more since.
+#[test]
+fn former_masters_are_refused_and_take_nothing_with_them() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.run(M);
+    world.stick(1, true);
+    world.propose(1, "late").unwrap();
+    world.pass(M / 8);
+    world.tick(1);
+    let late = [world.take(1, 2), world.take(1, 3)].concat();
+    assert!(late.iter().any(|message| matches!(message, Message::Heartbeat { .. })));
+    world.kill(1);
+    world.elect(2);
+    world.run(M);
+    for message in &late {
+        world.inject(1, 2, message.clone());
+        world.inject(1, 3, message.clone());
+    }
+    world.settle();
+    world.run(M);
+    assert_eq!(world.holders(), [2]);
+    assert!(world.commands(2).is_empty());
+}
