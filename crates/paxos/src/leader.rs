@@ -220,6 +220,12 @@ impl Paxos {
             || planted!(self, NewVotersUnprepared)
     }
 
+    /// Whether a master cannot go on before more voters have told what they have accepted.
+    pub(crate) fn lacks_reports(&self) -> bool {
+        let Role::Leading(leadership) = &self.role else { return false };
+        !self.may_propose(leadership, leadership.next)
+    }
+
     fn append(&mut self, value: Value) -> Result<Slot> {
         let ballot = self.promised;
         let Role::Leading(leadership) = &mut self.role else { return Err(Error::NotMaster { hint: None }) };

@@ -238,3 +238,33 @@ fn former_masters_are_refused_and_take_nothing_with_them() {
     assert_eq!(world.holders(), [2]);
     assert!(world.commands(2).is_empty());
 }
+
+/// A master by former members finds that the voters of today have dropped from their logs what it would have to
+/// ask for. It has to learn that first: a master that holds a lease and cannot go on would be there for ever.
+#[test]
+fn a_master_that_cannot_get_its_reports_makes_way() {
+    let mut world = World::with(3, |config| (config.window, config.log_bytes_kept) = (2, 0));
+    world.elect(1);
+    world.join(4);
+    world.change(1, members(&[1, 2, 3], &[4])).unwrap();
+    world.run(M);
+    // 2 hears nothing any more, 4 takes the place of 3, and more is chosen.
+    world.connect_only(&[(1, 3), (1, 4)]);
+    world.change(1, members(&[1, 2, 4], &[])).unwrap();
+    world.run(3 * M);
+    for n in ["a", "b", "c", "d"] {
+        world.propose(1, n).unwrap();
+        world.settle();
+    }
+    world.run(M);
+    world.snapshot(4);
+    world.kill(1);
+    world.connect_only(&[(2, 3), (2, 4)]);
+    world.lose(|message| matches!(message, Message::Learn { .. }));
+    while world.paxos(2).status().standing != Standing::Leading {
+        world.run(Duration::from_millis(5));
+    }
+    world.heal();
+    world.run(20 * M);
+    assert_eq!(world.holders().len(), 1, "{:?}", world.paxos(2).status());
+}
