@@ -27,6 +27,8 @@ pub(crate) struct Leadership {
     pub(crate) peers: BTreeMap<ReplicaId, Peer>,
     /// Its own acceptances on their way to the disk: record and slot.
     own: VecDeque<(u64, Slot)>,
+    /// Since when its disk has been so far behind that it takes no proposals.
+    choked: Option<Instant>,
     /// The bytes of commands that are proposed and not chosen.
     pub(crate) bytes: usize,
     /// The number of the last heartbeat, and when the latest ones were sent, oldest first.
@@ -64,6 +66,7 @@ impl Leadership {
             barrier: None,
             peers: BTreeMap::new(),
             own: VecDeque::new(),
+            choked: None,
             bytes: 0,
             sequence: 0,
             sent: VecDeque::new(),
@@ -209,9 +212,15 @@ impl Paxos {
         }
         let full = leadership.next.0 > self.chosen.0 + self.config.window
             || leadership.bytes + bytes > self.config.bytes_in_flight
+            || self.is_choked(leadership)
             || !leadership.reports.values.is_empty()
             || !self.may_propose(leadership, leadership.next);
         if full { overloaded } else { Ok(()) }
+    }
+
+    /// Whether too much waits for its own disk, though others choose without it.
+    fn is_choked(&self, leadership: &Leadership) -> bool {
+        leadership.own.len() as u64 >= 4 * self.config.window
     }
 
     /// Whether those who vote on a slot have promised it to this ballot.
@@ -464,10 +473,13 @@ impl Paxos {
         let Role::Leading(leadership) = &self.role else { return };
         let lapsed = now >= self.lease_until(leadership).max(leadership.elected_at + self.config.lease);
         let handed_over = leadership.transfer.is_some_and(|(_, until)| now >= until);
-        if handed_over || (lapsed && !sole && !planted!(self, LapseIgnored)) {
+        let choked = self.is_choked(leadership).then(|| leadership.choked.unwrap_or(now));
+        let stuck = choked.is_some_and(|since| now >= since + self.config.lease);
+        if handed_over || stuck || (lapsed && !sole && !planted!(self, LapseIgnored)) {
             return self.step_down();
         }
         let Role::Leading(leadership) = &mut self.role else { return };
+        leadership.choked = choked;
         let base = leadership.base;
         for peer in leadership.peers.values_mut() {
             if now >= peer.resend_at {

@@ -268,3 +268,72 @@ fn a_master_that_cannot_get_its_reports_makes_way() {
     world.run(20 * M);
     assert_eq!(world.holders().len(), 1, "{:?}", world.paxos(2).status());
 }
+
+/// The disk of a master hangs; the others choose without it. What it has not written does not pile up without
+/// end, and it does not keep the cell from its work for long.
+#[test]
+fn a_master_whose_disk_hangs_makes_way() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.run(M);
+    world.stick(1, true);
+    for n in 0..1000 {
+        if world.propose(1, &alloc::format!("{n}")).is_err() {
+            break;
+        }
+        world.settle();
+    }
+    assert!(world.host(1).disk_waits() < 100, "{} records wait", world.host(1).disk_waits());
+    world.run(6 * M);
+    assert!(matches!(world.holders()[..], [2 | 3]));
+}
+
+/// The members of a cell change again and again, and whoever was replaced stays up: whatever
+/// the order of deaths, leases never meet and the cell comes back.
+#[test]
+fn a_cell_whose_members_all_change_bears_the_former_ones() {
+    let mut world = World::with(3, |config| (config.window, config.log_bytes_kept) = (2, 0));
+    world.elect(1);
+    let mut voters = alloc::vec![1, 2, 3];
+    for new in 4..10 {
+        world.run(3 * M);
+        let (master, old) = (world.holders()[0], voters.remove(0));
+        world.join(new);
+        let mut with = [voters.clone(), alloc::vec![old]].concat();
+        with.sort_unstable();
+        world.change(master, members(&with, &[new])).unwrap();
+        world.run(2 * M);
+        voters.push(new);
+        world.change(master, members(&voters, &[])).unwrap();
+        world.run(3 * M);
+        let up = world.up();
+        world.snapshot(up[new as usize % up.len()]);
+        let master = world.holders()[0];
+        world.propose(master, &alloc::format!("{new}")).unwrap();
+        world.restart(master);
+    }
+    world.run(4 * M);
+    assert_eq!(world.holders().len(), 1);
+    assert!(voters.contains(&world.holders()[0]));
+    for id in voters {
+        assert_eq!(world.paxos(id).chosen(), world.paxos(world.holders()[0]).chosen());
+    }
+}
+
+/// Every write takes longer than the lease: a master comes all the same.
+#[test]
+fn the_disk_of_a_whole_cell_may_be_slow() {
+    let mut world = World::new(3);
+    for id in 1..=3 {
+        world.stick(id, true);
+    }
+    // Every write takes longer than the lease.
+    for _ in 0..40 {
+        world.run(M + Duration::from_millis(500));
+        for id in 1..=3 {
+            world.sync(id);
+        }
+        world.settle();
+    }
+    assert_eq!(world.masters().len(), 1, "no candidate has so much patience");
+}

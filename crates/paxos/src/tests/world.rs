@@ -67,6 +67,13 @@ pub(crate) struct Host {
     pub(crate) ended: Vec<(Slot, Outcome)>,
 }
 
+impl Host {
+    /// How many records are not durable.
+    pub(crate) fn disk_waits(&self) -> usize {
+        self.disk.unsynced.len()
+    }
+}
+
 /// All of it.
 pub(crate) struct World {
     pub(crate) config: Config,
