@@ -24,8 +24,14 @@ pub(crate) struct Grant {
 impl Paxos {
     /// Whether a lease stands in the way of a promise to `ballot`.
     fn lease_forbids(&self, ballot: Ballot, released: Ballot) -> bool {
+        // Whoever decides alone has no need to ask for a lease.
+        if matches!(self.role, Role::Leading(_)) && self.is_sole_voter() {
+            return true;
+        }
         let Some(grant) = &self.grant else { return false };
-        let free = grant.ballot == ballot || grant.ballot == released;
+        // Who campaigns, or leads, under a higher ballot has let go of its own lower ones.
+        let own = grant.ballot.replica == ballot.replica && grant.ballot <= ballot;
+        let free = own || grant.ballot == released;
         grant.until > self.now && !free && !planted!(self, LeaseIgnored)
     }
 
@@ -54,7 +60,8 @@ impl Paxos {
         if ballot.replica != from || self.is_silent() {
             return;
         }
-        if ballot < self.promised {
+        // Of each round only one ballot is promised: an epoch has one master.
+        if ballot != self.promised && ballot.round <= self.promised.round {
             return self.send(from, Message::Refused { promised: self.promised });
         }
         if self.lease_forbids(ballot, released) {
@@ -106,14 +113,18 @@ impl Paxos {
         (accepted, last.max(above))
     }
 
-    /// Whether the master of `ballot` may be followed. That it is master at all shows that no lease of anyone
-    /// else is left: to follow it is to promise its ballot.
+    /// Whether the master of `ballot` may be followed. To follow it is to promise its ballot, so a lease stands
+    /// in the way as it does with a Prepare: who is master by the members that it knows of may be none by the
+    /// members of today.
     fn follows(&mut self, from: ReplicaId, ballot: Ballot) -> bool {
         if ballot.replica != from || from == self.config.replica {
             return false;
         }
         if ballot < self.promised && !planted!(self, AcceptBelowPromise) {
             self.send(from, Message::Refused { promised: self.promised });
+            return false;
+        }
+        if ballot > self.promised && self.lease_forbids(ballot, Ballot::ZERO) {
             return false;
         }
         self.step_down();

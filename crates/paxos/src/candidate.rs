@@ -113,13 +113,23 @@ impl Paxos {
         if chosen > self.chosen {
             self.catch_up_from(from);
         }
-        match &mut self.role {
-            Role::Asking(asking) if asking.round == round && granted => {
-                asking.granted.insert(from);
-                self.count_grants();
+        // It has promised, but what this replica asks for is not kept any more: it has to learn it first. A
+        // refusal that comes late, of the question before, is none of the Prepare.
+        let gone = !granted && promised == self.promised && promised.round == round && chosen > self.chosen;
+        if let Role::Asking(asking) = &mut self.role
+            && asking.round == round
+            && granted
+        {
+            asking.granted.insert(from);
+            return self.count_grants();
+        }
+        match self.role {
+            Role::Preparing(_) if gone => self.give_up(),
+            // A master by former members, who needs the report of others now.
+            Role::Leading(_) if gone && self.lacks_reports() => {
+                self.step_down();
+                self.catch_up_from(from);
             }
-            // What this replica asks for is not kept any more: it has to learn it first.
-            Role::Preparing(_) if self.promised.round == round && !granted => self.give_up(),
             _ => {}
         }
     }

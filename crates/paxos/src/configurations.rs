@@ -76,10 +76,13 @@ impl Configurations {
         self.everyone().any(|member| member.id == id)
     }
 
-    /// Adds members that govern from `from` on.
-    pub(crate) fn push(&mut self, from: Slot, members: Members) {
-        assert!(from > self.newest_from(), "members change in the order of slots");
-        self.entries.push((from, members));
+    /// Takes the change of members that was chosen for `slot`; with a window of α, it is in force α slots later.
+    /// A master proposes one only when the last is in force. If another comes before that, an earlier master
+    /// had proposed it for members that have changed since: it has no effect.
+    pub fn change(&mut self, slot: Slot, window: u64, members: Members) {
+        if slot >= self.newest_from() {
+            self.entries.push((Slot(slot.0 + window), members));
+        }
     }
 
     /// Forgets those who govern no slot after `chosen`.

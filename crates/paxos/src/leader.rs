@@ -27,6 +27,8 @@ pub(crate) struct Leadership {
     pub(crate) peers: BTreeMap<ReplicaId, Peer>,
     /// Its own acceptances on their way to the disk: record and slot.
     own: VecDeque<(u64, Slot)>,
+    /// Since when its disk has been so far behind that it takes no proposals.
+    choked: Option<Instant>,
     /// The bytes of commands that are proposed and not chosen.
     pub(crate) bytes: usize,
     /// The number of the last heartbeat, and when the latest ones were sent, oldest first.
@@ -64,6 +66,7 @@ impl Leadership {
             barrier: None,
             peers: BTreeMap::new(),
             own: VecDeque::new(),
+            choked: None,
             bytes: 0,
             sequence: 0,
             sent: VecDeque::new(),
@@ -209,15 +212,27 @@ impl Paxos {
         }
         let full = leadership.next.0 > self.chosen.0 + self.config.window
             || leadership.bytes + bytes > self.config.bytes_in_flight
+            || self.is_choked(leadership)
             || !leadership.reports.values.is_empty()
             || !self.may_propose(leadership, leadership.next);
         if full { overloaded } else { Ok(()) }
+    }
+
+    /// Whether too much waits for its own disk, though others choose without it.
+    fn is_choked(&self, leadership: &Leadership) -> bool {
+        leadership.own.len() as u64 >= 4 * self.config.window
     }
 
     /// Whether those who vote on a slot have promised it to this ballot.
     fn may_propose(&self, leadership: &Leadership, slot: Slot) -> bool {
         self.configurations.at(slot).is_quorum(|id| leadership.reports.is_complete(id))
             || planted!(self, NewVotersUnprepared)
+    }
+
+    /// Whether a master cannot go on before more voters have told what they have accepted.
+    pub(crate) fn lacks_reports(&self) -> bool {
+        let Role::Leading(leadership) = &self.role else { return false };
+        !self.may_propose(leadership, leadership.next)
     }
 
     fn append(&mut self, value: Value) -> Result<Slot> {
@@ -334,6 +349,7 @@ impl Paxos {
             if known(&self.configurations) != before {
                 self.meet_peers();
                 self.ask_for_reports();
+                self.record_chosen(); // Who is alone now sends no heartbeat that would do it.
             }
         }
         if self.chosen == before {
@@ -410,10 +426,7 @@ impl Paxos {
             self.out.send.push((*id, heartbeat));
         }
         self.grant = Some(crate::acceptor::Grant { ballot, until: now + lease });
-        if self.is_sole_voter() {
-            return;
-        }
-        if lease > self.lease_bound {
+        if lease > self.lease_bound && !self.is_sole_voter() {
             self.lease_bound = lease;
             self.lease_record = self.record(Record::LeaseBound(lease));
         }
@@ -435,22 +448,22 @@ impl Paxos {
         self.leave_if_removed();
     }
 
-    /// Someone has promised a higher ballot. A voter that did can never follow this master again: it takes a
-    /// higher ballot itself.
+    /// Someone has promised a higher ballot. A member that did, learner or not, can never follow this master
+    /// again: it takes a higher ballot itself.
     pub(crate) fn refused(&mut self, from: ReplicaId, promised: Ballot) {
         self.highest_round = self.highest_round.max(promised.round);
         if promised <= self.promised {
             return;
         }
         match self.role {
-            Role::Asking(_) | Role::Preparing(_) => self.give_up(),
-            Role::Leading(_) if self.governing().any(|members| members.is_voter(from)) => {
+            Role::Asking(_) | Role::Preparing(_) if promised.round > self.promised.round => self.give_up(),
+            Role::Leading(_) if self.configurations.knows(from) => {
                 self.step_down();
                 if self.may_vote() {
                     self.start_preparing(self.highest_round + 1);
                 }
             }
-            Role::Leading(_) | Role::Following => {}
+            _ => {}
         }
     }
 
@@ -460,10 +473,13 @@ impl Paxos {
         let Role::Leading(leadership) = &self.role else { return };
         let lapsed = now >= self.lease_until(leadership).max(leadership.elected_at + self.config.lease);
         let handed_over = leadership.transfer.is_some_and(|(_, until)| now >= until);
-        if handed_over || (lapsed && !sole && !planted!(self, LapseIgnored)) {
+        let choked = self.is_choked(leadership).then(|| leadership.choked.unwrap_or(now));
+        let stuck = choked.is_some_and(|since| now >= since + self.config.lease);
+        if handed_over || stuck || (lapsed && !sole && !planted!(self, LapseIgnored)) {
             return self.step_down();
         }
         let Role::Leading(leadership) = &mut self.role else { return };
+        leadership.choked = choked;
         let base = leadership.base;
         for peer in leadership.peers.values_mut() {
             if now >= peer.resend_at {

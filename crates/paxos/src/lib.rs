@@ -28,6 +28,8 @@ mod message;
 #[cfg(feature = "plant")]
 mod plant;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use config::{Config, Recovered};
 pub use configurations::Configurations;
@@ -251,6 +253,9 @@ impl Paxos {
     /// A message has arrived.
     pub fn receive(&mut self, now: Instant, from: ReplicaId, message: Message) {
         self.advance_clock(now);
+        if !message.is_sane() {
+            return;
+        }
         match message {
             Message::Ask { round, chosen } => self.asked(from, round, chosen),
             Message::Answer { round, granted, promised, chosen } => {
@@ -431,8 +436,35 @@ impl Paxos {
     fn send_when_durable(&mut self, to: ReplicaId, message: Message) {
         if self.durable >= self.records {
             self.out.send.push((to, message));
-        } else {
+        } else if !self.is_waiting(to, &message) {
             self.waiting.push_back((self.records, to, message));
+        }
+    }
+
+    /// Whether the same is to be said already when the disk is done, or more. So what waits is bounded by the
+    /// records that are on their way, however often others ask meanwhile.
+    fn is_waiting(&mut self, to: ReplicaId, message: &Message) -> bool {
+        match message {
+            Message::Accepted { ballot, .. } => {
+                let latest = self.waiting.iter_mut().rev().take_while(|(record, ..)| *record == self.records);
+                let mut same = latest.filter(|(_, who, waits)| {
+                    *who == to && matches!(waits, Message::Accepted { ballot: b, .. } if b == ballot)
+                });
+                same.next().map(|(.., waits)| *waits = message.clone()).is_some()
+            }
+            // Only the report for its last ballot is of use to a candidate, and each part of it once.
+            Message::Promise { ballot, above, .. } => {
+                let mut known = false;
+                self.waiting.retain(|(_, who, waits)| match waits {
+                    Message::Promise { ballot: b, above: a, .. } if *who == to => {
+                        known |= (b, a) == (ballot, above);
+                        b == ballot && a == above
+                    }
+                    _ => true,
+                });
+                known
+            }
+            _ => false,
         }
     }
 
@@ -451,7 +483,7 @@ impl Paxos {
             match (&value, &mut self.role) {
                 (Value::Command(command), Role::Leading(leadership)) => leadership.bytes -= command.len(),
                 (Value::Members(members), _) => {
-                    self.configurations.push(Slot(next.0 + self.config.window), members.clone());
+                    self.configurations.change(next, self.config.window, members.clone());
                 }
                 _ => {}
             }

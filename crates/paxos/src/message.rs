@@ -138,3 +138,37 @@ pub enum Message {
         ballot: Ballot,
     },
 }
+
+/// No cell ever counts so far. What follows from numbers up to here can be counted.
+const LAST: u64 = u64::MAX - (1 << 32);
+
+impl Message {
+    /// Whether all numbers are such as a cell may have: who counts on from the others would overflow.
+    pub(crate) fn is_sane(&self) -> bool {
+        let all = |numbers: &[u64]| numbers.iter().all(|number| *number <= LAST);
+        let each = |values: &[Accepted]| values.iter().all(|one| all(&[one.slot.0, one.ballot.round]));
+        match self {
+            Message::Ask { round, chosen } => all(&[*round, chosen.0]),
+            Message::Answer { round, promised, chosen, .. } => all(&[*round, promised.round, chosen.0]),
+            Message::Prepare { ballot, above, .. } => all(&[ballot.round, above.0]),
+            Message::Promise { ballot, above, accepted, through, .. } => {
+                all(&[ballot.round, above.0, through.0]) && each(accepted)
+            }
+            Message::Accept { ballot, base, first, chosen, .. } => {
+                all(&[ballot.round, base.0, chosen.0]) && (1..=LAST).contains(&first.0)
+            }
+            Message::Heartbeat { ballot, base, chosen, kept_after, .. } => {
+                all(&[ballot.round, base.0, chosen.0, kept_after.0])
+            }
+            Message::Accepted { ballot, through: slot } | Message::Granted { ballot, chosen: slot, .. } => {
+                all(&[ballot.round, slot.0])
+            }
+            Message::Refused { promised: ballot } | Message::TakeOver { ballot } => all(&[ballot.round]),
+            Message::Learn { chosen, through } => all(&[through.0]) && each(chosen),
+            Message::Fetch { above: slot }
+            | Message::Truncated { snapshot: slot }
+            | Message::FetchChunk { snapshot: slot, .. }
+            | Message::Chunk { snapshot: slot, .. } => all(&[slot.0]),
+        }
+    }
+}

@@ -46,9 +46,7 @@ impl Oracle {
             assert!(!self.lost.contains_key(&number), "command {number} was lost, and is chosen");
         }
         if let Value::Members(members) = value {
-            let mut entries = self.configurations.entries().to_vec();
-            entries.push((Slot(slot.0 + self.window), members.clone()));
-            self.configurations = Configurations::restore(entries).expect("members change in order");
+            self.configurations.change(slot, self.window, members.clone());
         }
         self.chosen.insert(slot, value.clone());
     }
