@@ -17,7 +17,8 @@ const WINDOWS: [(usize, usize); 3] = [(1, 600_000), (64, 2_000_000), (1024, 2_00
 /// Takes the number of replicas, the window, the number of commands and their size.
 type Run = fn(usize, usize, usize, usize) -> Duration;
 
-const COMPETITORS: [(&str, Run); 2] = [("omnipaxos", peers::omnipaxos::run), ("raft", peers::raft::run)];
+const COMPETITORS: [(&str, Run); 3] =
+    [("wombat", peers::wombat::run), ("omnipaxos", peers::omnipaxos::run), ("raft", peers::raft::run)];
 
 fn main() {
     print!("{:44}", format!("commands of {SIZE} bytes decided everywhere, 1/s"));
