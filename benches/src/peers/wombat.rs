@@ -3,7 +3,7 @@
 use super::{Command, Decided};
 use bytes::Bytes;
 use std::time::{Duration, Instant};
-use wombat_paxos::{Config, Configurations, Effects, Message, Paxos, Recovered};
+use wombat_paxos::{Batch, Config, Configurations, Effects, Message, Paxos, Persist, Recovered};
 use wombat_proto::{Members, ReplicaId, Slot, Value};
 
 /// Replicates `entries` commands of `size` bytes over `replicas` in-memory replicas in one thread, with at
@@ -47,8 +47,8 @@ const ROUND: Duration = Duration::from_nanos(100);
 
 struct Cell {
     replicas: Vec<Replica>,
-    /// The messages to each replica, and from whom.
-    messages: Vec<Vec<(ReplicaId, Message)>>,
+    /// Messages on their way.
+    messages: Vec<(ReplicaId, Message)>,
     now: wombat_proto::Instant,
     /// The last slot that was chosen before the first command.
     before: Slot,
@@ -90,7 +90,7 @@ impl Cell {
         };
         Self {
             replicas: members.voters.iter().map(replica).collect(),
-            messages: vec![Vec::new(); replicas],
+            messages: Vec::new(),
             now,
             before: Slot(0),
             size,
@@ -114,23 +114,22 @@ impl Cell {
         leader.tick(self.now);
     }
 
-    /// Lets each replica take its messages and do what they made necessary, and tells whether any had to.
-    /// The leader may propose in between, so that what is chosen and what is proposed are handled together.
+    /// Lets each replica do what is necessary and hands its messages to those that they are for, and tells
+    /// whether there was anything. The leader may propose first, so that what has been chosen and what is
+    /// proposed are handled together.
     fn round(&mut self, propose: impl FnOnce(&mut Paxos, Slot)) -> bool {
-        let mut propose = Some(propose);
-        let mut any = false;
         self.now = self.now + ROUND;
-        for index in 0..self.replicas.len() {
-            let replica = &mut self.replicas[index];
-            for (from, message) in self.messages[index].drain(..) {
-                replica.paxos.receive(self.now, from, message);
+        propose(&mut self.replicas[LEADER].paxos, self.before);
+        let mut any = false;
+        for from in 0..self.replicas.len() {
+            let replica = &mut self.replicas[from];
+            any |= replica.carry_out(self.now, self.size);
+            std::mem::swap(&mut replica.effects.send, &mut self.messages);
+            let from = replica.id;
+            any |= !self.messages.is_empty();
+            for (to, message) in self.messages.drain(..) {
+                self.replicas[to.0 as usize - 1].paxos.receive(self.now, from, message);
             }
-            if index == LEADER
-                && let Some(propose) = propose.take()
-            {
-                propose(&mut replica.paxos, self.before);
-            }
-            any |= replica.carry_out(self.now, &mut self.messages, self.size);
         }
         any
     }
@@ -141,31 +140,24 @@ impl Cell {
 }
 
 impl Replica {
-    /// Does all that is to be done, and tells whether there was anything.
-    fn carry_out(
-        &mut self,
-        now: wombat_proto::Instant,
-        messages: &mut [Vec<(ReplicaId, Message)>],
-        size: usize,
-    ) -> bool {
+    /// Does all that is to be done but for sending, and tells whether there was anything.
+    fn carry_out(&mut self, now: wombat_proto::Instant, size: usize) -> bool {
         let mut any = false;
         loop {
             self.paxos.flush(&mut self.effects);
-            let Effects { persist, send, chosen, .. } = &mut self.effects;
-            any |= !(persist.is_empty() && send.is_empty() && chosen.is_empty());
-            for (to, message) in send.drain(..) {
-                messages[to.0 as usize - 1].push((self.id, message));
-            }
-            for (_, value) in chosen.drain(..) {
+            let Effects { persist, chosen, .. } = &mut self.effects;
+            any |= !(persist.is_empty() && chosen.is_empty());
+            for (_, value) in chosen.iter().flat_map(Batch::iter) {
                 // A leader begins with a value of its own.
                 if let Value::Command(command) = value {
-                    self.decided.take(&command, size);
+                    self.decided.take(command, size);
                 }
             }
+            chosen.clear();
             if persist.is_empty() {
                 break;
             }
-            self.durable += persist.len() as u64;
+            self.durable += persist.iter().map(Persist::count).sum::<u64>();
             persist.clear();
             self.paxos.persisted(now, self.durable);
         }

@@ -1,13 +1,13 @@
 //! The master: phase 2, pipelined in a bounded window, and its lease.
 
 use crate::candidate::Reports;
-use crate::{Message, Outcome, Paxos, Role, planted};
+use crate::{Batch, Message, Outcome, Paxos, Role, Values, planted};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
 use wombat_proto::limits::CELL_REPLICAS;
-use wombat_proto::{Accepted, Ballot, Error, Instant, Members, Record, ReplicaId, Result, Slot, Value};
+use wombat_proto::{Ballot, Error, Instant, Members, Record, ReplicaId, Result, Slot, Value};
 
 /// How many heartbeats it remembers the time of.
 const HEARTBEATS_KEPT: usize = 256;
@@ -25,6 +25,8 @@ pub(crate) struct Leadership {
     pub(crate) barrier: Option<Slot>,
     /// Everyone that it talks to, itself among them.
     pub(crate) peers: BTreeMap<ReplicaId, Peer>,
+    /// What it has proposed since it was last sealed: the values of the slots before `next`.
+    gathered: Vec<Value>,
     /// Its own acceptances on their way to the disk: record and slot.
     own: VecDeque<(u64, Slot)>,
     /// The bytes of commands that are proposed and not chosen.
@@ -63,6 +65,7 @@ impl Leadership {
             reports,
             barrier: None,
             peers: BTreeMap::new(),
+            gathered: Vec::new(),
             own: VecDeque::new(),
             bytes: 0,
             sequence: 0,
@@ -76,6 +79,10 @@ impl Leadership {
 
     pub(crate) fn last_proposed(&self) -> Slot {
         Slot(self.next.0 - 1)
+    }
+
+    fn first_gathered(&self) -> Slot {
+        Slot(self.next.0 - self.gathered.len() as u64)
     }
 
     /// When the heartbeat of that number was sent, if it is remembered.
@@ -114,9 +121,11 @@ impl Paxos {
     pub fn change_members(&mut self, members: Members) -> Result<Slot> {
         self.has_room(0)?;
         members.check()?;
+        self.seal();
         let Role::Leading(leadership) = &self.role else { return Err(Error::NotMaster { hint: None }) };
-        let open = self.log.range(self.chosen.next(), leadership.last_proposed());
-        let changing = open.into_iter().any(|(_, (_, value))| matches!(value, Value::Members(_)));
+        let mut open = self.log.range(self.chosen.next(), leadership.last_proposed());
+        let changing = open.any(|(.., value)| matches!(value, Value::Members(_)));
+        drop(open);
         if changing || !self.members_in_force() {
             return Err(Error::invalid("the last change of the members is not in force yet"));
         }
@@ -221,7 +230,6 @@ impl Paxos {
     }
 
     fn append(&mut self, value: Value) -> Result<Slot> {
-        let ballot = self.promised;
         let Role::Leading(leadership) = &mut self.role else { return Err(Error::NotMaster { hint: None }) };
         let slot = leadership.next;
         assert!(slot.incarnation() == slot.next().incarnation(), "an incarnation has run out of slots");
@@ -229,11 +237,24 @@ impl Paxos {
         if let Value::Command(command) = &value {
             leadership.bytes += command.len();
         }
-        self.log.set(slot, ballot, value.clone());
-        self.out.persist.push(Record::Accept(Accepted { slot, ballot, value }));
-        self.records += 1;
-        leadership.own.push_back((self.records, slot));
+        leadership.gathered.push(value);
         Ok(slot)
+    }
+
+    /// Accepts what has been proposed since the last time, all at once.
+    pub(crate) fn seal(&mut self) {
+        let ballot = self.promised;
+        let Role::Leading(leadership) = &mut self.role else { return };
+        if leadership.gathered.is_empty() {
+            return;
+        }
+        let (first, last) = (leadership.first_gathered(), leadership.last_proposed());
+        let values = leadership.gathered.drain(..).collect();
+        self.keep(Batch { ballot, first, values });
+        let record = self.records;
+        if let Role::Leading(leadership) = &mut self.role {
+            leadership.own.push_back((record, last));
+        }
     }
 
     /// Proposes what has to be proposed before anything new may be: what phase 1 found, no-ops for the gaps,
@@ -257,7 +278,10 @@ impl Paxos {
                 None if skips => {
                     #[cfg(feature = "plant")]
                     if self.config.plant == Some(crate::Plant::GapSkipped) {
-                        leadership.next = slot.next();
+                        self.seal();
+                        if let Role::Leading(leadership) = &mut self.role {
+                            leadership.next = slot.next();
+                        }
                         continue;
                     }
                     Value::Noop
@@ -301,7 +325,9 @@ impl Paxos {
         if through > peer.matched {
             peer.matched = through.min(last);
             peer.resend_at = now + resend;
-            self.choose();
+            if peer.matched > self.chosen {
+                self.choose();
+            }
             self.continue_transfer();
         }
     }
@@ -501,6 +527,8 @@ impl Paxos {
         let (own, ballot, chosen) = (self.config.replica, self.promised, self.chosen);
         let Role::Leading(leadership) = &mut self.role else { return };
         let (base, last) = (leadership.base, leadership.last_proposed());
+        // Those who are equally far share the values.
+        let mut shared: Option<(Slot, Slot, Values)> = None;
         for (id, peer) in &mut leadership.peers {
             if *id == own {
                 continue;
@@ -510,15 +538,14 @@ impl Paxos {
             peer.sent = peer.sent.max(known);
             while peer.sent < until && peer.sent.next() >= self.log.first() {
                 let first = peer.sent.next();
-                let mut values = Vec::new();
-                let mut bytes = 0;
-                for (_, (_, value)) in self.log.range(first, until) {
-                    bytes += value.weight();
-                    if bytes > self.config.batch_bytes && !values.is_empty() {
-                        break;
-                    }
-                    values.push(value.clone());
-                }
+                let values = match shared.take().filter(|(from, to, _)| (*from, *to) == (first, until)) {
+                    Some((.., values)) => values,
+                    None => match self.log.values(first, until, self.config.batch_bytes) {
+                        Some(values) => values,
+                        None => break,
+                    },
+                };
+                shared = Some((first, until, values.clone()));
                 peer.sent = Slot(peer.sent.0 + values.len() as u64);
                 self.out.send.push((*id, Message::Accept { ballot, base, first, values, chosen }));
             }
@@ -527,12 +554,16 @@ impl Paxos {
 
     /// Stops leading or campaigning, for good under this ballot.
     pub(crate) fn step_down(&mut self) {
+        if matches!(self.role, Role::Following) {
+            return;
+        }
+        self.seal();
         let Role::Leading(leadership) = core::mem::replace(&mut self.role, Role::Following) else { return };
         self.released = self.promised;
         self.grant = None;
         let own_from = leadership.barrier.map_or(leadership.next, Slot::next).max(self.chosen.next());
         let open = self.log.range(own_from, leadership.last_proposed());
-        let commands = open.filter_map(|(slot, (_, value))| match value {
+        let commands = open.filter_map(|(slot, _, value)| match value {
             Value::Command(command) => Some((slot, command.clone())),
             _ => None,
         });
