@@ -3,6 +3,17 @@
 //!
 //! In one thread and in memory, so what is measured is the work that a core itself makes. The rounds of the
 //! competitors alternate, so that a noisy minute hits all of them; what counts are medians.
+//!
+//! What is equal: each competitor keeps a window of proposals open, each command is allocated once by who
+//! proposes it, each replica keeps it in a log in memory, messages are moved and not encoded, nothing is ever
+//! lost, and each replica's commands are counted and checked one by one. Each runs with what was measured to
+//! be best for it.
+//!
+//! What is not: Wombat and Raft hand records out and wait to be told that they are durable, which costs them
+//! a step more for each batch, while OmniPaxos writes to its storage by itself. OmniPaxos tells followers at
+//! once what is decided, the other two with the next batch. Wombat and OmniPaxos share a command's bytes
+//! among all who hold it, Wombat whole batches of them, while Raft copies the bytes for each follower. Wombat
+//! and Raft trim their logs as they grow, OmniPaxos keeps them whole.
 
 use std::time::Duration;
 use wombat_benches::{median, peers, rate};

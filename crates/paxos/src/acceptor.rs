@@ -201,8 +201,9 @@ impl Paxos {
     fn chosen_by_master(&mut self, chosen: Slot) {
         let Some(run) = &self.run else { return };
         let mine = if planted!(self, ChosenUnchecked) { self.log.last() } else { run.through };
-        if self.chosen >= run.base || planted!(self, ChosenUnchecked) {
-            self.hand_out_through(chosen.min(mine));
+        let through = chosen.min(mine);
+        if through > self.chosen && (self.chosen >= run.base || planted!(self, ChosenUnchecked)) {
+            self.hand_out_through(through);
         }
     }
 

@@ -75,7 +75,7 @@ impl Batch {
 
     /// The slot of the last value.
     pub fn last(&self) -> Slot {
-        Slot(self.first.0 + self.values.len() as u64 - 1)
+        Slot(self.first.0 + self.values.part.len() as u64 - 1)
     }
 
     /// The values, each with its slot.

@@ -2,7 +2,7 @@
 
 use crate::candidate::Reports;
 use crate::{Batch, Message, Outcome, Paxos, Role, Values, planted};
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
@@ -23,8 +23,8 @@ pub(crate) struct Leadership {
     pub(crate) reports: Reports,
     /// The slot of its first own value; once that is chosen, it knows all that was ever chosen before.
     pub(crate) barrier: Option<Slot>,
-    /// Everyone that it talks to, itself among them.
-    pub(crate) peers: BTreeMap<ReplicaId, Peer>,
+    /// Everyone that it talks to, itself among them, by id. They are few, so they are found by looking.
+    pub(crate) peers: Vec<Peer>,
     /// What it has proposed since it was last sealed: the values of the slots before `next`.
     gathered: Vec<Value>,
     /// Its own acceptances on their way to the disk: record and slot.
@@ -44,6 +44,7 @@ pub(crate) struct Leadership {
 /// What a master knows of a replica.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Peer {
+    pub(crate) id: ReplicaId,
     /// Every slot from the base to here is accepted there under this ballot, durably.
     pub(crate) matched: Slot,
     /// The last slot sent to it.
@@ -64,7 +65,7 @@ impl Leadership {
             next: base.next(),
             reports,
             barrier: None,
-            peers: BTreeMap::new(),
+            peers: Vec::new(),
             gathered: Vec::new(),
             own: VecDeque::new(),
             bytes: 0,
@@ -85,6 +86,14 @@ impl Leadership {
         Slot(self.next.0 - self.gathered.len() as u64)
     }
 
+    pub(crate) fn peer(&self, id: ReplicaId) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.id == id)
+    }
+
+    fn peer_mut(&mut self, id: ReplicaId) -> Option<&mut Peer> {
+        self.peers.iter_mut().find(|peer| peer.id == id)
+    }
+
     /// When the heartbeat of that number was sent, if it is remembered.
     fn sent_at(&self, sequence: u64) -> Option<Instant> {
         let ago = self.sequence.checked_sub(sequence)? as usize;
@@ -94,13 +103,19 @@ impl Leadership {
 
 /// The greatest number that a quorum of voters has reached.
 fn reached_by_quorum(members: &Members, of: impl Fn(ReplicaId) -> u64) -> u64 {
+    // Greatest first.
     let mut reached = [0; CELL_REPLICAS];
     let voters = members.voters.len().min(CELL_REPLICAS);
-    for (place, member) in members.voters.iter().take(voters).enumerate() {
-        reached[place] = of(member.id);
+    for (known, member) in members.voters.iter().take(voters).enumerate() {
+        let number = of(member.id);
+        let mut place = known;
+        while place > 0 && reached[place - 1] < number {
+            reached[place] = reached[place - 1];
+            place -= 1;
+        }
+        reached[place] = number;
     }
-    reached[..voters].sort_unstable();
-    reached[voters - members.quorum()]
+    reached[members.quorum() - 1]
 }
 
 impl Paxos {
@@ -143,7 +158,7 @@ impl Paxos {
     pub(crate) fn members_in_force(&self) -> bool {
         let (newest, from) = (self.configurations.newest(), self.configurations.newest_from());
         let Role::Leading(leadership) = &self.role else { return from <= self.chosen_durable.next() };
-        let knows = |id| match leadership.peers.get(&id) {
+        let knows = |id| match leadership.peer(id) {
             _ if id == self.config.replica => self.chosen_durable.next() >= from,
             peer => peer.is_some_and(|peer| peer.chosen.next() >= from),
         };
@@ -186,7 +201,7 @@ impl Paxos {
     /// When the lease ends: M after the sending of the newest heartbeat that a quorum of everyone who governs
     /// an open slot has granted, on the slowest of clocks.
     pub(crate) fn lease_until(&self, leadership: &Leadership) -> Instant {
-        let granted = |id| leadership.peers.get(&id).map_or(0, |peer| peer.granted);
+        let granted = |id| leadership.peer(id).map_or(0, |peer| peer.granted);
         let granted = if planted!(self, OneConfigurationLeased) {
             reached_by_quorum(self.configurations.newest(), granted)
         } else {
@@ -197,7 +212,7 @@ impl Paxos {
         }
         let Some(mut sent) = leadership.sent_at(granted) else { return Instant::default() };
         if planted!(self, LeaseFromReceipt) {
-            let heard = leadership.peers.values().map(|peer| peer.heard).max();
+            let heard = leadership.peers.iter().map(|peer| peer.heard).max();
             sent = heard.unwrap_or(sent);
         }
         if planted!(self, DriftIgnored) {
@@ -263,10 +278,13 @@ impl Paxos {
         loop {
             let Role::Leading(leadership) = &self.role else { return };
             let slot = leadership.next;
+            let changing = self.configurations.newest_from() > slot;
+            if leadership.reports.values.is_empty() && leadership.barrier.is_some() && !changing {
+                return;
+            }
             if slot.0 > self.chosen.0 + self.config.window || !self.may_propose(leadership, slot) {
                 return;
             }
-            let changing = self.configurations.newest_from() > slot;
             let Role::Leading(leadership) = &mut self.role else { return };
             let values = &mut leadership.reports.values;
             while values.first_key_value().is_some_and(|(found, _)| *found < slot) {
@@ -307,7 +325,7 @@ impl Paxos {
         while let Some((_, slot)) = leadership.own.pop_front_if(|(record, _)| *record <= durable) {
             matched = Some(slot);
         }
-        if let (Some(matched), Some(peer)) = (matched, leadership.peers.get_mut(&own)) {
+        if let (Some(matched), Some(peer)) = (matched, leadership.peer_mut(own)) {
             peer.matched = matched;
             self.choose();
         }
@@ -320,7 +338,7 @@ impl Paxos {
         let (now, resend) = (self.now, self.config.resend);
         let Role::Leading(leadership) = &mut self.role else { return };
         let last = leadership.last_proposed();
-        let Some(peer) = leadership.peers.get_mut(&from) else { return };
+        let Some(peer) = leadership.peer_mut(from) else { return };
         peer.heard = now;
         if through > peer.matched {
             peer.matched = through.min(last);
@@ -338,7 +356,7 @@ impl Paxos {
         loop {
             let Role::Leading(leadership) = &self.role else { return };
             let slot = self.chosen.next();
-            let matched = |id| leadership.peers.get(&id).map_or(0, |peer| peer.matched.0);
+            let matched = |id| leadership.peer(id).map_or(0, |peer| peer.matched.0);
             let (voters, last) = if planted!(self, OldQuorumCounted) {
                 (&self.configurations.entries()[0].1, leadership.last_proposed())
             } else {
@@ -346,7 +364,7 @@ impl Paxos {
             };
             let mut reached = reached_by_quorum(voters, matched);
             if planted!(self, MinorityChooses) {
-                reached = leadership.peers.values().map(|peer| peer.matched.0).max().unwrap_or(0);
+                reached = leadership.peers.iter().map(|peer| peer.matched.0).max().unwrap_or(0);
             }
             let through = Slot(reached).min(last).min(leadership.last_proposed());
             if through < slot {
@@ -360,6 +378,8 @@ impl Paxos {
             if known(&self.configurations) != before {
                 self.meet_peers();
                 self.ask_for_reports();
+            } else if through < last {
+                break;
             }
         }
         if self.chosen == before {
@@ -377,8 +397,7 @@ impl Paxos {
         {
             return;
         }
-        let peers =
-            newest.voters.iter().filter_map(|voter| Some((voter.id, leadership.peers.get(&voter.id)?)));
+        let peers = newest.voters.iter().filter_map(|voter| Some((voter.id, leadership.peer(voter.id)?)));
         let heirs = peers.filter(|(_, peer)| peer.chosen.next() >= from);
         if let Some((heir, _)) = heirs.max_by_key(|(_, peer)| peer.matched) {
             let _it_has_a_vote = self.transfer(heir);
@@ -389,7 +408,7 @@ impl Paxos {
         let Role::Leading(leadership) = &self.role else { return };
         let Some((to, _)) = leadership.transfer else { return };
         let last = leadership.last_proposed();
-        if leadership.peers.get(&to).is_some_and(|peer| peer.matched == last) {
+        if leadership.peer(to).is_some_and(|peer| peer.matched == last) {
             let ballot = self.promised;
             self.step_down();
             self.send(to, Message::TakeOver { ballot });
@@ -402,17 +421,14 @@ impl Paxos {
         let (now, resend_at) = (self.now, self.now + self.config.resend);
         let Role::Leading(leadership) = &mut self.role else { return };
         let base = leadership.base;
-        leadership.peers.retain(|id, _| ids.contains(id));
+        leadership.peers.retain(|peer| ids.contains(&peer.id));
         for id in ids {
-            leadership.peers.entry(id).or_insert(Peer {
-                matched: Slot(0),
-                sent: base,
-                resend_at,
-                granted: 0,
-                chosen: Slot(0),
-                heard: now,
-            });
+            if leadership.peer(id).is_none() {
+                let (matched, sent, granted, chosen, heard) = (Slot(0), base, 0, Slot(0), now);
+                leadership.peers.push(Peer { id, matched, sent, resend_at, granted, chosen, heard });
+            }
         }
+        leadership.peers.sort_unstable_by_key(|peer| peer.id);
     }
 
     pub(crate) fn send_heartbeats(&mut self) {
@@ -427,13 +443,13 @@ impl Paxos {
             leadership.sent.pop_front();
         }
         let (base, sequence) = (leadership.base, leadership.sequence);
-        for (id, peer) in &mut leadership.peers {
-            if *id == own {
+        for peer in &mut leadership.peers {
+            if peer.id == own {
                 (peer.granted, peer.heard, peer.chosen) = (sequence, now, chosen_durable);
                 continue;
             }
             let heartbeat = Message::Heartbeat { ballot, base, sequence, lease, chosen, kept_after };
-            self.out.send.push((*id, heartbeat));
+            self.out.send.push((peer.id, heartbeat));
         }
         self.grant = Some(crate::acceptor::Grant { ballot, until: now + lease });
         if self.is_sole_voter() {
@@ -453,7 +469,7 @@ impl Paxos {
         }
         let Role::Leading(leadership) = &mut self.role else { return };
         let newest = leadership.sequence;
-        if let Some(peer) = leadership.peers.get_mut(&from) {
+        if let Some(peer) = leadership.peer_mut(from) {
             peer.heard = now;
             peer.granted = peer.granted.max(sequence.min(newest));
             peer.chosen = peer.chosen.max(chosen);
@@ -491,7 +507,7 @@ impl Paxos {
         }
         let Role::Leading(leadership) = &mut self.role else { return };
         let base = leadership.base;
-        for peer in leadership.peers.values_mut() {
+        for peer in &mut leadership.peers {
             if now >= peer.resend_at {
                 peer.sent = peer.matched.max(base);
                 peer.resend_at = now + self.config.resend;
@@ -509,11 +525,11 @@ impl Paxos {
 
     pub(crate) fn leader_deadline(&self) -> Option<Instant> {
         let Role::Leading(leadership) = &self.role else { return None };
-        if leadership.peers.keys().all(|id| *id == self.config.replica) {
+        if leadership.peers.iter().all(|peer| peer.id == self.config.replica) {
             return None;
         }
         let mut due = leadership.heartbeat_at;
-        for peer in leadership.peers.values() {
+        for peer in &leadership.peers {
             if peer.sent > peer.matched {
                 due = due.min(peer.resend_at);
             }
@@ -529,8 +545,8 @@ impl Paxos {
         let (base, last) = (leadership.base, leadership.last_proposed());
         // Those who are equally far share the values.
         let mut shared: Option<(Slot, Slot, Values)> = None;
-        for (id, peer) in &mut leadership.peers {
-            if *id == own {
+        for peer in &mut leadership.peers {
+            if peer.id == own {
                 continue;
             }
             let known = peer.matched.max(base);
@@ -538,16 +554,15 @@ impl Paxos {
             peer.sent = peer.sent.max(known);
             while peer.sent < until && peer.sent.next() >= self.log.first() {
                 let first = peer.sent.next();
-                let values = match shared.take().filter(|(from, to, _)| (*from, *to) == (first, until)) {
-                    Some((.., values)) => values,
-                    None => match self.log.values(first, until, self.config.batch_bytes) {
-                        Some(values) => values,
+                let values = match &shared {
+                    Some((from, to, values)) if (*from, *to) == (first, until) => values.clone(),
+                    _ => match self.log.values(first, until, self.config.batch_bytes) {
+                        Some(values) => shared.insert((first, until, values)).2.clone(),
                         None => break,
                     },
                 };
-                shared = Some((first, until, values.clone()));
                 peer.sent = Slot(peer.sent.0 + values.len() as u64);
-                self.out.send.push((*id, Message::Accept { ballot, base, first, values, chosen }));
+                self.out.send.push((peer.id, Message::Accept { ballot, base, first, values, chosen }));
             }
         }
     }

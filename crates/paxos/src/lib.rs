@@ -336,8 +336,10 @@ impl Paxos {
 
     /// Hands out all that follows from what it was told.
     pub fn flush(&mut self, effects: &mut Effects) {
-        self.seal();
-        self.stream();
+        if matches!(self.role, Role::Leading(_)) {
+            self.seal();
+            self.stream();
+        }
         // Now and then, beside others; a heartbeat does it as well.
         let behind = self.chosen.0.saturating_sub(self.chosen_recorded.0);
         if behind >= RECORD_CHOSEN_EVERY && !self.out.persist.is_empty() {

@@ -39,11 +39,11 @@ impl Log {
     /// back from the end in steps that grow, and halves the last of them.
     fn place(&self, slot: Slot) -> usize {
         let ends_before = |place: usize| self.batches[place].last() < slot;
-        let (mut begin, mut end, mut step) = (self.batches.len(), self.batches.len(), 1);
+        let (mut begin, mut end, mut step) = (self.batches.len(), self.batches.len(), 0);
         while begin > 0 && !ends_before(begin - 1) {
             end = begin - 1;
             begin = end.saturating_sub(step);
-            step *= 2;
+            step = 2 * step + 1;
         }
         while begin < end {
             let middle = begin.midpoint(end);
@@ -117,12 +117,13 @@ impl Log {
 
     /// Puts values in, in place of earlier ones. Slots before [`Log::first`] are past changing.
     pub(crate) fn put(&mut self, batch: Batch) {
+        if batch.first > self.last() {
+            self.bytes += batch.weight();
+            return self.batches.push_back(batch);
+        }
         let (first, last) = (batch.first.max(self.first), batch.last());
         let Some(batch) = batch.part(first, last) else { return };
         self.bytes += batch.weight();
-        if first > self.last() {
-            return self.batches.push_back(batch);
-        }
         // Of the batches in its way, what is before it and what is behind it stays.
         self.bytes -= self.parts(first, last).map(|part| part.weight()).sum::<usize>();
         let (begin, end) = (self.place(first), self.batches.partition_point(|other| other.first <= last));
@@ -155,5 +156,108 @@ impl Log {
             self.drop_first();
         }
         self.first = self.first.max(slot.next());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeMap;
+    use alloc::vec::Vec;
+    use wombat_proto::ReplicaId;
+
+    /// A log, and what it has to hold. Values differ in their lengths.
+    struct Both {
+        log: Log,
+        begins: u64,
+        model: BTreeMap<u64, (Ballot, Value)>,
+        random: u64,
+        length: usize,
+    }
+
+    impl Both {
+        fn below(&mut self, limit: u64) -> u64 {
+            self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (self.random >> 33) % limit
+        }
+
+        fn put(&mut self) {
+            let end = self.model.last_key_value().map_or(self.begins, |(slot, _)| slot + 1);
+            let first = 1 + self.below(end + 3);
+            let ballot = Ballot { round: 1 + self.below(3), replica: ReplicaId(1), incarnation: 1 };
+            let values: Vec<Value> = (0..=self.below(5))
+                .map(|_| {
+                    self.length = (self.length + 1) % 997;
+                    Value::Command(alloc::vec![0; self.length].into())
+                })
+                .collect();
+            for (slot, value) in (first..).zip(&values).filter(|(slot, _)| *slot >= self.begins) {
+                self.model.insert(slot, (ballot, value.clone()));
+            }
+            self.log.put(Batch { ballot, first: Slot(first), values: values.into() });
+        }
+
+        fn drop(&mut self) {
+            if self.below(2) == 0 {
+                if !self.model.is_empty() {
+                    self.model.remove(&self.begins);
+                    self.begins += 1;
+                }
+                self.log.drop_first();
+            } else {
+                let through = self.begins + self.below(4);
+                self.model = self.model.split_off(&(through + 1));
+                self.begins = through + 1;
+                self.log.drop_through(Slot(through));
+            }
+        }
+
+        fn check(&mut self) {
+            let (log, model) = (&self.log, &self.model);
+            let last = model.last_key_value().map_or(self.begins - 1, |(slot, _)| *slot);
+            assert_eq!((log.first(), log.last()), (Slot(self.begins), Slot(last)));
+            assert_eq!(log.bytes(), model.values().map(|(_, value)| value.weight()).sum());
+            for slot in 1..last + 3 {
+                let here = model.get(&slot).map(|(ballot, value)| (*ballot, value));
+                assert_eq!(log.get(Slot(slot)), here);
+            }
+            let (first, until) = (self.below(last + 3), self.below(last + 3));
+            let until = until.max(first);
+            let within: Vec<_> =
+                self.model.range(first..=until).map(|(s, (b, v))| (Slot(*s), *b, v)).collect();
+            assert!(self.log.range(Slot(first), Slot(until)).eq(within.iter().copied()));
+
+            let ballot = Ballot { round: 2, replica: ReplicaId(1), incarnation: 1 };
+            let lacks = |slot: &u64| self.model.get(slot).is_none_or(|(b, _)| *b != ballot);
+            let from = (first..=until).find(lacks);
+            let stretch =
+                from.map(|from| (Slot(from), Slot((from..=until).take_while(lacks).last().unwrap())));
+            assert_eq!(self.log.lacks(ballot, Slot(first), Slot(until)), stretch);
+
+            let most = 64 * 3;
+            let mut bytes = 0;
+            let mut fits =
+                within.iter().map(|(.., value)| *value).enumerate().take_while(|(place, value)| {
+                    bytes += value.weight();
+                    *place == 0 || bytes <= most
+                });
+            let values = self.log.values(Slot(first), Slot(until), most);
+            assert!(values.iter().flat_map(|values| values.iter()).eq(fits.by_ref().map(|(_, value)| value)));
+        }
+    }
+
+    #[test]
+    fn it_holds_what_was_put_in_last() {
+        for seed in 0..300 {
+            let (log, model) = (Log::after(Slot(0)), BTreeMap::new());
+            let mut both = Both { log, begins: 1, model, random: seed, length: 0 };
+            for _ in 0..60 {
+                match both.below(4) {
+                    0 => both.drop(),
+                    _ => both.put(),
+                }
+                both.check();
+            }
+        }
     }
 }
