@@ -11,9 +11,10 @@
 //!
 //! What is not: Wombat and Raft hand records out and wait to be told that they are durable, which costs them
 //! a step more for each batch, while OmniPaxos writes to its storage by itself. OmniPaxos tells followers at
-//! once what is decided, the other two with the next batch. Wombat and OmniPaxos share a command's bytes
-//! among all who hold it, Wombat whole batches of them, while Raft copies the bytes for each follower. Wombat
-//! and Raft trim their logs as they grow, OmniPaxos keeps them whole.
+//! once what is decided, the other two with the next batch. All share a command's bytes among those who hold
+//! it; Wombat shares whole batches, and lends commands where they are checked, while the others clone each
+//! entry for each log and message. Wombat and Raft trim their logs as they grow, OmniPaxos keeps them whole:
+//! with one command in flight, that is what puts it behind in long runs; in short ones it is a little ahead.
 
 use std::time::Duration;
 use wombat_benches::{median, peers, rate};
