@@ -7,6 +7,7 @@
 
 pub mod omnipaxos;
 pub mod raft;
+pub mod wombat;
 
 /// The bytes of one command. Its first eight are its number, so that a replica can check what it is given.
 struct Command {
@@ -44,12 +45,12 @@ impl Decided {
 
 #[cfg(test)]
 mod tests {
-    use super::{omnipaxos, raft};
+    use super::{omnipaxos, raft, wombat};
 
     /// Windows that fit the number of commands and windows that do not; the runs check the contents.
     #[test]
     fn every_replica_gets_every_command() {
-        for run in [omnipaxos::run, raft::run] {
+        for run in [omnipaxos::run, raft::run, wombat::run] {
             for replicas in [3, 5] {
                 for window in [1, 2, 64, 1024] {
                     for entries in [1, 64, 1000, 3000] {

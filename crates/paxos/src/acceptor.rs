@@ -1,9 +1,9 @@
 //! The acceptor: it promises, accepts, and grants the master its lease.
 
-use crate::{Message, Paxos, Role, planted};
+use crate::{Batch, Message, Paxos, Role, Values, planted};
 use alloc::vec::Vec;
 use core::time::Duration;
-use wombat_proto::{Accepted, Ballot, Instant, Record, ReplicaId, Slot, Value};
+use wombat_proto::{Accepted, Ballot, Instant, Record, ReplicaId, Slot};
 
 /// The consecutive slots that were accepted under the promised ballot.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -103,12 +103,12 @@ impl Paxos {
     pub(crate) fn batch(&self, above: Slot, last: Slot) -> (Vec<Accepted>, Slot) {
         let mut accepted = Vec::new();
         let mut bytes = 0;
-        for (slot, (ballot, value)) in self.log.range(above.next(), last) {
+        for (slot, ballot, value) in self.log.range(above.next(), last) {
             bytes += value.weight();
             if !accepted.is_empty() && bytes > self.config.batch_bytes {
                 return (accepted, Slot(slot.0 - 1));
             }
-            accepted.push(Accepted { slot, ballot: *ballot, value: value.clone() });
+            accepted.push(Accepted { slot, ballot, value: value.clone() });
         }
         (accepted, last.max(above))
     }
@@ -147,8 +147,9 @@ impl Paxos {
         if self.chosen >= run.base {
             run.through = run.through.max(self.chosen);
         }
-        while self.log.get(run.through.next()).is_some_and(|(ballot, _)| *ballot == promised) {
-            run.through = run.through.next();
+        while let Some(batch) = self.log.batch_at(run.through.next()).filter(|batch| batch.ballot == promised)
+        {
+            run.through = batch.last();
         }
     }
 
@@ -159,7 +160,7 @@ impl Paxos {
         ballot: Ballot,
         base: Slot,
         first: Slot,
-        values: Vec<Value>,
+        values: Values,
         chosen: Slot,
     ) {
         if !self.follows(from, ballot) {
@@ -176,12 +177,15 @@ impl Paxos {
         if first <= base || last.0 > self.chosen.0 + 2 * self.config.window {
             return;
         }
-        for (slot, value) in (first.0..).map(Slot).zip(values) {
-            let is_known = self.log.get(slot).is_some_and(|(known, _)| *known == ballot);
-            if slot > through && !is_known {
-                self.log.set(slot, ballot, value.clone());
-                self.record(Record::Accept(Accepted { slot, ballot, value }));
+        let batch = Batch { ballot, first, values };
+        let mut next = first.max(through.next());
+        while let Some((begin, end)) = self.log.lacks(ballot, next, last) {
+            if end == last {
+                batch.part(begin, end).into_iter().for_each(|new| self.keep(new));
+                break;
             }
+            batch.clone().part(begin, end).into_iter().for_each(|new| self.keep(new));
+            next = end.next();
         }
         if planted!(self, GapIgnored)
             && let Some(run) = &mut self.run
@@ -208,8 +212,9 @@ impl Paxos {
     fn chosen_by_master(&mut self, chosen: Slot) {
         let Some(run) = &self.run else { return };
         let mine = if planted!(self, ChosenUnchecked) { self.log.last() } else { run.through };
-        if self.chosen >= run.base || planted!(self, ChosenUnchecked) {
-            self.hand_out_through(chosen.min(mine));
+        let through = chosen.min(mine);
+        if through > self.chosen && (self.chosen >= run.base || planted!(self, ChosenUnchecked)) {
+            self.hand_out_through(through);
         }
     }
 

@@ -242,8 +242,8 @@ impl Paxos {
             return;
         }
         reports.from.insert(own, Report { above: self.chosen, complete: true });
-        for (slot, (ballot, value)) in self.log.range(self.chosen.next(), self.log.last()) {
-            reports.take(slot, *ballot, value);
+        for (slot, ballot, value) in self.log.range(self.chosen.next(), self.log.last()) {
+            reports.take(slot, ballot, value);
         }
         self.count_reports();
     }

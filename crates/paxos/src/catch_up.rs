@@ -1,10 +1,10 @@
 //! Learning what was chosen without this replica: from another's log, or from its snapshot if the log does
 //! not reach back so far.
 
-use crate::{Configurations, Message, Outcome, Paxos, ReceivedChunk, Role, planted};
+use crate::{Batch, Configurations, Message, Outcome, Paxos, ReceivedChunk, Role, planted};
 use alloc::vec::Vec;
 use bytes::Bytes;
-use wombat_proto::{Accepted, Instant, Record, ReplicaId, Slot};
+use wombat_proto::{Accepted, Instant, ReplicaId, Slot};
 
 /// How often a question is asked again before another replica may be asked.
 const TRIES: u8 = 3;
@@ -100,12 +100,11 @@ impl Paxos {
             let slot = one.slot;
             self.highest_round = self.highest_round.max(one.ballot.round);
             // What was accepted here under the same ballot or a higher one is the same value.
-            let known = self.log.get(slot).map(|(ballot, _)| *ballot);
+            let known = self.log.get(slot).map(|(ballot, _)| ballot);
             if known.is_none_or(|known| known < one.ballot) && !planted!(self, LearnKeepsOld)
                 || known.is_none()
             {
-                self.log.set(slot, one.ballot, one.value.clone());
-                self.record(Record::Accept(one));
+                self.keep(Batch::of(one));
             }
             self.hand_out_through(slot);
         }

@@ -1,13 +1,13 @@
 //! The master: phase 2, pipelined in a bounded window, and its lease.
 
 use crate::candidate::Reports;
-use crate::{Message, Outcome, Paxos, Role, planted};
-use alloc::collections::{BTreeMap, VecDeque};
+use crate::{Batch, Message, Outcome, Paxos, Role, Values, planted};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
 use wombat_proto::limits::CELL_REPLICAS;
-use wombat_proto::{Accepted, Ballot, Error, Instant, Members, Record, ReplicaId, Result, Slot, Value};
+use wombat_proto::{Ballot, Error, Instant, Members, Record, ReplicaId, Result, Slot, Value};
 
 /// How many heartbeats it remembers the time of.
 const HEARTBEATS_KEPT: usize = 256;
@@ -23,8 +23,10 @@ pub(crate) struct Leadership {
     pub(crate) reports: Reports,
     /// The slot of its first own value; once that is chosen, it knows all that was ever chosen before.
     pub(crate) barrier: Option<Slot>,
-    /// Everyone that it talks to, itself among them.
-    pub(crate) peers: BTreeMap<ReplicaId, Peer>,
+    /// Everyone that it talks to, itself among them, by id. They are few, so they are found by looking.
+    pub(crate) peers: Vec<Peer>,
+    /// What it has proposed since it was last sealed: the values of the slots before `next`.
+    gathered: Vec<Value>,
     /// Its own acceptances on their way to the disk: record and slot.
     own: VecDeque<(u64, Slot)>,
     /// Since when its disk has been so far behind that it takes no proposals.
@@ -44,6 +46,7 @@ pub(crate) struct Leadership {
 /// What a master knows of a replica.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Peer {
+    pub(crate) id: ReplicaId,
     /// Every slot from the base to here is accepted there under this ballot, durably.
     pub(crate) matched: Slot,
     /// The last slot sent to it.
@@ -64,7 +67,8 @@ impl Leadership {
             next: base.next(),
             reports,
             barrier: None,
-            peers: BTreeMap::new(),
+            peers: Vec::new(),
+            gathered: Vec::new(),
             own: VecDeque::new(),
             choked: None,
             bytes: 0,
@@ -81,6 +85,18 @@ impl Leadership {
         Slot(self.next.0 - 1)
     }
 
+    fn first_gathered(&self) -> Slot {
+        Slot(self.next.0 - self.gathered.len() as u64)
+    }
+
+    pub(crate) fn peer(&self, id: ReplicaId) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.id == id)
+    }
+
+    fn peer_mut(&mut self, id: ReplicaId) -> Option<&mut Peer> {
+        self.peers.iter_mut().find(|peer| peer.id == id)
+    }
+
     /// When the heartbeat of that number was sent, if it is remembered.
     fn sent_at(&self, sequence: u64) -> Option<Instant> {
         let ago = self.sequence.checked_sub(sequence)? as usize;
@@ -90,13 +106,19 @@ impl Leadership {
 
 /// The greatest number that a quorum of voters has reached.
 fn reached_by_quorum(members: &Members, of: impl Fn(ReplicaId) -> u64) -> u64 {
+    // Greatest first.
     let mut reached = [0; CELL_REPLICAS];
     let voters = members.voters.len().min(CELL_REPLICAS);
-    for (place, member) in members.voters.iter().take(voters).enumerate() {
-        reached[place] = of(member.id);
+    for (known, member) in members.voters.iter().take(voters).enumerate() {
+        let number = of(member.id);
+        let mut place = known;
+        while place > 0 && reached[place - 1] < number {
+            reached[place] = reached[place - 1];
+            place -= 1;
+        }
+        reached[place] = number;
     }
-    reached[..voters].sort_unstable();
-    reached[voters - members.quorum()]
+    reached[members.quorum() - 1]
 }
 
 impl Paxos {
@@ -117,9 +139,11 @@ impl Paxos {
     pub fn change_members(&mut self, members: Members) -> Result<Slot> {
         self.has_room(0)?;
         members.check()?;
+        self.seal();
         let Role::Leading(leadership) = &self.role else { return Err(Error::NotMaster { hint: None }) };
-        let open = self.log.range(self.chosen.next(), leadership.last_proposed());
-        let changing = open.into_iter().any(|(_, (_, value))| matches!(value, Value::Members(_)));
+        let mut open = self.log.range(self.chosen.next(), leadership.last_proposed());
+        let changing = open.any(|(.., value)| matches!(value, Value::Members(_)));
+        drop(open);
         if changing || !self.members_in_force() {
             return Err(Error::invalid("the last change of the members is not in force yet"));
         }
@@ -137,7 +161,7 @@ impl Paxos {
     pub(crate) fn members_in_force(&self) -> bool {
         let (newest, from) = (self.configurations.newest(), self.configurations.newest_from());
         let Role::Leading(leadership) = &self.role else { return from <= self.chosen_durable.next() };
-        let knows = |id| match leadership.peers.get(&id) {
+        let knows = |id| match leadership.peer(id) {
             _ if id == self.config.replica => self.chosen_durable.next() >= from,
             peer => peer.is_some_and(|peer| peer.chosen.next() >= from),
         };
@@ -180,7 +204,7 @@ impl Paxos {
     /// When the lease ends: M after the sending of the newest heartbeat that a quorum of everyone who governs
     /// an open slot has granted, on the slowest of clocks.
     pub(crate) fn lease_until(&self, leadership: &Leadership) -> Instant {
-        let granted = |id| leadership.peers.get(&id).map_or(0, |peer| peer.granted);
+        let granted = |id| leadership.peer(id).map_or(0, |peer| peer.granted);
         let granted = if planted!(self, OneConfigurationLeased) {
             reached_by_quorum(self.configurations.newest(), granted)
         } else {
@@ -191,7 +215,7 @@ impl Paxos {
         }
         let Some(mut sent) = leadership.sent_at(granted) else { return Instant::default() };
         if planted!(self, LeaseFromReceipt) {
-            let heard = leadership.peers.values().map(|peer| peer.heard).max();
+            let heard = leadership.peers.iter().map(|peer| peer.heard).max();
             sent = heard.unwrap_or(sent);
         }
         if planted!(self, DriftIgnored) {
@@ -236,7 +260,6 @@ impl Paxos {
     }
 
     fn append(&mut self, value: Value) -> Result<Slot> {
-        let ballot = self.promised;
         let Role::Leading(leadership) = &mut self.role else { return Err(Error::NotMaster { hint: None }) };
         let slot = leadership.next;
         assert!(slot.incarnation() == slot.next().incarnation(), "an incarnation has run out of slots");
@@ -244,11 +267,24 @@ impl Paxos {
         if let Value::Command(command) = &value {
             leadership.bytes += command.len();
         }
-        self.log.set(slot, ballot, value.clone());
-        self.out.persist.push(Record::Accept(Accepted { slot, ballot, value }));
-        self.records += 1;
-        leadership.own.push_back((self.records, slot));
+        leadership.gathered.push(value);
         Ok(slot)
+    }
+
+    /// Accepts what has been proposed since the last time, all at once.
+    pub(crate) fn seal(&mut self) {
+        let ballot = self.promised;
+        let Role::Leading(leadership) = &mut self.role else { return };
+        if leadership.gathered.is_empty() {
+            return;
+        }
+        let (first, last) = (leadership.first_gathered(), leadership.last_proposed());
+        let values = leadership.gathered.drain(..).collect();
+        self.keep(Batch { ballot, first, values });
+        let record = self.records;
+        if let Role::Leading(leadership) = &mut self.role {
+            leadership.own.push_back((record, last));
+        }
     }
 
     /// Proposes what has to be proposed before anything new may be: what phase 1 found, no-ops for the gaps,
@@ -257,10 +293,13 @@ impl Paxos {
         loop {
             let Role::Leading(leadership) = &self.role else { return };
             let slot = leadership.next;
+            let changing = self.configurations.newest_from() > slot;
+            if leadership.reports.values.is_empty() && leadership.barrier.is_some() && !changing {
+                return;
+            }
             if slot.0 > self.chosen.0 + self.config.window || !self.may_propose(leadership, slot) {
                 return;
             }
-            let changing = self.configurations.newest_from() > slot;
             let Role::Leading(leadership) = &mut self.role else { return };
             let values = &mut leadership.reports.values;
             while values.first_key_value().is_some_and(|(found, _)| *found < slot) {
@@ -272,7 +311,10 @@ impl Paxos {
                 None if skips => {
                     #[cfg(feature = "plant")]
                     if self.config.plant == Some(crate::Plant::GapSkipped) {
-                        leadership.next = slot.next();
+                        self.seal();
+                        if let Role::Leading(leadership) = &mut self.role {
+                            leadership.next = slot.next();
+                        }
                         continue;
                     }
                     Value::Noop
@@ -298,7 +340,7 @@ impl Paxos {
         while let Some((_, slot)) = leadership.own.pop_front_if(|(record, _)| *record <= durable) {
             matched = Some(slot);
         }
-        if let (Some(matched), Some(peer)) = (matched, leadership.peers.get_mut(&own)) {
+        if let (Some(matched), Some(peer)) = (matched, leadership.peer_mut(own)) {
             peer.matched = matched;
             self.choose();
         }
@@ -311,12 +353,14 @@ impl Paxos {
         let (now, resend) = (self.now, self.config.resend);
         let Role::Leading(leadership) = &mut self.role else { return };
         let last = leadership.last_proposed();
-        let Some(peer) = leadership.peers.get_mut(&from) else { return };
+        let Some(peer) = leadership.peer_mut(from) else { return };
         peer.heard = now;
         if through > peer.matched {
             peer.matched = through.min(last);
             peer.resend_at = now + resend;
-            self.choose();
+            if peer.matched > self.chosen {
+                self.choose();
+            }
             self.continue_transfer();
         }
     }
@@ -327,7 +371,7 @@ impl Paxos {
         loop {
             let Role::Leading(leadership) = &self.role else { return };
             let slot = self.chosen.next();
-            let matched = |id| leadership.peers.get(&id).map_or(0, |peer| peer.matched.0);
+            let matched = |id| leadership.peer(id).map_or(0, |peer| peer.matched.0);
             let (voters, last) = if planted!(self, OldQuorumCounted) {
                 (&self.configurations.entries()[0].1, leadership.last_proposed())
             } else {
@@ -335,7 +379,7 @@ impl Paxos {
             };
             let mut reached = reached_by_quorum(voters, matched);
             if planted!(self, MinorityChooses) {
-                reached = leadership.peers.values().map(|peer| peer.matched.0).max().unwrap_or(0);
+                reached = leadership.peers.iter().map(|peer| peer.matched.0).max().unwrap_or(0);
             }
             let through = Slot(reached).min(last).min(leadership.last_proposed());
             if through < slot {
@@ -350,6 +394,8 @@ impl Paxos {
                 self.meet_peers();
                 self.ask_for_reports();
                 self.record_chosen(); // Who is alone now sends no heartbeat that would do it.
+            } else if through < last {
+                break;
             }
         }
         if self.chosen == before {
@@ -367,8 +413,7 @@ impl Paxos {
         {
             return;
         }
-        let peers =
-            newest.voters.iter().filter_map(|voter| Some((voter.id, leadership.peers.get(&voter.id)?)));
+        let peers = newest.voters.iter().filter_map(|voter| Some((voter.id, leadership.peer(voter.id)?)));
         let heirs = peers.filter(|(_, peer)| peer.chosen.next() >= from);
         if let Some((heir, _)) = heirs.max_by_key(|(_, peer)| peer.matched) {
             let _it_has_a_vote = self.transfer(heir);
@@ -379,7 +424,7 @@ impl Paxos {
         let Role::Leading(leadership) = &self.role else { return };
         let Some((to, _)) = leadership.transfer else { return };
         let last = leadership.last_proposed();
-        if leadership.peers.get(&to).is_some_and(|peer| peer.matched == last) {
+        if leadership.peer(to).is_some_and(|peer| peer.matched == last) {
             let ballot = self.promised;
             self.step_down();
             self.send(to, Message::TakeOver { ballot });
@@ -392,17 +437,14 @@ impl Paxos {
         let (now, resend_at) = (self.now, self.now + self.config.resend);
         let Role::Leading(leadership) = &mut self.role else { return };
         let base = leadership.base;
-        leadership.peers.retain(|id, _| ids.contains(id));
+        leadership.peers.retain(|peer| ids.contains(&peer.id));
         for id in ids {
-            leadership.peers.entry(id).or_insert(Peer {
-                matched: Slot(0),
-                sent: base,
-                resend_at,
-                granted: 0,
-                chosen: Slot(0),
-                heard: now,
-            });
+            if leadership.peer(id).is_none() {
+                let (matched, sent, granted, chosen, heard) = (Slot(0), base, 0, Slot(0), now);
+                leadership.peers.push(Peer { id, matched, sent, resend_at, granted, chosen, heard });
+            }
         }
+        leadership.peers.sort_unstable_by_key(|peer| peer.id);
     }
 
     pub(crate) fn send_heartbeats(&mut self) {
@@ -417,13 +459,13 @@ impl Paxos {
             leadership.sent.pop_front();
         }
         let (base, sequence) = (leadership.base, leadership.sequence);
-        for (id, peer) in &mut leadership.peers {
-            if *id == own {
+        for peer in &mut leadership.peers {
+            if peer.id == own {
                 (peer.granted, peer.heard, peer.chosen) = (sequence, now, chosen_durable);
                 continue;
             }
             let heartbeat = Message::Heartbeat { ballot, base, sequence, lease, chosen, kept_after };
-            self.out.send.push((*id, heartbeat));
+            self.out.send.push((peer.id, heartbeat));
         }
         self.grant = Some(crate::acceptor::Grant { ballot, until: now + lease });
         if lease > self.lease_bound && !self.is_sole_voter() {
@@ -440,7 +482,7 @@ impl Paxos {
         }
         let Role::Leading(leadership) = &mut self.role else { return };
         let newest = leadership.sequence;
-        if let Some(peer) = leadership.peers.get_mut(&from) {
+        if let Some(peer) = leadership.peer_mut(from) {
             peer.heard = now;
             peer.granted = peer.granted.max(sequence.min(newest));
             peer.chosen = peer.chosen.max(chosen);
@@ -481,7 +523,7 @@ impl Paxos {
         let Role::Leading(leadership) = &mut self.role else { return };
         leadership.choked = choked;
         let base = leadership.base;
-        for peer in leadership.peers.values_mut() {
+        for peer in &mut leadership.peers {
             if now >= peer.resend_at {
                 peer.sent = peer.matched.max(base);
                 peer.resend_at = now + self.config.resend;
@@ -499,11 +541,11 @@ impl Paxos {
 
     pub(crate) fn leader_deadline(&self) -> Option<Instant> {
         let Role::Leading(leadership) = &self.role else { return None };
-        if leadership.peers.keys().all(|id| *id == self.config.replica) {
+        if leadership.peers.iter().all(|peer| peer.id == self.config.replica) {
             return None;
         }
         let mut due = leadership.heartbeat_at;
-        for peer in leadership.peers.values() {
+        for peer in &leadership.peers {
             if peer.sent > peer.matched {
                 due = due.min(peer.resend_at);
             }
@@ -517,8 +559,10 @@ impl Paxos {
         let (own, ballot, chosen) = (self.config.replica, self.promised, self.chosen);
         let Role::Leading(leadership) = &mut self.role else { return };
         let (base, last) = (leadership.base, leadership.last_proposed());
-        for (id, peer) in &mut leadership.peers {
-            if *id == own {
+        // Those who are equally far share the values.
+        let mut shared: Option<(Slot, Slot, Values)> = None;
+        for peer in &mut leadership.peers {
+            if peer.id == own {
                 continue;
             }
             let known = peer.matched.max(base);
@@ -526,29 +570,31 @@ impl Paxos {
             peer.sent = peer.sent.max(known);
             while peer.sent < until && peer.sent.next() >= self.log.first() {
                 let first = peer.sent.next();
-                let mut values = Vec::new();
-                let mut bytes = 0;
-                for (_, (_, value)) in self.log.range(first, until) {
-                    bytes += value.weight();
-                    if bytes > self.config.batch_bytes && !values.is_empty() {
-                        break;
-                    }
-                    values.push(value.clone());
-                }
+                let values = match &shared {
+                    Some((from, to, values)) if (*from, *to) == (first, until) => values.clone(),
+                    _ => match self.log.values(first, until, self.config.batch_bytes) {
+                        Some(values) => shared.insert((first, until, values)).2.clone(),
+                        None => break,
+                    },
+                };
                 peer.sent = Slot(peer.sent.0 + values.len() as u64);
-                self.out.send.push((*id, Message::Accept { ballot, base, first, values, chosen }));
+                self.out.send.push((peer.id, Message::Accept { ballot, base, first, values, chosen }));
             }
         }
     }
 
     /// Stops leading or campaigning, for good under this ballot.
     pub(crate) fn step_down(&mut self) {
+        if matches!(self.role, Role::Following) {
+            return;
+        }
+        self.seal();
         let Role::Leading(leadership) = core::mem::replace(&mut self.role, Role::Following) else { return };
         self.released = self.promised;
         self.grant = None;
         let own_from = leadership.barrier.map_or(leadership.next, Slot::next).max(self.chosen.next());
         let open = self.log.range(own_from, leadership.last_proposed());
-        let commands = open.filter_map(|(slot, (_, value))| match value {
+        let commands = open.filter_map(|(slot, _, value)| match value {
             Value::Command(command) => Some((slot, command.clone())),
             _ => None,
         });

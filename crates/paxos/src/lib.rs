@@ -12,12 +12,15 @@
 //! | `candidate.rs` | pre-vote and phase 1 |
 //! | `leader.rs` | phase 2, the master lease, its transfer, changes of members |
 //! | `catch_up.rs` | learning what was chosen, by log or by snapshot |
+//! | `log.rs` | what was accepted and is kept in memory |
+//! | `batch.rs` | values that logs, messages and records share |
 //! | `configurations.rs` | who votes on which slot |
 #![no_std]
 
 extern crate alloc;
 
 mod acceptor;
+mod batch;
 mod candidate;
 mod catch_up;
 mod config;
@@ -31,6 +34,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use batch::{Batch, Persist, Values};
 pub use config::{Config, Recovered};
 pub use configurations::Configurations;
 pub use message::Message;
@@ -65,11 +69,11 @@ pub(crate) use planted;
 #[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
 pub struct Effects {
     /// Records to append to the log; [`Paxos::persisted`] says when they are durable.
-    pub persist: Vec<Record>,
+    pub persist: Vec<Persist>,
     /// Messages to send, to whom. Any of them may be lost.
     pub send: Vec<(ReplicaId, Message)>,
     /// Values that are chosen from now on, in slot order without a gap.
-    pub chosen: Vec<(Slot, Value)>,
+    pub chosen: Vec<Batch>,
     /// Proposals of an earlier leadership whose fate is known now, or never will be.
     pub ended: Vec<(Slot, Outcome)>,
     /// Chunks of this replica's snapshot that others ask for; each is answered with a [`Message::Chunk`], or
@@ -196,7 +200,7 @@ impl Paxos {
         let mut log = Log::after(begin);
         for accepted in recovered.accepted {
             if accepted.slot > begin {
-                log.set(accepted.slot, accepted.ballot, accepted.value);
+                log.put(Batch::of(accepted));
             }
         }
         let mut paxos = Paxos {
@@ -337,19 +341,22 @@ impl Paxos {
 
     /// Hands out all that follows from what it was told.
     pub fn flush(&mut self, effects: &mut Effects) {
-        self.stream();
+        if matches!(self.role, Role::Leading(_)) {
+            self.seal();
+            self.stream();
+        }
         // Now and then, beside others; a heartbeat does it as well.
         let behind = self.chosen.0.saturating_sub(self.chosen_recorded.0);
         if behind >= RECORD_CHOSEN_EVERY && !self.out.persist.is_empty() {
             self.record_chosen();
         }
         let out = &mut self.out;
-        effects.persist.append(&mut out.persist);
-        effects.send.append(&mut out.send);
-        effects.chosen.append(&mut out.chosen);
-        effects.ended.append(&mut out.ended);
-        effects.wanted_chunks.append(&mut out.wanted_chunks);
-        effects.received_chunks.append(&mut out.received_chunks);
+        hand_over(&mut out.persist, &mut effects.persist);
+        hand_over(&mut out.send, &mut effects.send);
+        hand_over(&mut out.chosen, &mut effects.chosen);
+        hand_over(&mut out.ended, &mut effects.ended);
+        hand_over(&mut out.wanted_chunks, &mut effects.wanted_chunks);
+        hand_over(&mut out.received_chunks, &mut effects.received_chunks);
         effects.snapshot_wanted |= core::mem::take(&mut out.snapshot_wanted);
     }
 
@@ -427,9 +434,16 @@ impl Paxos {
 
     /// Hands a record out to be written. Returns its number.
     fn record(&mut self, record: Record) -> u64 {
-        self.out.persist.push(record);
+        self.out.persist.push(Persist::Record(record));
         self.records += 1;
         self.records
+    }
+
+    /// Takes values into the log, and hands their records out to be written.
+    fn keep(&mut self, batch: Batch) {
+        self.records += batch.values.len() as u64;
+        self.log.put(batch.clone());
+        self.out.persist.push(Persist::Batch(batch));
     }
 
     /// Sends a message once all records handed out so far are durable.
@@ -477,18 +491,20 @@ impl Paxos {
     fn hand_out_through(&mut self, slot: Slot) {
         while self.chosen < slot {
             let next = self.chosen.next();
-            let Some((_, value)) = self.log.get(next) else { break };
-            let value = value.clone();
-            self.chosen = next;
-            match (&value, &mut self.role) {
-                (Value::Command(command), Role::Leading(leadership)) => leadership.bytes -= command.len(),
-                (Value::Members(members), _) => {
-                    self.configurations.change(next, self.config.window, members.clone());
+            let batch = self.log.batch_at(next).and_then(|batch| batch.clone().part(next, slot));
+            let Some(batch) = batch else { break };
+            for (at, value) in batch.iter() {
+                match (value, &mut self.role) {
+                    (Value::Command(command), Role::Leading(leadership)) => leadership.bytes -= command.len(),
+                    (Value::Members(members), _) => {
+                        self.configurations.change(at, self.config.window, members.clone());
+                    }
+                    _ => {}
                 }
-                _ => {}
+                self.resolve_orphans(at, value);
             }
-            self.resolve_orphans(next, &value);
-            self.out.chosen.push((next, value));
+            self.chosen = batch.last();
+            self.out.chosen.push(batch);
         }
         self.configurations.forget_through(self.chosen);
         if self.is_alone_here() {
@@ -575,6 +591,18 @@ impl Paxos {
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         let share = u128::from((mixed ^ (mixed >> 31)) >> 32);
         Duration::from_nanos(((most.as_nanos() * share) >> 32) as u64)
+    }
+}
+
+/// Moves everything to where it is taken from.
+fn hand_over<T>(from: &mut Vec<T>, to: &mut Vec<T>) {
+    if from.is_empty() {
+        return;
+    }
+    if to.is_empty() {
+        core::mem::swap(from, to);
+    } else {
+        to.append(from);
     }
 }
 

@@ -1,9 +1,10 @@
 //! What replicas say to each other. Every message may be lost, repeated, delayed or overtaken.
 
+use crate::Values;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
-use wombat_proto::{Accepted, Ballot, Slot, Value};
+use wombat_proto::{Accepted, Ballot, Slot};
 
 /// A message from one replica to another.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -57,7 +58,7 @@ pub enum Message {
         /// The slot of the first value.
         first: Slot,
         /// The values.
-        values: Vec<Value>,
+        values: Values,
         /// Every slot up to here is chosen.
         chosen: Slot,
     },

@@ -65,8 +65,8 @@ impl Paxos {
         };
         let (lease_left, peers) = match &self.role {
             Role::Leading(leadership) => {
-                let peers = leadership.peers.iter().map(|(id, peer)| PeerStatus {
-                    id: *id,
+                let peers = leadership.peers.iter().map(|peer| PeerStatus {
+                    id: peer.id,
                     accepted: peer.matched,
                     chosen: peer.chosen,
                     silent_for: self.now.since(peer.heard),

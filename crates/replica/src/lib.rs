@@ -40,7 +40,7 @@ use digests::Digests;
 use master::Master;
 use proposals::Proposals;
 use prost::Message;
-use wombat_paxos::{Configurations, Paxos};
+use wombat_paxos::{Batch, Configurations, Paxos, Persist};
 use wombat_proto::wire::log::{self, command::Op};
 use wombat_proto::wire::{self, request::Call, response};
 use wombat_proto::{
@@ -281,10 +281,12 @@ impl Replica {
             effects: Effects::default(),
         };
         replica.paxos.flush(&mut replica.paxos_effects);
-        for (slot, value) in core::mem::take(&mut replica.paxos_effects.chosen) {
+        let chosen = core::mem::take(&mut replica.paxos_effects.chosen);
+        for (slot, value) in chosen.iter().flat_map(Batch::iter) {
             match value {
                 Value::Command(command) => {
-                    let command = log::Command::decode(command).map_err(|_| StartError::Command(slot))?;
+                    let command =
+                        log::Command::decode(command.clone()).map_err(|_| StartError::Command(slot))?;
                     replica.state.apply(slot, &command);
                 }
                 Value::Noop | Value::Members(_) => replica.state.skip(slot),
@@ -407,7 +409,8 @@ impl Replica {
         loop {
             self.paxos.flush(&mut self.paxos_effects);
             let effects = &mut self.paxos_effects;
-            self.effects.persist.append(&mut effects.persist);
+            self.effects.persist.extend(effects.persist.iter().flat_map(Persist::records));
+            effects.persist.clear();
             let send = effects.send.drain(..).map(|(to, message)| (to, PeerMessage::Paxos(message)));
             self.effects.send.extend(send);
             self.effects.wanted_chunks.append(&mut effects.wanted_chunks);
@@ -417,9 +420,9 @@ impl Replica {
             let chosen = core::mem::take(&mut effects.chosen);
             self.resign_if_deposed();
             let none = chosen.is_empty();
-            for (slot, value) in chosen {
+            for (slot, value) in chosen.iter().flat_map(Batch::iter) {
                 match value {
-                    Value::Command(command) => self.chosen(slot, command),
+                    Value::Command(command) => self.chosen(slot, command.clone()),
                     Value::Noop | Value::Members(_) => self.chosen_no_command(slot),
                 }
             }

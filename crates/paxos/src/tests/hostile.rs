@@ -78,7 +78,13 @@ fn message() -> impl Strategy<Value = Message> {
             }
         ),
         (ballot(), slot(), slot(), prop::collection::vec(value(), 0..6), slot()).prop_map(
-            |(ballot, base, first, values, chosen)| Message::Accept { ballot, base, first, values, chosen }
+            |(ballot, base, first, values, chosen)| Message::Accept {
+                ballot,
+                base,
+                first,
+                values: values.into(),
+                chosen
+            }
         ),
         (ballot(), slot()).prop_map(|(ballot, through)| Message::Accepted { ballot, through }),
         (ballot(), slot(), number(), duration(), slot(), slot()).prop_map(

@@ -3,7 +3,7 @@
 //! Nothing happens by itself: the script moves the clocks, delivers, drops, repeats and delays messages, and
 //! says when a disk has written. After each step the world checks what must hold at any time.
 
-use crate::{Config, Configurations, Effects, Message, Outcome, Paxos, Recovered};
+use crate::{Batch, Config, Configurations, Effects, Message, Outcome, Paxos, Persist, Recovered};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -421,12 +421,12 @@ impl World {
         let mut effects = Effects::default();
         let host = self.hosts.get_mut(&id).unwrap();
         host.paxos.as_mut().unwrap().flush(&mut effects);
-        host.disk.unsynced.append(&mut effects.persist);
+        host.disk.unsynced.extend(effects.persist.iter().flat_map(Persist::records));
         host.ended.append(&mut effects.ended);
-        for (slot, value) in effects.chosen {
+        for (slot, value) in effects.chosen.iter().flat_map(Batch::iter) {
             let earlier = self.chosen.entry(slot).or_insert_with(|| value.clone());
-            assert!(*earlier == value || !self.trusting, "I1: slot {slot} holds two values");
-            assert!(host.applied.insert(slot, value).is_none(), "slot {slot} comes twice");
+            assert!(earlier == value || !self.trusting, "I1: slot {slot} holds two values");
+            assert!(host.applied.insert(slot, value.clone()).is_none(), "slot {slot} comes twice");
         }
         for (to, message) in effects.send {
             if !self.cut.contains(&(id, to.0)) && !(self.lost)(&message) {

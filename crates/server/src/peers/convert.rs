@@ -81,7 +81,7 @@ fn of_paxos(message: Message) -> Wire {
             ballot: ballot(b),
             base: base.0,
             first: first.0,
-            values: values.into_iter().map(value).collect(),
+            values: values.iter().cloned().map(value).collect(),
             chosen: chosen.0,
         }),
         Message::Accepted { ballot: b, through } => {
@@ -149,7 +149,7 @@ fn to_paxos(message: Wire) -> Option<Message> {
             ballot: ballot_of(accept.ballot)?,
             base: Slot(accept.base),
             first: Slot(accept.first),
-            values: accept.values.into_iter().map(value_of).collect::<Option<_>>()?,
+            values: accept.values.into_iter().map(value_of).collect::<Option<Vec<_>>>()?.into(),
             chosen: Slot(accept.chosen),
         },
         Wire::Accepted(accepted) => {

@@ -3,7 +3,7 @@
 use crate::random::{Clock, Random};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wombat_paxos::{Config, Configurations, Effects, Paxos, Recovered};
+use wombat_paxos::{Config, Configurations, Effects, Paxos, Persist, Recovered};
 use wombat_proto::{Accepted, Ballot, Instant, Record, ReplicaId, Slot, Value};
 
 /// What stands for the state of a cell: a hash of everything applied so far, in order.
@@ -176,7 +176,7 @@ impl Host {
         if let Some(running) = &mut self.running {
             running.paxos.flush(&mut effects);
             running.paxos.check();
-            self.disk.unsynced.append(&mut effects.persist);
+            self.disk.unsynced.extend(effects.persist.iter().flat_map(Persist::records));
         }
         effects
     }

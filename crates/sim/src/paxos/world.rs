@@ -8,7 +8,7 @@ use crate::random::Random;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wombat_paxos::{Config, Configurations, Effects, Message, ReceivedChunk, WantedChunk};
+use wombat_paxos::{Batch, Config, Configurations, Effects, Message, ReceivedChunk, WantedChunk};
 use wombat_proto::{Error, Member, Members, ReplicaId, Slot};
 
 /// The master lease.
@@ -250,18 +250,18 @@ impl World {
         if self.random.chance(self.swarm.dies_in_step) && !self.healed() {
             return self.kill(id);
         }
-        for (slot, value) in &chosen {
-            self.oracle.chosen(*slot, value, &self.hosts);
+        for (slot, value) in chosen.iter().flat_map(Batch::iter) {
+            self.oracle.chosen(slot, value, &self.hosts);
             let Some(running) = &mut self.host(id).running else { return };
-            assert_eq!(*slot, running.applied.slot.next(), "chosen slots come in order without a gap");
-            running.applied.apply(*slot, value);
+            assert_eq!(slot, running.applied.slot.next(), "chosen slots come in order without a gap");
+            running.applied.apply(slot, value);
             let applied = running.applied;
             self.oracle.applied(applied);
             // Its proposer leads still, unless it is told below how the proposal has ended: it tells its client.
-            let told = ended.iter().filter(|(ended, _)| ended == slot).count();
-            if let Some(numbers) = self.outstanding.get_mut(&(id, *slot)).filter(|n| n.len() > told) {
+            let told = ended.iter().filter(|(ended, _)| *ended == slot).count();
+            if let Some(numbers) = self.outstanding.get_mut(&(id, slot)).filter(|n| n.len() > told) {
                 assert_eq!(numbers.pop(), number_of(value), "a proposer's slot {slot} holds another's value");
-                self.oracle.acknowledged = self.oracle.acknowledged.max(*slot);
+                self.oracle.acknowledged = self.oracle.acknowledged.max(slot);
             }
         }
         self.forget_if_deposed(id, &ended);
