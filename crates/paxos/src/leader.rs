@@ -339,6 +339,12 @@ impl Paxos {
         if self.chosen == before {
             return;
         }
+        // Of new members that are in force, this has to be durable before the next change, and no heartbeat may
+        // be due: a sole voter without a learner sends none.
+        let in_force_from = self.configurations.newest_from();
+        if self.chosen_recorded.next() < in_force_from && in_force_from <= self.chosen.next() {
+            self.record_chosen();
+        }
         self.pump();
         self.leave_if_removed();
     }
