@@ -54,7 +54,8 @@ impl Paxos {
         if ballot.replica != from || self.is_silent() {
             return;
         }
-        if ballot < self.promised {
+        // Nor two ballots of one round: its master's epoch is nobody else's.
+        if ballot < self.promised || (ballot > self.promised && ballot.round == self.promised.round) {
             return self.send(from, Message::Refused { promised: self.promised });
         }
         if self.lease_forbids(ballot, released) {
