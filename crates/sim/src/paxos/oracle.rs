@@ -3,8 +3,8 @@
 use super::host::{Applied, Host};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wombat_paxos::{Configurations, Outcome};
-use wombat_proto::{ReplicaId, Slot, Value};
+use wombat_paxos::{Configurations, Message, Outcome};
+use wombat_proto::{Ballot, Epoch, ReplicaId, Slot, Value};
 
 #[derive(Default)]
 pub(super) struct Oracle {
@@ -19,6 +19,14 @@ pub(super) struct Oracle {
     /// Who governs what, as the log says.
     configurations: Configurations,
     window: u64,
+    /// Up to which slot each ballot has proposed.
+    proposed: BTreeMap<Ballot, Slot>,
+    /// The lease that each ballot has asked for, and the slot that it begins after.
+    ballots: BTreeMap<Ballot, (Duration, Slot)>,
+    /// Who led in each epoch.
+    epochs: BTreeMap<Epoch, Ballot>,
+    /// The newest epoch in which anyone held the lease.
+    epoch: Epoch,
 }
 
 pub(super) fn number_of(value: &Value) -> Option<u64> {
@@ -74,12 +82,15 @@ impl Oracle {
     }
 
     /// I2: at any instant one lease at most, and its holder knows all that was acknowledged.
-    pub(super) fn check_leases(&self, hosts: &BTreeMap<ReplicaId, Host>, real: Duration) {
+    pub(super) fn check_leases(&mut self, hosts: &BTreeMap<ReplicaId, Host>, real: Duration) {
         let mut holder: Option<ReplicaId> = None;
         for host in hosts.values().filter(|host| host.serves(real)) {
             assert!(holder.is_none(), "I2: {holder:?} and {} hold the lease", host.id);
             holder = Some(host.id);
-            let applied = host.running.as_ref().map_or(Slot(0), |running| running.applied.slot);
+            let Some(running) = &host.running else { continue };
+            let (applied, epoch) = (running.applied.slot, running.paxos.leads().unwrap_or_default());
+            assert!(epoch >= self.epoch, "replica {} serves in {epoch}, after {}", host.id, self.epoch);
+            self.epoch = epoch;
             assert!(
                 applied >= self.acknowledged,
                 "replica {} serves at slot {applied}, but {} was acknowledged",
@@ -87,6 +98,66 @@ impl Oracle {
                 self.acknowledged
             );
         }
+    }
+
+    /// An epoch has one master.
+    pub(super) fn leads(&mut self, host: &Host) {
+        let Some(running) = &host.running else { return };
+        let Some(epoch) = running.paxos.leads() else { return };
+        let ballot = running.paxos.ballot();
+        let first = *self.epochs.entry(epoch).or_insert(ballot);
+        assert_eq!(first, ballot, "two masters in epoch {epoch}");
+    }
+
+    /// I1: what a replica says is so, on its own disk and on the others', before it is said. Returns whether
+    /// it is the first proposal of a master.
+    pub(super) fn said(&mut self, host: &Host, message: &Message, hosts: &BTreeMap<ReplicaId, Host>) -> bool {
+        let (id, disk) = (host.id, &host.disk);
+        match message {
+            Message::Promise { ballot, accepted, .. } => {
+                assert!(disk.promised >= *ballot, "replica {id} tells a promise that is not durable");
+                for one in accepted {
+                    assert!(disk.has(one.slot), "replica {id} reports slot {}, not durable", one.slot);
+                }
+            }
+            Message::Granted { ballot, .. } => {
+                let lease = self.ballots.get(ballot).map_or(Duration::ZERO, |(lease, _)| *lease);
+                assert!(disk.promised >= *ballot, "replica {id} grants a lease without a durable promise");
+                assert!(disk.lease_bound >= lease, "replica {id} grants a lease that it would forget");
+            }
+            Message::Accepted { ballot, through } => {
+                let base = self.ballots.get(ballot).map_or(Slot(0), |(_, base)| *base);
+                let long_ago = Slot(through.0.saturating_sub(self.window));
+                let first = base.max(long_ago).max(disk.snapshot_slot()).next();
+                for slot in (first.0..=through.0).map(Slot) {
+                    let is_so = disk.accepted.get(&slot).is_some_and(|held| {
+                        held.ballot >= *ballot || self.chosen.get(&slot) == Some(&held.value)
+                    });
+                    assert!(is_so, "replica {id} says that it has accepted slot {slot}");
+                }
+            }
+            Message::Heartbeat { ballot, base, lease, chosen, .. } => {
+                assert!(*chosen <= self.last(), "replica {id} says that slot {chosen} is chosen");
+                self.ballots.insert(*ballot, (*lease, *base));
+            }
+            Message::Accept { ballot, first, values, chosen, .. } => {
+                assert!(*chosen <= self.last(), "replica {id} says that slot {chosen} is chosen");
+                let before = self.proposed.get(ballot).copied();
+                let last = Slot(first.0 + values.len() as u64 - 1);
+                for slot in (before.unwrap_or_default().next().max(*first).0..=last.0).map(Slot) {
+                    let promised = |id| hosts.get(&id).is_some_and(|host| host.disk.promised >= *ballot);
+                    let voters = self.configurations.at(slot);
+                    assert!(
+                        voters.is_quorum(promised),
+                        "slot {slot} is proposed without a quorum's promises"
+                    );
+                }
+                self.proposed.insert(*ballot, last.max(before.unwrap_or_default()));
+                return before.is_none();
+            }
+            _ => {}
+        }
+        false
     }
 
     pub(super) fn configurations(&self) -> &Configurations {
