@@ -210,10 +210,12 @@ impl Paxos {
         for one in accepted.iter().filter(|one| one.slot > proposed) {
             reports.take(one.slot, one.ballot, &one.value);
         }
-        if !complete {
-            return self.send_prepare(from, through);
+        if complete {
+            self.count_reports();
+        } else {
+            self.send_prepare(from, through);
         }
-        self.count_reports();
+        // Also of a part: the rest may never come, and a master does not wait for it.
         self.pump();
     }
 
