@@ -331,6 +331,7 @@ impl Paxos {
             };
             let before = known(&self.configurations);
             self.hand_out_through(through);
+            assert!(self.chosen >= slot, "a master has everything that it has proposed");
             if known(&self.configurations) != before {
                 self.meet_peers();
                 self.ask_for_reports();

@@ -92,9 +92,10 @@ impl Disk {
         self.snapshot_slot() >= slot || self.accepted.contains_key(&slot)
     }
 
-    /// Whether what was chosen for a slot would survive here.
-    pub(super) fn holds(&self, slot: Slot, value: &Value) -> bool {
-        self.snapshot_slot() >= slot || self.accepted.get(&slot).is_some_and(|one| one.value == *value)
+    /// Whether what was chosen for a slot, under a ballot, would survive here.
+    pub(super) fn holds(&self, slot: Slot, ballot: Ballot, value: &Value) -> bool {
+        let holds = |one: &Accepted| one.value == *value && one.ballot >= ballot;
+        self.snapshot_slot() >= slot || self.accepted.get(&slot).is_some_and(holds)
     }
 }
 
@@ -109,6 +110,8 @@ pub(super) struct Host {
     pub(super) stopped_until: Duration,
     /// Counts its lives.
     pub(super) life: u64,
+    /// When the last of them began.
+    started: Duration,
     /// Its data is gone for good: it never comes back under this id.
     pub(super) lost: bool,
     /// It runs, but does not hear or is not heard, and nobody will repair that.
@@ -140,6 +143,7 @@ impl Host {
             running: None,
             stopped_until: Duration::ZERO,
             life: 0,
+            started: Duration::ZERO,
             lost: false,
             apart: false,
             slow: false,
@@ -152,6 +156,7 @@ impl Host {
 
     pub(super) fn start(&mut self, config: Config, real: Duration) {
         self.life += 1;
+        self.started = real;
         self.disk.starts += 1;
         let disk = &self.disk;
         let (applied, configurations) = match &disk.snapshot {
@@ -222,6 +227,13 @@ impl Host {
         self.disk.sync(records);
         running.durable += records as u64;
         running.paxos.persisted(now, running.durable);
+    }
+
+    /// Whether it promises nothing to anyone else now: it has granted the lease, is dead, or keeps silent as
+    /// it may have granted it before it died.
+    pub(super) fn is_bound_to(&self, master: ReplicaId, real: Duration) -> bool {
+        let silent = self.started + self.disk.lease_bound > real;
+        self.running.as_ref().is_none_or(|running| silent || running.paxos.master() == Some(master))
     }
 
     /// Whether the others can count on it.

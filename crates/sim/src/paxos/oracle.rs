@@ -3,7 +3,7 @@
 use super::host::{Applied, Host};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wombat_paxos::{Configurations, Message, Outcome};
+use wombat_paxos::{Configurations, Message, Outcome, Standing};
 use wombat_proto::{Ballot, Epoch, ReplicaId, Slot, Value};
 
 #[derive(Default)]
@@ -41,14 +41,24 @@ impl Oracle {
         Oracle { configurations, window, ..Oracle::default() }
     }
 
-    /// I1: one value per slot, and when it is chosen it is on a quorum of disks. Returns whether it is new.
-    pub(super) fn chosen(&mut self, slot: Slot, value: &Value, hosts: &BTreeMap<ReplicaId, Host>) {
+    /// I1: one value per slot, and when it is chosen it is on a quorum of disks; if a master says so, it is
+    /// there under the master's ballot, or a higher one.
+    pub(super) fn chosen(
+        &mut self,
+        who: &Host,
+        slot: Slot,
+        value: &Value,
+        hosts: &BTreeMap<ReplicaId, Host>,
+    ) {
         if let Some(earlier) = self.chosen.get(&slot) {
             assert_eq!(earlier, value, "I1: slot {slot} holds two values");
             return;
         }
         let voters = self.configurations.at(slot);
-        let on_disk = |id| hosts.get(&id).is_some_and(|host| host.disk.holds(slot, value));
+        let paxos = who.running.as_ref().map(|running| &running.paxos);
+        let leading = paxos.filter(|paxos| paxos.status().standing == Standing::Leading);
+        let ballot = leading.map_or(Ballot::ZERO, |paxos| paxos.ballot());
+        let on_disk = |id| hosts.get(&id).is_some_and(|host| host.disk.holds(slot, ballot, value));
         assert!(voters.is_quorum(on_disk), "I1: slot {slot} was chosen, but is on too few disks");
         if let Some(number) = number_of(value) {
             assert!(!self.lost.contains_key(&number), "command {number} was lost, and is chosen");
@@ -88,6 +98,12 @@ impl Oracle {
             assert!(holder.is_none(), "I2: {holder:?} and {} hold the lease", host.id);
             holder = Some(host.id);
             let Some(running) = &host.running else { continue };
+            let bound = |id: ReplicaId| {
+                id == host.id || hosts.get(&id).is_some_and(|other| other.is_bound_to(host.id, real))
+            };
+            for (_, members) in running.paxos.configurations().entries() {
+                assert!(members.is_quorum(bound), "I2: replica {} serves without all grants", host.id);
+            }
             let (applied, epoch) = (running.applied.slot, running.paxos.leads().unwrap_or_default());
             assert!(epoch >= self.epoch, "replica {} serves in {epoch}, after {}", host.id, self.epoch);
             self.epoch = epoch;
@@ -113,6 +129,8 @@ impl Oracle {
     /// it is the first proposal of a master.
     pub(super) fn said(&mut self, host: &Host, message: &Message, hosts: &BTreeMap<ReplicaId, Host>) -> bool {
         let (id, disk) = (host.id, &host.disk);
+        let promised =
+            |id: ReplicaId, ballot: Ballot| hosts.get(&id).is_some_and(|host| host.disk.promised >= ballot);
         match message {
             Message::Promise { ballot, accepted, .. } => {
                 assert!(disk.promised >= *ballot, "replica {id} tells a promise that is not durable");
@@ -138,7 +156,14 @@ impl Oracle {
             }
             Message::Heartbeat { ballot, base, lease, chosen, .. } => {
                 assert!(*chosen <= self.last(), "replica {id} says that slot {chosen} is chosen");
-                self.ballots.insert(*ballot, (*lease, *base));
+                if self.ballots.insert(*ballot, (*lease, *base)).is_none() {
+                    for (_, members) in self.configurations_after(*base).entries() {
+                        assert!(
+                            members.is_quorum(|id| promised(id, *ballot)),
+                            "replica {id} leads without the promises of all who vote"
+                        );
+                    }
+                }
             }
             Message::Accept { ballot, first, values, chosen, .. } => {
                 assert!(*chosen <= self.last(), "replica {id} says that slot {chosen} is chosen");

@@ -283,7 +283,7 @@ impl World {
             return self.kill(id);
         }
         for (slot, value) in &chosen {
-            self.oracle.chosen(*slot, value, &self.hosts);
+            self.oracle.chosen(&self.hosts[&id], *slot, value, &self.hosts);
             let Some(running) = &mut self.host(id).running else { return };
             assert_eq!(*slot, running.applied.slot.next(), "chosen slots come in order without a gap");
             running.applied.apply(*slot, value);
