@@ -526,6 +526,7 @@ impl Paxos {
                     }
                     values.push(value.clone());
                 }
+                assert!(!values.is_empty(), "a master has everything that it has proposed");
                 peer.sent = Slot(peer.sent.0 + values.len() as u64);
                 self.out.send.push((*id, Message::Accept { ballot, base, first, values, chosen }));
             }

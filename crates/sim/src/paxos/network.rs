@@ -127,6 +127,19 @@ impl Network {
         }
     }
 
+    /// Leaves the master of a cell that changes its members with few others: the one that is new, perhaps.
+    pub(super) fn split(
+        &mut self,
+        ids: &[ReplicaId],
+        master: ReplicaId,
+        new: ReplicaId,
+        random: &mut Random,
+    ) {
+        let with: BTreeSet<_> =
+            ids.iter().copied().filter(|_| random.chance(250)).chain([master, new]).collect();
+        self.keep(ids, |a, b| with.contains(&a) == with.contains(&b));
+    }
+
     fn keep(&mut self, ids: &[ReplicaId], connected: impl Fn(ReplicaId, ReplicaId) -> bool) {
         self.blocked = pairs(ids).filter(|(a, b)| !connected(*a, *b)).collect();
     }

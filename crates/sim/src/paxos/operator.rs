@@ -120,7 +120,8 @@ impl World {
         self.with(master, |paxos, _| agreed = paxos.change_members(wanted).is_ok());
         if agreed && self.random.chance(self.swarm.hits_changes) {
             let wait = self.random.millis(0, 30);
-            self.after(wait, Event::Trouble);
+            let split = joins.filter(|_| self.random.chance(500));
+            self.after(wait, split.map_or(Event::Trouble, |(new, _)| Event::Split(master, new)));
         }
     }
 }

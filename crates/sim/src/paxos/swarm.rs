@@ -119,12 +119,15 @@ impl Swarm {
 }
 
 pub(super) fn weather(random: &mut Random) -> Weather {
+    // Above all what an election and a proposal need: Promise, Accept, Accepted, Heartbeat, Granted.
+    let kind = if random.chance(600) { 4 + random.below(5) } else { 1 + random.below(15) };
+    let kind = if random.chance(400) { kind } else { 0 };
     let mut some = |per_mille: u64, most: u64| if random.chance(per_mille) { random.below(most) } else { 0 };
     Weather {
         lost: some(400, 300),
         twice: some(400, 200),
         slow: some(400, 500),
         late: some(400, 40),
-        odd: Odd { kind: some(300, 16), lost: some(500, 1000), slow: some(500, 1000) },
+        odd: Odd { kind, lost: some(500, 1000), slow: some(500, 1000) },
     }
 }

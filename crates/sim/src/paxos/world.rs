@@ -33,6 +33,8 @@ pub(super) enum Event {
     Fault,
     /// A fault out of turn.
     Trouble,
+    /// The network falls apart while the members change: the master and a new member are on one side.
+    Split(ReplicaId, ReplicaId),
     /// Whoever runs the cell looks after its members.
     Operate,
 }
@@ -161,7 +163,8 @@ impl World {
             Event::Arrive(_, to, _) => to,
             Event::Tick(id, ..) | Event::Synced(id, _) | Event::Installed(id, ..) => id,
             Event::Written(id, ..) => id,
-            Event::Start(_) | Event::Propose | Event::Fault | Event::Trouble | Event::Operate => return None,
+            Event::Start(_) | Event::Propose | Event::Operate => return None,
+            Event::Fault | Event::Trouble | Event::Split(..) => return None,
         };
         self.hosts.get(host).map(|host| host.stopped_until)
     }
@@ -179,6 +182,7 @@ impl World {
             Event::Fault => (25, 0),
             Event::Operate => (26, 0),
             Event::Trouble => (27, 0),
+            Event::Split(master, new) => (29, u64::from(master.0) << 8 | u64::from(new.0)),
             Event::Written(id, ..) => (28, u64::from(id.0)),
         };
         self.outcome.events += 1;
@@ -197,7 +201,7 @@ impl World {
                     eprintln!("{time:9.4} {id} has written its snapshot of {}", snapshot.applied.slot);
                 }
                 Event::Start(id) => eprintln!("{time:9.4} {id} starts"),
-                Event::Propose | Event::Fault | Event::Trouble | Event::Operate => {}
+                Event::Propose | Event::Fault | Event::Trouble | Event::Split(..) | Event::Operate => {}
             }
         }
     }
@@ -233,6 +237,12 @@ impl World {
             Event::Propose => self.propose(),
             Event::Fault => self.fault(),
             Event::Trouble => self.trouble(),
+            Event::Split(master, new) if !self.healed() => {
+                let ids: Vec<ReplicaId> = self.hosts.keys().copied().collect();
+                self.tell(&format!("{master} and {new} are split off"));
+                self.network.split(&ids, master, new, &mut self.random);
+            }
+            Event::Split(..) => {}
             Event::Operate => self.operate(),
         }
     }
