@@ -125,6 +125,21 @@ impl Oracle {
         assert_eq!(first, ballot, "two masters in epoch {epoch}");
     }
 
+    /// I1: what a master takes for accepted under its ballot is on those disks, or chosen.
+    pub(super) fn counts(&self, host: &Host, hosts: &BTreeMap<ReplicaId, Host>) {
+        let Some(running) = &host.running else { return };
+        let status = running.paxos.status();
+        let base = self.ballots.get(&status.ballot).map_or(Slot(0), |(_, base)| *base);
+        for peer in status.peers.iter().filter(|peer| peer.accepted > base) {
+            let Some(disk) = hosts.get(&peer.id).map(|host| &host.disk) else { continue };
+            let is_so = disk.snapshot_slot() >= peer.accepted
+                || disk.accepted.get(&peer.accepted).is_some_and(|held| {
+                    held.ballot >= status.ballot || self.chosen.get(&peer.accepted) == Some(&held.value)
+                });
+            assert!(is_so, "replica {} counts on {} for slot {}", host.id, peer.id, peer.accepted);
+        }
+    }
+
     /// I1: what a replica says is so, on its own disk and on the others', before it is said. Returns whether
     /// it is the first proposal of a master.
     pub(super) fn said(&mut self, host: &Host, message: &Message, hosts: &BTreeMap<ReplicaId, Host>) -> bool {

@@ -214,7 +214,13 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Arrive(from, to, message) => self.with(to, |paxos, now| paxos.receive(now, from, message)),
+            Event::Arrive(from, to, message) => {
+                let counts = matches!(message, Message::Accepted { .. });
+                self.with(to, |paxos, now| paxos.receive(now, from, message));
+                if let Some(host) = self.hosts.get(&to).filter(|_| counts) {
+                    self.oracle.counts(host, &self.hosts);
+                }
+            }
             Event::Tick(id, life, due) if self.life(id) == life => {
                 let Some(running) = self.hosts.get_mut(&id).and_then(|host| host.running.as_mut()) else {
                     return;
