@@ -491,7 +491,8 @@ impl Paxos {
     pub(crate) fn leader_deadline(&self) -> Option<Instant> {
         let Role::Leading(leadership) = &self.role else { return None };
         if leadership.peers.keys().all(|id| *id == self.config.replica) {
-            return None;
+            // It may have been about to hand over to one that is no member any more.
+            return leadership.transfer.map(|(_, until)| until);
         }
         let mut due = leadership.heartbeat_at;
         for peer in leadership.peers.values() {
