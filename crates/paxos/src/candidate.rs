@@ -21,8 +21,6 @@ pub(crate) struct Asking {
 /// Phase 1.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Candidacy {
-    /// The record of its own promise.
-    own_promise: u64,
     pub(crate) reports: Reports,
     pub(crate) resend_at: Instant,
     /// When to give up.
@@ -152,7 +150,6 @@ impl Paxos {
         self.promise(ballot);
         let until = self.now + 4 * self.config.resend;
         self.role = Role::Preparing(Candidacy {
-            own_promise: self.promise_record,
             reports: Reports::default(),
             resend_at: self.now + self.config.resend,
             until,
@@ -223,29 +220,39 @@ impl Paxos {
         for one in accepted.iter().filter(|one| one.slot > proposed) {
             reports.take(one.slot, one.ballot, &one.value);
         }
-        if !complete {
-            return self.send_prepare(from, through);
+        if complete {
+            self.count_reports();
+        } else {
+            self.send_prepare(from, through);
         }
-        self.count_reports();
+        // Also of a part: the rest may never come, and a master does not wait for it.
         self.pump();
     }
 
-    /// This replica's own promise counts once it is durable.
+    /// This replica's own promise counts once it is durable. Others may have elected it before; whether it may
+    /// go on with other members can depend on it then.
     pub(crate) fn own_promise_durable(&mut self) {
-        let (durable, own) = (self.durable, self.config.replica);
-        let Role::Preparing(candidacy) = &mut self.role else { return };
-        if candidacy.own_promise > durable && !planted!(self, OwnPromiseNotSynced) {
+        if self.promise_record > self.durable && !planted!(self, OwnPromiseNotSynced) {
             return;
         }
-        let reports = &mut candidacy.reports;
+        let (own, chosen) = (self.config.replica, self.chosen);
+        let (reports, proposed) = match &mut self.role {
+            Role::Preparing(candidacy) => (&mut candidacy.reports, chosen),
+            Role::Leading(leadership) => {
+                let proposed = leadership.last_proposed();
+                (&mut leadership.reports, proposed)
+            }
+            Role::Following | Role::Asking(_) => return,
+        };
         if reports.is_complete(own) {
             return;
         }
-        reports.from.insert(own, Report { above: self.chosen, complete: true });
-        for (slot, ballot, value) in self.log.range(self.chosen.next(), self.log.last()) {
+        reports.from.insert(own, Report { above: chosen, complete: true });
+        for (slot, ballot, value) in self.log.range(proposed.next(), self.log.last()) {
             reports.take(slot, ballot, value);
         }
         self.count_reports();
+        self.pump();
     }
 
     /// Leads, once a quorum of everyone who governs an open slot has promised and told all.

@@ -98,6 +98,7 @@ impl Paxos {
                 continue;
             }
             let slot = one.slot;
+            // Members that came later may never have heard of its master; their own epochs come after it.
             self.highest_round = self.highest_round.max(one.ballot.round);
             // What was accepted here under the same ballot or a higher one is the same value.
             let known = self.log.get(slot).map(|(ballot, _)| ballot);

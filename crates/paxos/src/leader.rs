@@ -390,6 +390,7 @@ impl Paxos {
             };
             let before = known(&self.configurations);
             self.hand_out_through(through);
+            assert!(self.chosen >= slot, "a master has everything that it has proposed");
             if known(&self.configurations) != before {
                 self.meet_peers();
                 self.ask_for_reports();
@@ -400,6 +401,12 @@ impl Paxos {
         }
         if self.chosen == before {
             return;
+        }
+        // Of new members that are in force, this has to be durable before the next change, and no heartbeat may
+        // be due: a sole voter without a learner sends none.
+        let in_force_from = self.configurations.newest_from();
+        if self.chosen_recorded.next() < in_force_from && in_force_from <= self.chosen.next() {
+            self.record_chosen();
         }
         self.pump();
         self.leave_if_removed();
@@ -542,7 +549,8 @@ impl Paxos {
     pub(crate) fn leader_deadline(&self) -> Option<Instant> {
         let Role::Leading(leadership) = &self.role else { return None };
         if leadership.peers.iter().all(|peer| peer.id == self.config.replica) {
-            return None;
+            // It may have been about to hand over to one that is no member any more.
+            return leadership.transfer.map(|(_, until)| until);
         }
         let mut due = leadership.heartbeat_at;
         for peer in &leadership.peers {

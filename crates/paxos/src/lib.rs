@@ -311,7 +311,10 @@ impl Paxos {
         }
         match self.role {
             Role::Preparing(_) => self.own_promise_durable(),
-            Role::Leading(_) => self.own_slots_durable(),
+            Role::Leading(_) => {
+                self.own_promise_durable();
+                self.own_slots_durable();
+            }
             Role::Following | Role::Asking(_) => {}
         }
     }

@@ -11,6 +11,7 @@ mod server;
 mod world;
 
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 use std::time::Instant;
 use world::World;
 
@@ -51,6 +52,9 @@ enum Command {
         #[arg(long)]
         plant: Option<Planted>,
     },
+    /// How soon the simulation of the agreement finds bugs that are there on purpose
+    #[cfg(feature = "plant")]
+    Plants(paxos::plants::Hunt),
 }
 
 /// A bug to have on purpose; without the feature `plant` there is none.
@@ -59,7 +63,7 @@ pub(crate) type Planted = wombat_paxos::Plant;
 #[cfg(not(feature = "plant"))]
 pub(crate) type Planted = std::convert::Infallible;
 
-fn main() {
+fn main() -> ExitCode {
     match Args::parse().command {
         Command::Cell { seeds, first_seed, trace } => {
             run_seeds("cell", first_seed, seeds, trace, |seed, trace| {
@@ -81,7 +85,10 @@ fn main() {
                 (outcome.events, outcome)
             });
         }
+        #[cfg(feature = "plant")]
+        Command::Plants(hunt) => return paxos::plants::hunt(&hunt),
     }
+    ExitCode::SUCCESS
 }
 
 /// Runs seeds, each twice: the same seed does the same, or a failure could not be looked at again. A panic

@@ -47,6 +47,11 @@ impl Clock {
         Clock { rate: 990 + random.below(21), origin: random.below(1 << 40) }
     }
 
+    /// A clock that is as wrong as it may be, one way or the other.
+    pub(crate) fn worst(random: &mut Random) -> Clock {
+        Clock { rate: if random.chance(500) { 990 } else { 1010 }, origin: random.below(1 << 40) }
+    }
+
     pub(crate) fn read(&self, real: Duration) -> wombat_proto::Instant {
         let counted = real.as_nanos() * u128::from(self.rate) / 1000;
         wombat_proto::Instant::from_nanos(self.origin + counted as u64)

@@ -43,8 +43,8 @@ pub(super) struct Snapshot {
 #[derive(Default)]
 pub(super) struct Disk {
     pub(super) starts: u32,
-    promised: Ballot,
-    lease_bound: Duration,
+    pub(super) promised: Ballot,
+    pub(super) lease_bound: Duration,
     chosen: Slot,
     pub(super) accepted: BTreeMap<Slot, Accepted>,
     pub(super) snapshot: Option<Snapshot>,
@@ -87,9 +87,15 @@ impl Disk {
         self.snapshot.as_ref().map_or(Slot(0), |snapshot| snapshot.applied.slot)
     }
 
-    /// Whether what was chosen for a slot would survive here.
-    pub(super) fn holds(&self, slot: Slot, value: &Value) -> bool {
-        self.snapshot_slot() >= slot || self.accepted.get(&slot).is_some_and(|one| one.value == *value)
+    /// Whether it knows anything of a slot.
+    pub(super) fn has(&self, slot: Slot) -> bool {
+        self.snapshot_slot() >= slot || self.accepted.contains_key(&slot)
+    }
+
+    /// Whether what was chosen for a slot, under a ballot, would survive here.
+    pub(super) fn holds(&self, slot: Slot, ballot: Ballot, value: &Value) -> bool {
+        let holds = |one: &Accepted| one.value == *value && one.ballot >= ballot;
+        self.snapshot_slot() >= slot || self.accepted.get(&slot).is_some_and(holds)
     }
 }
 
@@ -104,8 +110,14 @@ pub(super) struct Host {
     pub(super) stopped_until: Duration,
     /// Counts its lives.
     pub(super) life: u64,
+    /// When the last of them began.
+    started: Duration,
     /// Its data is gone for good: it never comes back under this id.
     pub(super) lost: bool,
+    /// It runs, but does not hear or is not heard, and nobody will repair that.
+    pub(super) apart: bool,
+    /// Its disk takes seconds.
+    pub(super) slow: bool,
 }
 
 pub(super) struct Running {
@@ -115,19 +127,26 @@ pub(super) struct Running {
     durable: u64,
     pub(super) syncing: Option<usize>,
     pub(super) tick_at: Option<Instant>,
+    /// Whether a snapshot is on its way to the disk.
+    pub(super) writing: bool,
+    /// The snapshot that arrives, and the chunk that comes next.
+    pub(super) incoming: Option<(Slot, u32)>,
 }
 
 impl Host {
-    pub(super) fn new(id: ReplicaId, founding: Configurations, random: &mut Random) -> Host {
+    pub(super) fn new(id: ReplicaId, founding: Configurations, clock: Clock) -> Host {
         Host {
             id,
-            clock: Clock::new(random),
+            clock,
             disk: Disk::default(),
             founding,
             running: None,
             stopped_until: Duration::ZERO,
             life: 0,
+            started: Duration::ZERO,
             lost: false,
+            apart: false,
+            slow: false,
         }
     }
 
@@ -137,6 +156,7 @@ impl Host {
 
     pub(super) fn start(&mut self, config: Config, real: Duration) {
         self.life += 1;
+        self.started = real;
         self.disk.starts += 1;
         let disk = &self.disk;
         let (applied, configurations) = match &disk.snapshot {
@@ -153,7 +173,15 @@ impl Host {
             accepted: disk.accepted.values().cloned().collect(),
         };
         let paxos = Paxos::new(config, recovered, self.clock.read(real));
-        self.running = Some(Running { paxos, applied, durable: 0, syncing: None, tick_at: None });
+        self.running = Some(Running {
+            paxos,
+            applied,
+            durable: 0,
+            syncing: None,
+            tick_at: None,
+            writing: false,
+            incoming: None,
+        });
     }
 
     /// The replica dies. Of what was written and not synced, a part may be on the disk.
@@ -199,6 +227,18 @@ impl Host {
         self.disk.sync(records);
         running.durable += records as u64;
         running.paxos.persisted(now, running.durable);
+    }
+
+    /// Whether it promises nothing to anyone else now: it has granted the lease, is dead, or keeps silent as
+    /// it may have granted it before it died.
+    pub(super) fn is_bound_to(&self, master: ReplicaId, real: Duration) -> bool {
+        let silent = self.started + self.disk.lease_bound > real;
+        self.running.as_ref().is_none_or(|running| silent || running.paxos.master() == Some(master))
+    }
+
+    /// Whether the others can count on it.
+    pub(super) fn is_there(&self) -> bool {
+        !self.lost && !self.apart
     }
 
     /// Whether, by its own clock, it may answer reads now.

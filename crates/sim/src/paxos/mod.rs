@@ -1,9 +1,30 @@
 //! The agreement alone: replicas of `wombat-paxos` under every fault that a machine room has, and then healed.
 
+mod faults;
 mod host;
 mod network;
+mod operator;
 mod oracle;
+#[cfg(feature = "plant")]
+pub(crate) mod plants;
 mod swarm;
 mod world;
 
 pub(crate) use world::World;
+
+#[cfg(test)]
+mod tests {
+    use super::World;
+
+    /// Seeds of their own, so that they are not only those that everybody tries first.
+    const FIRST: u64 = 7_000_000;
+
+    #[test]
+    fn seeds_pass_and_do_the_same_twice() {
+        for seed in FIRST..FIRST + 300 {
+            let run = || World::new(seed, false, None).run();
+            let outcome = std::panic::catch_unwind(run).unwrap_or_else(|_| panic!("seed {seed} failed"));
+            assert_eq!(outcome, run(), "seed {seed} ran differently the second time");
+        }
+    }
+}

@@ -13,6 +13,17 @@ pub(super) struct Weather {
     pub(super) twice: u64,
     pub(super) slow: u64,
     pub(super) late: u64,
+    /// A kind of message that fares worse than others, and of a thousand how many are lost or slow.
+    pub(super) odd: Odd,
+}
+
+/// A kind of message that fares worse than others.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Odd {
+    /// Which; 0: none.
+    pub(super) kind: u64,
+    pub(super) lost: u64,
+    pub(super) slow: u64,
 }
 
 #[derive(Default)]
@@ -20,27 +31,41 @@ pub(super) struct Network {
     pub(super) weather: Weather,
     /// From whom to whom nothing goes.
     blocked: BTreeSet<(ReplicaId, ReplicaId)>,
+    /// Who will not hear anything for good, and who will not be heard.
+    deaf: BTreeSet<ReplicaId>,
+    mute: BTreeSet<ReplicaId>,
+    /// How long a message takes if all is well, at most.
+    usual: Duration,
 }
 
 impl Network {
+    pub(super) fn new(usual: Duration) -> Network {
+        Network { usual, ..Network::default() }
+    }
+
     /// When the copies of a message that is sent now arrive.
     pub(super) fn arrivals(
         &self,
         from: ReplicaId,
         to: ReplicaId,
+        kind: u64,
         random: &mut Random,
     ) -> impl Iterator<Item = Duration> + use<> {
         let weather = &self.weather;
+        let odd = weather.odd.kind == kind;
+        let cut = self.blocked.contains(&(from, to)) || self.mute.contains(&from) || self.deaf.contains(&to);
         let copies = match () {
-            () if self.blocked.contains(&(from, to)) || random.chance(weather.lost) => 0,
+            () if cut || random.chance(weather.lost) => 0,
+            () if odd && random.chance(weather.odd.lost) => 0,
             () if random.chance(weather.twice) => 2,
             () => 1,
         };
         let delays: Vec<Duration> = (0..copies)
             .map(|_| match () {
-                () if random.chance(weather.late) => random.millis(1000, 150_000),
+                () if random.chance(weather.late) => late(random),
                 () if random.chance(weather.slow) => random.millis(10, 1500),
-                () => random.duration(Duration::from_micros(100), Duration::from_millis(5)),
+                () if odd && random.chance(weather.odd.slow) => random.millis(10, 3000),
+                () => random.duration(Duration::from_micros(20), self.usual),
             })
             .collect();
         delays.into_iter()
@@ -49,6 +74,17 @@ impl Network {
     pub(super) fn heal(&mut self) {
         self.weather = Weather::default();
         self.blocked.clear();
+    }
+
+    /// Cuts a replica off for good: from what the others say, from being heard, or from both.
+    pub(super) fn set_apart(&mut self, id: ReplicaId, random: &mut Random) {
+        let way = random.below(3);
+        if way != 0 {
+            self.deaf.insert(id);
+        }
+        if way != 1 {
+            self.mute.insert(id);
+        }
     }
 
     /// Puts up a partition of some shape.
@@ -91,9 +127,28 @@ impl Network {
         }
     }
 
+    /// Leaves the master of a cell that changes its members with few others: the one that is new, perhaps.
+    pub(super) fn split(
+        &mut self,
+        ids: &[ReplicaId],
+        master: ReplicaId,
+        new: ReplicaId,
+        random: &mut Random,
+    ) {
+        let with: BTreeSet<_> =
+            ids.iter().copied().filter(|_| random.chance(250)).chain([master, new]).collect();
+        self.keep(ids, |a, b| with.contains(&a) == with.contains(&b));
+    }
+
     fn keep(&mut self, ids: &[ReplicaId], connected: impl Fn(ReplicaId, ReplicaId) -> bool) {
         self.blocked = pairs(ids).filter(|(a, b)| !connected(*a, *b)).collect();
     }
+}
+
+/// Long after it was sent: mostly within the life of a master or two, sometimes minutes.
+fn late(random: &mut Random) -> Duration {
+    let most = if random.chance(700) { 12_000 } else { 150_000 };
+    random.millis(1000, most)
 }
 
 fn pairs(ids: &[ReplicaId]) -> impl Iterator<Item = (ReplicaId, ReplicaId)> {

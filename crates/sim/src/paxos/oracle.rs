@@ -3,8 +3,8 @@
 use super::host::{Applied, Host};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wombat_paxos::{Configurations, Outcome};
-use wombat_proto::{ReplicaId, Slot, Value};
+use wombat_paxos::{Configurations, Message, Outcome, Standing};
+use wombat_proto::{Ballot, Epoch, ReplicaId, Slot, Value};
 
 #[derive(Default)]
 pub(super) struct Oracle {
@@ -19,6 +19,14 @@ pub(super) struct Oracle {
     /// Who governs what, as the log says.
     configurations: Configurations,
     window: u64,
+    /// Up to which slot each ballot has proposed.
+    proposed: BTreeMap<Ballot, Slot>,
+    /// The lease that each ballot has asked for, and the slot that it begins after.
+    ballots: BTreeMap<Ballot, (Duration, Slot)>,
+    /// Who led in each epoch.
+    epochs: BTreeMap<Epoch, Ballot>,
+    /// The newest epoch in which anyone held the lease.
+    epoch: Epoch,
 }
 
 pub(super) fn number_of(value: &Value) -> Option<u64> {
@@ -33,14 +41,24 @@ impl Oracle {
         Oracle { configurations, window, ..Oracle::default() }
     }
 
-    /// I1: one value per slot, and when it is chosen it is on a quorum of disks. Returns whether it is new.
-    pub(super) fn chosen(&mut self, slot: Slot, value: &Value, hosts: &BTreeMap<ReplicaId, Host>) {
+    /// I1: one value per slot, and when it is chosen it is on a quorum of disks; if a master says so, it is
+    /// there under the master's ballot, or a higher one.
+    pub(super) fn chosen(
+        &mut self,
+        who: &Host,
+        slot: Slot,
+        value: &Value,
+        hosts: &BTreeMap<ReplicaId, Host>,
+    ) {
         if let Some(earlier) = self.chosen.get(&slot) {
             assert_eq!(earlier, value, "I1: slot {slot} holds two values");
             return;
         }
         let voters = self.configurations.at(slot);
-        let on_disk = |id| hosts.get(&id).is_some_and(|host| host.disk.holds(slot, value));
+        let paxos = who.running.as_ref().map(|running| &running.paxos);
+        let leading = paxos.filter(|paxos| paxos.status().standing == Standing::Leading);
+        let ballot = leading.map_or(Ballot::ZERO, |paxos| paxos.ballot());
+        let on_disk = |id| hosts.get(&id).is_some_and(|host| host.disk.holds(slot, ballot, value));
         assert!(voters.is_quorum(on_disk), "I1: slot {slot} was chosen, but is on too few disks");
         if let Some(number) = number_of(value) {
             assert!(!self.lost.contains_key(&number), "command {number} was lost, and is chosen");
@@ -72,12 +90,21 @@ impl Oracle {
     }
 
     /// I2: at any instant one lease at most, and its holder knows all that was acknowledged.
-    pub(super) fn check_leases(&self, hosts: &BTreeMap<ReplicaId, Host>, real: Duration) {
+    pub(super) fn check_leases(&mut self, hosts: &BTreeMap<ReplicaId, Host>, real: Duration) {
         let mut holder: Option<ReplicaId> = None;
         for host in hosts.values().filter(|host| host.serves(real)) {
             assert!(holder.is_none(), "I2: {holder:?} and {} hold the lease", host.id);
             holder = Some(host.id);
-            let applied = host.running.as_ref().map_or(Slot(0), |running| running.applied.slot);
+            let Some(running) = &host.running else { continue };
+            let bound = |id: ReplicaId| {
+                id == host.id || hosts.get(&id).is_some_and(|other| other.is_bound_to(host.id, real))
+            };
+            for (_, members) in running.paxos.configurations().entries() {
+                assert!(members.is_quorum(bound), "I2: replica {} serves without all grants", host.id);
+            }
+            let (applied, epoch) = (running.applied.slot, running.paxos.leads().unwrap_or_default());
+            assert!(epoch >= self.epoch, "replica {} serves in {epoch}, after {}", host.id, self.epoch);
+            self.epoch = epoch;
             assert!(
                 applied >= self.acknowledged,
                 "replica {} serves at slot {applied}, but {} was acknowledged",
@@ -85,6 +112,90 @@ impl Oracle {
                 self.acknowledged
             );
         }
+    }
+
+    /// An epoch has one master.
+    pub(super) fn leads(&mut self, host: &Host) {
+        let Some(running) = &host.running else { return };
+        let Some(epoch) = running.paxos.leads() else { return };
+        let ballot = running.paxos.ballot();
+        let first = *self.epochs.entry(epoch).or_insert(ballot);
+        assert_eq!(first, ballot, "two masters in epoch {epoch}");
+    }
+
+    /// I1: what a master takes for accepted under its ballot is on those disks, or chosen.
+    pub(super) fn counts(&self, host: &Host, hosts: &BTreeMap<ReplicaId, Host>) {
+        let Some(running) = &host.running else { return };
+        let status = running.paxos.status();
+        let base = self.ballots.get(&status.ballot).map_or(Slot(0), |(_, base)| *base);
+        for peer in status.peers.iter().filter(|peer| peer.accepted > base) {
+            let Some(disk) = hosts.get(&peer.id).map(|host| &host.disk) else { continue };
+            let is_so = disk.snapshot_slot() >= peer.accepted
+                || disk.accepted.get(&peer.accepted).is_some_and(|held| {
+                    held.ballot >= status.ballot || self.chosen.get(&peer.accepted) == Some(&held.value)
+                });
+            assert!(is_so, "replica {} counts on {} for slot {}", host.id, peer.id, peer.accepted);
+        }
+    }
+
+    /// I1: what a replica says is so, on its own disk and on the others', before it is said. Returns whether
+    /// it is the first proposal of a master.
+    pub(super) fn said(&mut self, host: &Host, message: &Message, hosts: &BTreeMap<ReplicaId, Host>) -> bool {
+        let (id, disk) = (host.id, &host.disk);
+        let promised =
+            |id: ReplicaId, ballot: Ballot| hosts.get(&id).is_some_and(|host| host.disk.promised >= ballot);
+        match message {
+            Message::Promise { ballot, accepted, .. } => {
+                assert!(disk.promised >= *ballot, "replica {id} tells a promise that is not durable");
+                for one in accepted {
+                    assert!(disk.has(one.slot), "replica {id} reports slot {}, not durable", one.slot);
+                }
+            }
+            Message::Granted { ballot, .. } => {
+                let lease = self.ballots.get(ballot).map_or(Duration::ZERO, |(lease, _)| *lease);
+                assert!(disk.promised >= *ballot, "replica {id} grants a lease without a durable promise");
+                assert!(disk.lease_bound >= lease, "replica {id} grants a lease that it would forget");
+            }
+            Message::Accepted { ballot, through } => {
+                let base = self.ballots.get(ballot).map_or(Slot(0), |(_, base)| *base);
+                let long_ago = Slot(through.0.saturating_sub(self.window));
+                let first = base.max(long_ago).max(disk.snapshot_slot()).next();
+                for slot in (first.0..=through.0).map(Slot) {
+                    let is_so = disk.accepted.get(&slot).is_some_and(|held| {
+                        held.ballot >= *ballot || self.chosen.get(&slot) == Some(&held.value)
+                    });
+                    assert!(is_so, "replica {id} says that it has accepted slot {slot}");
+                }
+            }
+            Message::Heartbeat { ballot, base, lease, chosen, .. } => {
+                assert!(*chosen <= self.last(), "replica {id} says that slot {chosen} is chosen");
+                if self.ballots.insert(*ballot, (*lease, *base)).is_none() {
+                    for (_, members) in self.configurations_after(*base).entries() {
+                        assert!(
+                            members.is_quorum(|id| promised(id, *ballot)),
+                            "replica {id} leads without the promises of all who vote"
+                        );
+                    }
+                }
+            }
+            Message::Accept { ballot, first, values, chosen, .. } => {
+                assert!(*chosen <= self.last(), "replica {id} says that slot {chosen} is chosen");
+                let before = self.proposed.get(ballot).copied();
+                let last = Slot(first.0 + values.len() as u64 - 1);
+                for slot in (before.unwrap_or_default().next().max(*first).0..=last.0).map(Slot) {
+                    let promised = |id| hosts.get(&id).is_some_and(|host| host.disk.promised >= *ballot);
+                    let voters = self.configurations.at(slot);
+                    assert!(
+                        voters.is_quorum(promised),
+                        "slot {slot} is proposed without a quorum's promises"
+                    );
+                }
+                self.proposed.insert(*ballot, last.max(before.unwrap_or_default()));
+                return before.is_none();
+            }
+            _ => {}
+        }
+        false
     }
 
     pub(super) fn configurations(&self) -> &Configurations {

@@ -1,7 +1,7 @@
 //! What kinds of trouble a run has. Each run draws some kinds and leaves others out, so that no kind hides
 //! behind another (swarm testing).
 
-use super::network::Weather;
+use super::network::{Odd, Weather};
 use crate::random::Random;
 use std::time::Duration;
 
@@ -27,9 +27,15 @@ pub(super) enum Fault {
     SlowDisk,
     /// A voter is replaced though nothing is wrong with it.
     Replace,
+    /// One more voter.
+    Grow,
+    /// One voter less.
+    Shrink,
+    /// One that only learns.
+    Learner,
 }
 
-const ALL: [Fault; 10] = [
+const ALL: [Fault; 13] = [
     Fault::Kill,
     Fault::KillMany,
     Fault::Pause,
@@ -40,15 +46,33 @@ const ALL: [Fault; 10] = [
     Fault::Snapshot,
     Fault::SlowDisk,
     Fault::Replace,
+    Fault::Grow,
+    Fault::Shrink,
+    Fault::Learner,
 ];
 
-/// The kinds of a run, each with its weight.
+/// The kinds of a run, each with its weight, and what else makes it what it is.
 pub(super) struct Swarm {
     weights: [u64; ALL.len()],
     /// How long between two, at most.
     pub(super) pause: Duration,
     /// Of a thousand steps, after how many the replica dies in the middle of what it has to do.
     pub(super) dies_in_step: u64,
+    /// How long a replica is down, at most.
+    pub(super) down: Duration,
+    /// How long a disk that is well takes, at most.
+    pub(super) disk: Duration,
+    /// How long a message takes that nothing happens to, at most.
+    pub(super) network: Duration,
+    /// How long between two bursts of proposals, at most, and how many one has, at most.
+    pub(super) proposing: (Duration, u64),
+    /// Of a thousand elections, and of a thousand changes of the members, how many draw trouble at once.
+    pub(super) hits_elections: u64,
+    pub(super) hits_changes: u64,
+    /// Whether clocks are as wrong as they may be.
+    pub(super) worst_clocks: bool,
+    /// Whether a replica may come back with another master lease.
+    pub(super) leases_vary: bool,
 }
 
 impl Swarm {
@@ -57,8 +81,25 @@ impl Swarm {
         for weight in &mut weights {
             *weight = if random.chance(500) { 1 + random.below(9) } else { 0 };
         }
-        let dies_in_step = if random.chance(300) { 1 + random.below(5) } else { 0 };
-        Swarm { weights, pause: random.millis(200, 2000), dies_in_step }
+        let fast = random.chance(300);
+        let longest = if random.chance(200) { 12_000 } else { 4000 };
+        let mut often =
+            |per_mille: u64, most: u64| if random.chance(per_mille) { random.below(most) } else { 0 };
+        let (dies_in_step, hits_elections, hits_changes) =
+            (often(300, 6), often(400, 1000), often(500, 1000));
+        Swarm {
+            weights,
+            dies_in_step,
+            hits_elections,
+            hits_changes,
+            pause: random.millis(200, 2000),
+            down: random.millis(100, longest),
+            disk: Duration::from_micros(if fast { 200 } else { 10_000 }),
+            network: Duration::from_micros(if fast { 200 } else { 5000 }),
+            proposing: (random.millis(100, 600), 1 + random.below(12)),
+            worst_clocks: random.chance(500),
+            leases_vary: random.chance(150),
+        }
     }
 
     pub(super) fn next(&self, random: &mut Random) -> Option<Fault> {
@@ -78,6 +119,15 @@ impl Swarm {
 }
 
 pub(super) fn weather(random: &mut Random) -> Weather {
-    let mut some = |most: u64| if random.chance(400) { random.below(most) } else { 0 };
-    Weather { lost: some(300), twice: some(200), slow: some(500), late: some(40) }
+    // Above all what an election and a proposal need: Promise, Accept, Accepted, Heartbeat, Granted.
+    let kind = if random.chance(600) { 4 + random.below(5) } else { 1 + random.below(15) };
+    let kind = if random.chance(400) { kind } else { 0 };
+    let mut some = |per_mille: u64, most: u64| if random.chance(per_mille) { random.below(most) } else { 0 };
+    Weather {
+        lost: some(400, 300),
+        twice: some(400, 200),
+        slow: some(400, 500),
+        late: some(400, 40),
+        odd: Odd { kind, lost: some(500, 1000), slow: some(500, 1000) },
+    }
 }

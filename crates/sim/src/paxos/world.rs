@@ -2,31 +2,39 @@
 
 use super::host::{Applied, Host, Snapshot};
 use super::network::Network;
+use super::operator::Change;
 use super::oracle::{Oracle, number_of};
-use super::swarm::{self, Fault, Swarm};
-use crate::random::Random;
+use super::swarm::Swarm;
+use crate::random::{Clock, Random};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wombat_paxos::{Batch, Config, Configurations, Effects, Message, ReceivedChunk, WantedChunk};
-use wombat_proto::{Error, Member, Members, ReplicaId, Slot};
+use wombat_proto::{Error, Instant, Members, ReplicaId, Slot};
 
 /// The master lease.
-const LEASE: Duration = Duration::from_secs(1);
-/// How long all must be well after the healing before a master has to be there and everything ended.
+pub(super) const LEASE: Duration = Duration::from_secs(1);
+/// How long after the healing a master has to be there, all be at the same slot and everything ended.
 const HEALED: Duration = Duration::from_secs(40);
 
 /// Something that is about to happen.
-enum Event {
+pub(super) enum Event {
     Arrive(ReplicaId, ReplicaId, Message),
-    Tick(ReplicaId, u64),
+    /// A tick is due at that time of its clock, unless another is due by now.
+    Tick(ReplicaId, u64, Instant),
     Synced(ReplicaId, u64),
     /// A snapshot that was received is on the disk.
     Installed(ReplicaId, u64, Snapshot),
+    /// A snapshot that was taken is on the disk.
+    Written(ReplicaId, u64, Snapshot),
     Start(ReplicaId),
     /// Clients propose.
     Propose,
     Fault,
+    /// A fault out of turn.
+    Trouble,
+    /// The network falls apart while the members change: the master and a new member are on one side.
+    Split(ReplicaId, ReplicaId),
     /// Whoever runs the cell looks after its members.
     Operate,
 }
@@ -40,25 +48,28 @@ pub(crate) struct Outcome {
 }
 
 pub(crate) struct World {
-    now: Duration,
-    queue: BTreeMap<(Duration, u64), Event>,
-    scheduled: u64,
-    random: Random,
-    hosts: BTreeMap<ReplicaId, Host>,
-    network: Network,
-    oracle: Oracle,
-    swarm: Swarm,
+    pub(super) now: Duration,
+    pub(super) queue: BTreeMap<(Duration, u64), Event>,
+    pub(super) scheduled: u64,
+    pub(super) random: Random,
+    pub(super) hosts: BTreeMap<ReplicaId, Host>,
+    pub(super) network: Network,
+    pub(super) oracle: Oracle,
+    pub(super) swarm: Swarm,
     /// The numbers that replicas live by, but for their own.
-    config: Config,
-    slow_disks: bool,
-    faults_until: Duration,
-    /// The voters that the operator wants gone, each with the one that takes its place.
-    replacing: Option<(ReplicaId, ReplicaId)>,
-    proposed: u64,
+    pub(super) config: Config,
+    pub(super) faults_until: Duration,
+    /// The last slot that anyone knew when the faults ended.
+    pub(super) healed_at: Option<Slot>,
+    /// Since when nothing is open, and nobody proposes any more.
+    pub(super) quiet: Option<Duration>,
+    /// What the operator is about to do with the members.
+    pub(super) change: Option<Change>,
+    pub(super) proposed: u64,
     /// The numbers of what each replica has proposed in this life, by slot.
-    outstanding: BTreeMap<(ReplicaId, Slot), Vec<u64>>,
-    outcome: Outcome,
-    trace: bool,
+    pub(super) outstanding: BTreeMap<(ReplicaId, Slot), Vec<u64>>,
+    pub(super) outcome: Outcome,
+    pub(super) trace: bool,
 }
 
 impl World {
@@ -80,36 +91,41 @@ impl World {
         }
         #[cfg(not(feature = "plant"))]
         let _there_are_none = plant;
-        let hosts: BTreeMap<_, _> = members
-            .voters
-            .iter()
-            .map(|member| (member.id, Host::new(member.id, founding.clone(), &mut random)))
-            .collect();
+        let swarm = Swarm::draw(&mut random);
         let mut world = World {
             now: Duration::ZERO,
             queue: BTreeMap::new(),
             scheduled: 0,
-            oracle: Oracle::new(founding, config.window),
-            network: Network::default(),
-            swarm: Swarm::draw(&mut random),
-            hosts,
+            oracle: Oracle::new(founding.clone(), config.window),
+            network: Network::new(swarm.network),
+            swarm,
+            hosts: BTreeMap::new(),
             config,
-            slow_disks: false,
             faults_until: Duration::from_secs(5 + random.below(20)),
-            replacing: None,
+            healed_at: None,
+            quiet: None,
+            change: None,
             proposed: 0,
             outstanding: BTreeMap::new(),
             outcome: Outcome { events: 0, chosen: 0, hash: 0 },
             trace,
             random,
         };
-        for id in world.hosts.keys().copied().collect::<Vec<_>>() {
-            world.at(Duration::ZERO, Event::Start(id));
+        for member in &members.voters {
+            world.add_host(member.id, founding.clone());
+            world.at(Duration::ZERO, Event::Start(member.id));
         }
         world.at(Duration::from_millis(10), Event::Propose);
-        world.at(Duration::from_millis(500), Event::Fault);
+        let first_fault = world.random.millis(1, 1000);
+        world.at(first_fault, Event::Fault);
         world.at(Duration::from_secs(1), Event::Operate);
         world
+    }
+
+    pub(super) fn add_host(&mut self, id: ReplicaId, founding: Configurations) {
+        let random = &mut self.random;
+        let clock = if self.swarm.worst_clocks { Clock::worst(random) } else { Clock::new(random) };
+        self.hosts.insert(id, Host::new(id, founding, clock));
     }
 
     fn at(&mut self, time: Duration, event: Event) {
@@ -117,7 +133,7 @@ impl World {
         self.queue.insert((time, self.scheduled), event);
     }
 
-    fn after(&mut self, wait: Duration, event: Event) {
+    pub(super) fn after(&mut self, wait: Duration, event: Event) {
         self.at(self.now + wait, event);
     }
 
@@ -145,8 +161,10 @@ impl World {
     fn postponed(&self, event: &Event) -> Option<Duration> {
         let host = match event {
             Event::Arrive(_, to, _) => to,
-            Event::Tick(id, _) | Event::Synced(id, _) | Event::Installed(id, ..) => id,
-            Event::Start(_) | Event::Propose | Event::Fault | Event::Operate => return None,
+            Event::Tick(id, ..) | Event::Synced(id, _) | Event::Installed(id, ..) => id,
+            Event::Written(id, ..) => id,
+            Event::Start(_) | Event::Propose | Event::Operate => return None,
+            Event::Fault | Event::Trouble | Event::Split(..) => return None,
         };
         self.hosts.get(host).map(|host| host.stopped_until)
     }
@@ -156,13 +174,16 @@ impl World {
             Event::Arrive(from, to, message) => {
                 (number_of_kind(message), u64::from(from.0) << 8 | u64::from(to.0))
             }
-            Event::Tick(id, _) => (20, u64::from(id.0)),
+            Event::Tick(id, ..) => (20, u64::from(id.0)),
             Event::Synced(id, _) => (21, u64::from(id.0)),
             Event::Installed(id, ..) => (22, u64::from(id.0)),
             Event::Start(id) => (23, u64::from(id.0)),
             Event::Propose => (24, 0),
             Event::Fault => (25, 0),
             Event::Operate => (26, 0),
+            Event::Trouble => (27, 0),
+            Event::Split(master, new) => (29, u64::from(master.0) << 8 | u64::from(new.0)),
+            Event::Written(id, ..) => (28, u64::from(id.0)),
         };
         self.outcome.events += 1;
         let word = (self.now.as_nanos() as u64).rotate_left(13) ^ kind << 56 ^ who;
@@ -171,18 +192,21 @@ impl World {
             let time = self.now.as_secs_f64();
             match event {
                 Event::Arrive(from, to, message) => eprintln!("{time:9.4} {from} → {to} {message:?}"),
-                Event::Tick(id, _) => eprintln!("{time:9.4} {id} tick"),
+                Event::Tick(id, ..) => eprintln!("{time:9.4} {id} tick"),
                 Event::Synced(id, _) => eprintln!("{time:9.4} {id} synced"),
                 Event::Installed(id, _, snapshot) => {
                     eprintln!("{time:9.4} {id} has the snapshot of {}", snapshot.applied.slot);
                 }
+                Event::Written(id, _, snapshot) => {
+                    eprintln!("{time:9.4} {id} has written its snapshot of {}", snapshot.applied.slot);
+                }
                 Event::Start(id) => eprintln!("{time:9.4} {id} starts"),
-                Event::Propose | Event::Fault | Event::Operate => {}
+                Event::Propose | Event::Fault | Event::Trouble | Event::Split(..) | Event::Operate => {}
             }
         }
     }
 
-    fn tell(&self, what: &str) {
+    pub(super) fn tell(&self, what: &str) {
         if self.trace {
             eprintln!("{:9.4} -- {what}", self.now.as_secs_f64());
         }
@@ -190,11 +214,20 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Arrive(from, to, message) => self.with(to, |paxos, now| paxos.receive(now, from, message)),
-            Event::Tick(id, life) if self.life(id) == life => {
+            Event::Arrive(from, to, message) => {
+                let counts = matches!(message, Message::Accepted { .. });
+                self.with(to, |paxos, now| paxos.receive(now, from, message));
+                if let Some(host) = self.hosts.get(&to).filter(|_| counts) {
+                    self.oracle.counts(host, &self.hosts);
+                }
+            }
+            Event::Tick(id, life, due) if self.life(id) == life => {
                 let Some(running) = self.hosts.get_mut(&id).and_then(|host| host.running.as_mut()) else {
                     return;
                 };
+                if running.tick_at != Some(due) {
+                    return;
+                }
                 running.tick_at = None;
                 self.with(id, |paxos, now| paxos.tick(now));
             }
@@ -204,25 +237,36 @@ impl World {
                 self.settle(id);
             }
             Event::Installed(id, life, snapshot) if self.life(id) == life => self.install(id, snapshot),
-            Event::Tick(..) | Event::Synced(..) | Event::Installed(..) => {}
+            Event::Written(id, life, snapshot) if self.life(id) == life => self.written(id, snapshot),
+            Event::Tick(..) | Event::Synced(..) | Event::Installed(..) | Event::Written(..) => {}
             Event::Start(id) => self.start(id),
             Event::Propose => self.propose(),
             Event::Fault => self.fault(),
+            Event::Trouble => self.trouble(),
+            Event::Split(master, new) if !self.healed() => {
+                let ids: Vec<ReplicaId> = self.hosts.keys().copied().collect();
+                self.tell(&format!("{master} and {new} are split off"));
+                self.network.split(&ids, master, new, &mut self.random);
+            }
+            Event::Split(..) => {}
             Event::Operate => self.operate(),
         }
     }
 
-    fn host(&mut self, id: ReplicaId) -> &mut Host {
+    pub(super) fn host(&mut self, id: ReplicaId) -> &mut Host {
         self.hosts.get_mut(&id).expect("a host that was made")
     }
 
-    fn life(&self, id: ReplicaId) -> u64 {
+    pub(super) fn life(&self, id: ReplicaId) -> u64 {
         self.hosts.get(&id).map_or(0, |host| host.life)
     }
 
-    fn start(&mut self, id: ReplicaId) {
+    pub(super) fn start(&mut self, id: ReplicaId) {
         let (mut config, now) = (self.config.clone(), self.now);
         (config.replica, config.seed) = (id, self.random.next());
+        if self.swarm.leases_vary {
+            config.lease = [LEASE / 2, LEASE * 3 / 4, LEASE][self.random.below(3) as usize];
+        }
         let host = self.host(id);
         if host.running.is_some() || host.lost {
             return;
@@ -234,7 +278,11 @@ impl World {
     }
 
     /// Lets something happen to a replica, and carries out what follows.
-    fn with(&mut self, id: ReplicaId, happen: impl FnOnce(&mut wombat_paxos::Paxos, wombat_proto::Instant)) {
+    pub(super) fn with(
+        &mut self,
+        id: ReplicaId,
+        happen: impl FnOnce(&mut wombat_paxos::Paxos, wombat_proto::Instant),
+    ) {
         let now = self.now;
         let Some(host) = self.hosts.get_mut(&id) else { return };
         let reading = host.now(now);
@@ -244,14 +292,14 @@ impl World {
     }
 
     /// Carries out what follows from the last input; the replica may die in the middle of it.
-    fn settle(&mut self, id: ReplicaId) {
+    pub(super) fn settle(&mut self, id: ReplicaId) {
         let Effects { send, chosen, ended, wanted_chunks, received_chunks, snapshot_wanted, .. } =
             self.host(id).flush();
         if self.random.chance(self.swarm.dies_in_step) && !self.healed() {
             return self.kill(id);
         }
         for (slot, value) in chosen.iter().flat_map(Batch::iter) {
-            self.oracle.chosen(slot, value, &self.hosts);
+            self.oracle.chosen(&self.hosts[&id], slot, value, &self.hosts);
             let Some(running) = &mut self.host(id).running else { return };
             assert_eq!(slot, running.applied.slot.next(), "chosen slots come in order without a gap");
             running.applied.apply(slot, value);
@@ -265,13 +313,17 @@ impl World {
             }
         }
         self.forget_if_deposed(id, &ended);
+        self.oracle.leads(&self.hosts[&id]);
         for (to, message) in send {
             if self.random.chance(self.swarm.dies_in_step) && !self.healed() {
                 return self.kill(id);
             }
-            for delay in self.network.arrivals(id, to, &mut self.random) {
-                self.after(delay, Event::Arrive(id, to, message.clone()));
+            let elected = self.oracle.said(&self.hosts[&id], &message, &self.hosts);
+            if elected && self.random.chance(self.swarm.hits_elections) {
+                let wait = self.random.millis(0, 20);
+                self.after(wait, Event::Trouble);
             }
+            self.carry(id, to, message);
         }
         if snapshot_wanted {
             self.write_snapshot(id);
@@ -283,11 +335,18 @@ impl World {
             self.receive_chunk(id, received);
         }
         if self.host(id).begin_sync() {
-            let most = if self.slow_disks { 3000 } else { 10 };
-            let (wait, life) = (self.random.millis(0, most), self.life(id));
+            let most = if self.host(id).slow { Duration::from_secs(3) } else { self.swarm.disk };
+            let (wait, life) = (self.random.duration(Duration::ZERO, most), self.life(id));
             self.after(wait, Event::Synced(id, life));
         }
         self.schedule_tick(id);
+    }
+
+    /// Sends a message on its way.
+    fn carry(&mut self, from: ReplicaId, to: ReplicaId, message: Message) {
+        for delay in self.network.arrivals(from, to, number_of_kind(&message), &mut self.random) {
+            self.after(delay, Event::Arrive(from, to, message.clone()));
+        }
     }
 
     /// A proposer that leads no more tells its clients later, or never.
@@ -311,12 +370,12 @@ impl World {
         }
         running.tick_at = Some(due);
         let at = clock.when(due).max(now + Duration::from_micros(10));
-        self.at(at, Event::Tick(id, life));
+        self.at(at, Event::Tick(id, life, due));
     }
 
     // ---- Snapshots ----
 
-    fn snapshot(&mut self, id: ReplicaId) {
+    pub(super) fn snapshot(&mut self, id: ReplicaId) {
         self.write_snapshot(id);
         self.settle(id);
     }
@@ -324,11 +383,23 @@ impl World {
     fn write_snapshot(&mut self, id: ReplicaId) {
         let chunks = 1 + self.random.below(4) as u32;
         let host = self.host(id);
-        let Some(running) = &mut host.running else { return };
+        let most = if host.slow { 3000 } else { 50 };
+        let Some(running) = host.running.as_mut().filter(|running| !running.writing) else { return };
+        running.writing = true;
         let configurations = running.paxos.configurations().clone();
-        let slot = running.applied.slot;
-        host.disk.put_snapshot(Snapshot { applied: running.applied, configurations, chunks });
+        let snapshot = Snapshot { applied: running.applied, configurations, chunks };
+        let (wait, life) = (self.random.millis(0, most), self.life(id));
+        self.after(wait, Event::Written(id, life, snapshot));
+    }
+
+    fn written(&mut self, id: ReplicaId, snapshot: Snapshot) {
+        let host = self.host(id);
+        let slot = snapshot.applied.slot;
+        host.disk.put_snapshot(snapshot);
+        let Some(running) = &mut host.running else { return };
+        running.writing = false;
         running.paxos.snapshotted(slot);
+        self.settle(id);
     }
 
     fn send_chunk(&mut self, id: ReplicaId, wanted: &WantedChunk) {
@@ -344,13 +415,15 @@ impl World {
         } else {
             Message::Truncated { snapshot: slot }
         };
-        for delay in self.network.arrivals(id, wanted.to, &mut self.random) {
-            self.after(delay, Event::Arrive(id, wanted.to, message.clone()));
-        }
+        self.carry(id, wanted.to, message);
     }
 
     fn receive_chunk(&mut self, id: ReplicaId, received: ReceivedChunk) {
         let ReceivedChunk { snapshot, index, last, bytes } = received;
+        let Some(running) = &mut self.host(id).running else { return };
+        let follows = index == 0 || running.incoming == Some((snapshot, index));
+        assert!(follows, "chunk {index} of the snapshot of {snapshot} comes out of order");
+        running.incoming = (!last).then_some((snapshot, index + 1));
         if !last {
             return;
         }
@@ -370,6 +443,8 @@ impl World {
         host.disk.put_snapshot(snapshot.clone());
         let Some(running) = &mut host.running else { return };
         if running.paxos.installed(reading, snapshot.applied.slot, snapshot.configurations) {
+            let (old, new) = (running.applied.slot, snapshot.applied.slot);
+            assert!(new > old, "I19: the snapshot of {new} was put over the state after {old}");
             running.applied = snapshot.applied;
             self.oracle.applied(snapshot.applied);
         }
@@ -379,9 +454,13 @@ impl World {
     // ---- Clients ----
 
     fn propose(&mut self) {
-        let wait = self.random.millis(1, 400);
+        let (pause, most) = self.swarm.proposing;
+        let wait = self.random.duration(Duration::from_millis(1), pause);
         self.after(wait, Event::Propose);
-        let burst = 1 + self.random.below(8);
+        if self.quiet.is_some() {
+            return;
+        }
+        let burst = 1 + self.random.below(most);
         let ids: Vec<ReplicaId> = self.hosts.keys().copied().collect();
         let id = ids[self.random.below(ids.len() as u64) as usize];
         let leader = self.master().filter(|_| self.random.chance(800)).unwrap_or(id);
@@ -396,7 +475,10 @@ impl World {
             let Some(running) = &mut self.host(leader).running else { return };
             match running.paxos.propose(command.into()) {
                 Ok(slot) => self.outstanding.entry((leader, slot)).or_default().push(number),
-                Err(Error::NotMaster { .. } | Error::Overloaded { .. }) => break,
+                Err(error @ (Error::NotMaster { .. } | Error::Overloaded { .. })) => {
+                    self.tell(&format!("{leader} refuses a proposal: {error}"));
+                    break;
+                }
                 Err(error) => panic!("a proposal was refused with {error:?}"),
             }
         }
@@ -404,245 +486,10 @@ impl World {
     }
 
     /// Whoever leads, if anyone.
-    fn master(&self) -> Option<ReplicaId> {
+    pub(super) fn master(&self) -> Option<ReplicaId> {
         let leads =
             |host: &&Host| host.running.as_ref().is_some_and(|running| running.paxos.leads().is_some());
         self.hosts.values().rfind(leads).map(|host| host.id)
-    }
-
-    // ---- Faults ----
-
-    fn healed(&self) -> bool {
-        self.now > self.faults_until
-    }
-
-    fn fault(&mut self) {
-        if self.healed() {
-            return self.heal();
-        }
-        let wait = self.random.duration(Duration::from_millis(20), self.swarm.pause);
-        self.after(wait, Event::Fault);
-        let Some(fault) = self.swarm.next(&mut self.random) else { return };
-        let ids: Vec<ReplicaId> = self.hosts.values().filter(|host| !host.lost).map(|host| host.id).collect();
-        let some = ids[self.random.below(ids.len() as u64) as usize];
-        // The master is worth more trouble than others.
-        let one = self.master().filter(|_| self.random.chance(400)).unwrap_or(some);
-        self.tell(&format!("{fault:?} {one}"));
-        match fault {
-            Fault::Kill => self.kill(one),
-            Fault::KillMany => {
-                let share = 300 + self.random.below(701);
-                for id in ids {
-                    if self.random.chance(share) {
-                        self.kill(id);
-                    }
-                }
-            }
-            Fault::Pause => {
-                let stop = self.random.duration(Duration::ZERO, LEASE * 4);
-                let until = self.now + stop;
-                self.host(one).stopped_until = until;
-            }
-            Fault::Partition => {
-                let master = self.master();
-                self.network.partition(&ids, master, &mut self.random);
-            }
-            Fault::Weather => self.network.weather = swarm::weather(&mut self.random),
-            Fault::Wipe => self.wipe(one),
-            Fault::Transfer => {
-                let master = self.master();
-                if let Some(master) = master {
-                    self.with(master, |paxos, _| drop(paxos.transfer(one)));
-                }
-            }
-            Fault::Snapshot => self.snapshot(one),
-            Fault::SlowDisk => self.slow_disks = !self.slow_disks,
-            Fault::Replace => {
-                let votes = self.oracle.configurations().newest().is_voter(one);
-                if self.replacing.is_none() && votes && self.hosts.len() < 12 {
-                    self.begin_to_replace(one);
-                }
-            }
-        }
-    }
-
-    fn kill(&mut self, id: ReplicaId) {
-        let Some(host) = self.hosts.get_mut(&id) else { return };
-        if host.running.is_none() {
-            return;
-        }
-        host.die(&mut self.random);
-        self.outstanding.retain(|(proposer, _), _| *proposer != id);
-        let down = self.random.duration(Duration::ZERO, LEASE * 3);
-        self.after(down, Event::Start(id));
-    }
-
-    /// A disk is gone. Not more at a time than a cell can bear: of every group of voters that still governs
-    /// anything in anyone's eyes, a quorum keeps its disks.
-    fn wipe(&mut self, id: ReplicaId) {
-        if self.hosts.len() >= 12 {
-            return;
-        }
-        let mut groups: Vec<Members> =
-            self.oracle.configurations().entries().iter().map(|(_, members)| members.clone()).collect();
-        groups.reverse();
-        // Whoever knows the least decides how far back a group still counts.
-        let intact = self.hosts.values().filter(|host| !host.lost && host.id != id);
-        let known = intact.map(|host| {
-            let running = host.running.as_ref().map(|running| running.applied.slot);
-            running.unwrap_or_else(|| host.disk.snapshot_slot())
-        });
-        let least = known.min().unwrap_or_default();
-        let entries = self.oracle.configurations().entries();
-        for (place, (_, members)) in entries.iter().enumerate() {
-            let over = entries.get(place + 1).is_some_and(|(next, _)| *next <= least);
-            let gone = |id_: ReplicaId| id_ == id || self.hosts.get(&id_).is_some_and(|host| host.lost);
-            if !over && !members.is_quorum(|voter| !gone(voter)) {
-                return;
-            }
-        }
-        if self.replacing.is_some() {
-            return;
-        }
-        self.kill(id);
-        let host = self.host(id);
-        host.lost = true; // What its disk held still counts for what was chosen before.
-        if self.oracle.configurations().newest().is_voter(id) {
-            self.begin_to_replace(id);
-        }
-    }
-
-    fn begin_to_replace(&mut self, old: ReplicaId) {
-        let newest = self.oracle.configurations().newest();
-        let id = ReplicaId(newest.next_id.max(self.hosts.keys().map_or_next()));
-        let host = Host::new(id, Configurations::default(), &mut self.random);
-        self.hosts.insert(id, host);
-        self.replacing = Some((old, id));
-        self.tell(&format!("{id} is to take the place of {old}"));
-        self.after(Duration::ZERO, Event::Start(id));
-    }
-
-    /// What a person does who looks after the cell: the new replica learns first, then takes the vote.
-    fn operate(&mut self) {
-        self.after(Duration::from_millis(300), Event::Operate);
-        let Some((old, new)) = self.replacing else { return };
-        let Some(master) = self.master() else { return };
-        if self.hosts[&master].stopped_until > self.now {
-            return;
-        }
-        let Some(running) = &self.hosts[&master].running else { return };
-        let status = running.paxos.status();
-        let members = status.members;
-        if !status.members_in_force {
-            return;
-        }
-        if members.is_voter(new) {
-            // Done, once another leads. A replaced replica that still runs is switched off.
-            if master == old {
-                return;
-            }
-            self.replacing = None;
-            self.kill(old);
-            self.host(old).lost = true;
-            return;
-        }
-        let mut wanted = members.clone();
-        if members.get(new).is_none() {
-            wanted.learners.push(Member { id: new, address: format!("host-{new}") });
-            wanted.next_id = new.0 + 1;
-        } else {
-            let joined_at = running.paxos.configurations().newest_from();
-            if !status.peers.iter().any(|peer| peer.id == new && peer.chosen >= joined_at) {
-                return;
-            }
-            wanted.learners.retain(|member| member.id != new);
-            wanted.voters.retain(|member| member.id != old);
-            wanted.voters.push(Member { id: new, address: format!("host-{new}") });
-        }
-        self.with(master, |paxos, _| drop(paxos.change_members(wanted)));
-    }
-
-    /// The end of all trouble. A minority may stay dead.
-    fn heal(&mut self) {
-        self.tell("healed");
-        self.network.heal();
-        self.slow_disks = false;
-        let now = self.now;
-        for host in self.hosts.values_mut() {
-            host.stopped_until = host.stopped_until.min(now);
-        }
-        let dead = self.hosts.values().filter(|host| host.running.is_none() && !host.lost);
-        for id in dead.map(|host| host.id).collect::<Vec<_>>() {
-            if self.random.chance(700) || !self.can_do_without(id) {
-                self.start(id);
-            } else {
-                self.host(id).lost = true;
-            }
-        }
-    }
-
-    /// Whether every group of voters has a quorum without this replica.
-    fn can_do_without(&self, id: ReplicaId) -> bool {
-        let there = |one: ReplicaId| one != id && self.hosts.get(&one).is_some_and(|host| !host.lost);
-        let least = self.hosts.values().filter(|host| !host.lost).map(|host| host.disk.snapshot_slot()).min();
-        let entries = self.oracle.configurations().entries();
-        let groups = entries.iter().enumerate().filter(|(place, _)| {
-            entries.get(place + 1).is_none_or(|(next, _)| *next > least.unwrap_or_default())
-        });
-        groups.into_iter().all(|(_, (_, members))| members.is_quorum(there))
-            && self.replacing.is_none_or(|(_, new)| new != id)
-    }
-
-    // ---- The end ----
-
-    /// One master, everyone alive at the same slot, and nothing open.
-    fn ended_well(&self) -> bool {
-        if self.now < self.faults_until + Duration::from_secs(5) || self.replacing.is_some() {
-            return false;
-        }
-        let Some(master) = self.master().filter(|id| self.hosts[id].serves(self.now)) else { return false };
-        let Some(running) = &self.hosts[&master].running else { return false };
-        let slot = running.applied.slot;
-        let settled = slot == self.oracle.last() && slot >= self.oracle.acknowledged;
-        let newest = self.oracle.configurations().newest();
-        let alive = self.hosts.values().filter(|host| !host.lost && newest.get(host.id).is_some());
-        let equal = alive.into_iter().all(|host| {
-            host.running.as_ref().is_some_and(|running| {
-                slot.0.saturating_sub(running.applied.slot.0) <= self.config.window
-                    && running.applied.slot.0 + 200 > slot.0
-            })
-        });
-        settled && equal && self.outstanding.keys().all(|(id, _)| *id == master)
-    }
-
-    fn describe(&self) -> String {
-        let one = |host: &Host| {
-            let Some(running) = &host.running else { return format!("{}: dead; ", host.id) };
-            let status = running.paxos.status();
-            format!(
-                "{}: {:?} {} chosen {} last {} of {}; ",
-                host.id,
-                status.standing,
-                status.ballot,
-                status.chosen,
-                status.last,
-                status.members.voters.len()
-            )
-        };
-        let hosts: String = self.hosts.values().filter(|host| !host.lost).map(one).collect();
-        let open = self.outstanding.len();
-        format!("{hosts}replacing {:?}, {open} proposals open, last {}", self.replacing, self.oracle.last())
-    }
-}
-
-trait OneMore {
-    fn map_or_next(self) -> u32;
-}
-
-impl<'a, I: Iterator<Item = &'a ReplicaId>> OneMore for I {
-    /// The id after all of these.
-    fn map_or_next(self) -> u32 {
-        self.map(|id| id.0).max().unwrap_or(0) + 1
     }
 }
 
