@@ -160,6 +160,7 @@ impl Paxos {
         self.chosen_recorded = self.chosen_recorded.max(slot);
         self.chosen_durable = self.chosen_durable.max(slot);
         self.snapshot = self.snapshot.max(slot);
+        self.highest_round = self.highest_round.max(configurations.round());
         self.configurations = configurations;
         while let Some((at, _)) = self.orphans.pop_front_if(|(at, _)| *at <= slot) {
             self.out.ended.push((at, Outcome::Unknown));

@@ -10,6 +10,9 @@ use wombat_proto::{Member, Members, ReplicaId, Slot};
 pub struct Configurations {
     /// Never empty; in the order of the slots.
     entries: Vec<(Slot, Members)>,
+    /// The highest round under which anything chosen so far was accepted: no later master takes it, nor one
+    /// below, even if none of those who promised it is a member any more.
+    round: u64,
 }
 
 impl Default for Configurations {
@@ -22,18 +25,28 @@ impl Default for Configurations {
 impl Configurations {
     /// Those of a cell that has never changed its members.
     pub fn founding(members: Members) -> Configurations {
-        Configurations { entries: [(Slot(0), members)].into() }
+        Configurations { entries: [(Slot(0), members)].into(), round: 0 }
     }
 
-    /// From what [`Configurations::entries`] gave; `None` for what it cannot have given.
-    pub fn restore(entries: Vec<(Slot, Members)>) -> Option<Configurations> {
+    /// From what [`Configurations::entries`] and [`Configurations::round`] gave; `None` for what they cannot
+    /// have given.
+    pub fn restore(entries: Vec<(Slot, Members)>, round: u64) -> Option<Configurations> {
         let sorted = entries.is_sorted_by(|a, b| a.0 < b.0);
-        (sorted && !entries.is_empty()).then_some(Configurations { entries })
+        (sorted && !entries.is_empty()).then_some(Configurations { entries, round })
     }
 
     /// Each with the first slot that it governs, in order.
     pub fn entries(&self) -> &[(Slot, Members)] {
         &self.entries
+    }
+
+    /// The highest round of anything chosen so far, as far as is known here.
+    pub fn round(&self) -> u64 {
+        self.round
+    }
+
+    pub(crate) fn note_round(&mut self, round: u64) {
+        self.round = self.round.max(round);
     }
 
     /// Who votes on a slot.

@@ -223,11 +223,11 @@ impl Paxos {
             chosen_records: VecDeque::new(),
             chosen_durable: recovered.chosen.max(begin),
             snapshot: recovered.snapshot,
+            highest_round: recovered.promised.round.max(recovered.configurations.round()),
             configurations: recovered.configurations,
             catch_up: None,
             leader: None,
             role: Role::Following,
-            highest_round: recovered.promised.round,
             released: Ballot::ZERO,
             election_at: now,
             orphans: VecDeque::new(),
@@ -507,6 +507,7 @@ impl Paxos {
                 self.resolve_orphans(at, value);
             }
             self.chosen = batch.last();
+            self.configurations.note_round(batch.ballot.round);
             self.out.chosen.push(batch);
         }
         self.configurations.forget_through(self.chosen);

@@ -28,7 +28,8 @@ impl Snapshot {
             .entries()
             .iter()
             .map(|(from, members)| log::Configuration { from: from.0, members: Some(members.into()) });
-        let configurations = log::Configurations { entries: entries.collect() };
+        let round = self.configurations.round();
+        let configurations = log::Configurations { entries: entries.collect(), round };
         core::iter::once(Bytes::from(configurations.encode_to_vec())).chain(self.state.snapshot())
     }
 
@@ -47,12 +48,13 @@ impl Snapshot {
 }
 
 fn restore_configurations(chunk: Bytes) -> Option<Configurations> {
-    let entries = log::Configurations::decode(chunk).ok()?.entries.into_iter().map(|entry| {
+    let configurations = log::Configurations::decode(chunk).ok()?;
+    let entries = configurations.entries.into_iter().map(|entry| {
         let members = entry.members?;
         // Whoever joined an existing cell knows nobody that governed its beginning.
         let nobody = members.voters.is_empty() && members.learners.is_empty();
         let members = if nobody { Members::default() } else { Members::try_from(members).ok()? };
         Some((Slot(entry.from), members))
     });
-    Configurations::restore(entries.collect::<Option<Vec<_>>>()?)
+    Configurations::restore(entries.collect::<Option<Vec<_>>>()?, configurations.round)
 }

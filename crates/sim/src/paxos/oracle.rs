@@ -208,7 +208,7 @@ impl Oracle {
         let agreed = |from: Slot| from == Slot(0) || from.0 <= slot.0 + self.window;
         let known: Vec<_> = entries.iter().filter(|(from, _)| agreed(*from)).cloned().collect();
         let first = known.iter().rposition(|(from, _)| from.0 <= slot.0 + 1).unwrap_or(0);
-        Configurations::restore(known[first..].to_vec()).expect("a part of what is in order")
+        Configurations::restore(known[first..].to_vec(), 0).expect("a part of what is in order")
     }
 
     /// The last slot that anyone knows to be chosen.

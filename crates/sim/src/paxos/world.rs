@@ -410,7 +410,10 @@ impl World {
                 snapshot: slot,
                 index: wanted.index,
                 last: wanted.index + 1 == snapshot.chunks,
-                bytes: Bytes::copy_from_slice(&snapshot.applied.hash.to_be_bytes()),
+                bytes: [snapshot.applied.hash, snapshot.configurations.round()]
+                    .map(u64::to_be_bytes)
+                    .concat()
+                    .into(),
             }
         } else {
             Message::Truncated { snapshot: slot }
@@ -427,9 +430,11 @@ impl World {
         if !last {
             return;
         }
-        let hash = u64::from_be_bytes(bytes[..8].try_into().expect("eight bytes"));
+        let number = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let hash = number(0);
         // What the chunks would say: whoever took a snapshot of that slot knew the same members.
-        let configurations = self.oracle.configurations_after(snapshot);
+        let members = self.oracle.configurations_after(snapshot).entries().to_vec();
+        let configurations = Configurations::restore(members, number(8)).expect("they were in order");
         let arrived =
             Snapshot { applied: Applied { slot: snapshot, hash }, configurations, chunks: index + 1 };
         let (wait, life) = (self.random.millis(0, 50), self.life(id));
