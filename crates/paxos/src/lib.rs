@@ -123,6 +123,7 @@ pub struct ReceivedChunk {
 
 /// What a replica is doing.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a replica has one")]
 enum Role {
     /// Nothing of its own.
     Following,

@@ -6,7 +6,6 @@ use super::operator::Change;
 use super::oracle::{Oracle, number_of};
 use super::swarm::Swarm;
 use crate::random::{Clock, Random};
-use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wombat_paxos::{Batch, Config, Configurations, Effects, Message, ReceivedChunk, WantedChunk};
