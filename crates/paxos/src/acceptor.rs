@@ -135,18 +135,20 @@ impl Paxos {
     /// Takes what a master says about its ballot: where it begins.
     fn begin_run(&mut self, base: Slot) {
         if self.run.is_none() {
-            self.run = Some(Run { base, through: base.max(self.chosen) });
+            self.run = Some(Run { base, through: base });
         }
         self.extend_run();
     }
 
     /// Goes on along the log: what is accepted under the ballot already, or chosen.
     pub(crate) fn extend_run(&mut self) {
-        let promised = self.promised;
-        let Some(run) = &mut self.run else { return };
-        if self.chosen >= run.base {
-            run.through = run.through.max(self.chosen);
+        let (promised, chosen) = (self.promised, self.chosen);
+        if self.run.as_ref().is_some_and(|run| chosen > run.through) {
+            // What is only known has to be known after a crash as well: it will be acknowledged.
+            self.record_chosen();
         }
+        let Some(run) = &mut self.run else { return };
+        run.through = run.through.max(chosen);
         while let Some(batch) = self.log.batch_at(run.through.next()).filter(|batch| batch.ballot == promised)
         {
             run.through = batch.last();

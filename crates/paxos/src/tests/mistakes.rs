@@ -4,7 +4,7 @@ use super::world::{M, World, members};
 use crate::{Message, Standing};
 use alloc::vec::Vec;
 use core::time::Duration;
-use wombat_proto::Value;
+use wombat_proto::{ReplicaId, Value};
 
 /// A cell of one whose clients are silent: the change of its members comes into force all the same.
 #[test]
@@ -336,4 +336,25 @@ fn the_disk_of_a_whole_cell_may_be_slow() {
         world.settle();
     }
     assert_eq!(world.masters().len(), 1, "no candidate has so much patience");
+}
+
+/// A former master knows more to be chosen than its disk says. It acknowledges to the next one what it so
+/// knows, as if it had accepted it, and dies: afterwards it must still know it, because nobody sends it again.
+#[test]
+fn what_is_acknowledged_as_known_is_known_after_a_crash() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.run(M);
+    // It hands over before a heartbeat has told anyone, or its own disk, that this is chosen.
+    world.lose(|message| matches!(message, Message::Heartbeat { .. }));
+    world.propose(1, "late").unwrap();
+    world.settle();
+    world.with_paxos(1, |paxos, _| paxos.transfer(ReplicaId(2))).unwrap();
+    world.settle();
+    assert_eq!(world.masters(), [2]);
+    world.kill(1);
+    world.lose(|_| false);
+    world.start(1);
+    world.run(4 * M);
+    assert_eq!(world.paxos(1).chosen(), world.paxos(2).chosen());
 }
