@@ -135,10 +135,18 @@ impl Paxos {
     fn count_grants(&mut self) {
         let Role::Asking(asking) = &self.role else { return };
         let enough = self.governing().all(|members| members.is_quorum(|id| asking.granted.contains(&id)));
-        if enough {
-            let round = asking.round;
-            self.start_preparing(round);
+        let round = asking.round;
+        match enough {
+            true if self.round_is_taken(round) => self.give_up(),
+            true => self.start_preparing(round),
+            false => {}
         }
+    }
+
+    /// Whether something was chosen under that round or a later one: then its master may have served, even if
+    /// those who promised it are not asked any more, because they are no members any more.
+    fn round_is_taken(&self, round: u64) -> bool {
+        self.configurations.round() >= round
     }
 
     /// Begins phase 1 with a ballot of that round.
@@ -267,6 +275,9 @@ impl Paxos {
             governing.all(|members| members.is_quorum(|id| reports.is_complete(id)))
         };
         drop(governing);
+        if enough && self.round_is_taken(self.promised.round) {
+            return self.give_up();
+        }
         if enough && let Role::Preparing(candidacy) = core::mem::replace(&mut self.role, Role::Following) {
             self.lead(candidacy.reports);
         }
