@@ -71,6 +71,9 @@ impl Replica {
         if self.master.is_none() || newest != Some(slot) || self.digests.compared >= slot {
             return;
         }
+        if !self.paxos.configurations().newest().is_voter(from) {
+            return;
+        }
         self.digests.told.insert(from, digest);
         let told = &self.digests.told;
         let members = self.paxos.configurations().newest();

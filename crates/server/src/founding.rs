@@ -40,6 +40,11 @@ pub(crate) async fn found(
     if founders.len() == 1 && !config.join {
         return Ok(Identity::alone(config.cell.clone(), nonce[..16].to_owned()));
     }
+    if config.join && founders.iter().all(|at| at == address) {
+        return Err(ServerError::Config(
+            "to join a cell, name some replicas of it: --peers HOST:PORT,…".into(),
+        ));
+    }
     let own = Rc::new(Own {
         cell: config.cell.clone(),
         cell_id: String::new(),
@@ -57,8 +62,16 @@ pub(crate) async fn found(
 
 /// Answers whoever comes while the cell is not founded: replicas hear who this one is, clients go elsewhere.
 async fn answer(listener: TcpListener, own: Rc<Own>) {
-    while let Ok((mut stream, _)) = listener.accept().await {
-        let own = Rc::clone(&own);
+    loop {
+        let (mut stream, own) = match listener.accept().await {
+            Ok((stream, _)) => (stream, Rc::clone(&own)),
+            Err(error) => {
+                // Out of descriptors, or the other side is gone already.
+                warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
+        };
         tokio::task::spawn_local(async move {
             let _it_comes_again = hello::welcome(&mut stream, &own, &mut BytesMut::new()).await;
         });
@@ -112,10 +125,16 @@ async fn meet_founders(own: &Rc<Own>, join: bool) -> Result<Identity, ServerErro
             }
             (None, _) => {}
         }
-        if missing != missing_before {
+        if join && missing_before.is_empty() {
+            info!(
+                "looking for the cell {} at {}: nobody there is in it yet",
+                own.cell,
+                own.founders.join(", ")
+            );
+        } else if missing != missing_before {
             info!("waiting for the other founders at {}", missing.join(", "));
-            missing_before = missing;
         }
+        missing_before = missing;
         tokio::time::sleep(own.jitter(LOOK_EVERY)).await;
     }
 }

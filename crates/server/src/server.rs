@@ -43,22 +43,30 @@ impl Server {
     /// Errors: the configuration cannot work, the data directory is of another cell, damaged or in use, the
     /// address is taken.
     pub fn start(config: Config) -> Result<Server, ServerError> {
-        allow_many_files();
-        let (stop, stopped) = oneshot::channel();
         let (ready_sender, ready) = mpsc::channel();
-        let ended = Arc::new(Ended::default());
-        let told = Arc::clone(&ended);
-        let thread = std::thread::Builder::new().name("wombat-core".into()).spawn(move || {
-            let result = run(&config, &ready_sender, stopped);
-            *told.result.lock().expect("nobody panics with it") = Some(result);
-            told.notify.notify_one();
-        })?;
-        match ready.recv() {
-            Ok(address) => Ok(Server { address, stop: Some(stop), ended, thread: Some(thread) }),
-            Err(mpsc::RecvError) => {
-                let _it_told_why = thread.join();
-                Err(ended.take().err().unwrap_or(ServerError::Vanished))
-            }
+        let ready_sender = move |address| {
+            let _nobody_waits = ready_sender.send(address);
+        };
+        let starting = Starting::begin(config, ready_sender)?;
+        starting.ended_or(ready.recv().ok())
+    }
+
+    /// Starts a server and returns when it serves, or `None` once `stop` is ready and the server has stopped
+    /// before it served. A founder that waits for the others may do so for long.
+    ///
+    /// Errors: as [`Server::start`].
+    pub async fn start_unless(
+        config: Config,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Option<Server>, ServerError> {
+        let (ready_sender, ready) = oneshot::channel();
+        let ready_sender = move |address| {
+            let _nobody_waits = ready_sender.send(address);
+        };
+        let starting = Starting::begin(config, ready_sender)?;
+        tokio::select! {
+            address = ready => starting.ended_or(address.ok()).map(Some),
+            () = stop => starting.give_up().map(|()| None),
         }
     }
 
@@ -87,6 +95,45 @@ impl Server {
     }
 }
 
+/// A server's thread that does not serve yet.
+struct Starting {
+    stop: oneshot::Sender<()>,
+    ended: Arc<Ended>,
+    thread: JoinHandle<()>,
+}
+
+impl Starting {
+    /// Calls `ready` once it serves, and drops it if it never will.
+    fn begin(config: Config, ready: impl FnOnce(SocketAddr) + Send + 'static) -> Result<Self, ServerError> {
+        allow_many_files();
+        let (stop, stopped) = oneshot::channel();
+        let ended = Arc::new(Ended::default());
+        let told = Arc::clone(&ended);
+        let thread = std::thread::Builder::new().name("wombat-core".into()).spawn(move || {
+            let result = run(&config, ready, stopped);
+            *told.result.lock().expect("nobody panics with it") = Some(result);
+            told.notify.notify_one();
+        })?;
+        Ok(Starting { stop, ended, thread })
+    }
+
+    /// The server at its address; without one, why it ended.
+    fn ended_or(self, address: Option<SocketAddr>) -> Result<Server, ServerError> {
+        let Starting { stop, ended, thread } = self;
+        if let Some(address) = address {
+            return Ok(Server { address, stop: Some(stop), ended, thread: Some(thread) });
+        }
+        let _it_told_why = thread.join();
+        Err(ended.take().err().unwrap_or(ServerError::Vanished))
+    }
+
+    fn give_up(self) -> Result<(), ServerError> {
+        drop(self.stop);
+        let _it_told_why = self.thread.join();
+        self.ended.take()
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop_and_join();
@@ -110,7 +157,7 @@ fn allow_many_files() {
 /// The life of the server's thread.
 fn run(
     config: &Config,
-    ready: &mpsc::Sender<SocketAddr>,
+    ready: impl FnOnce(SocketAddr),
     mut stopped: oneshot::Receiver<()>,
 ) -> Result<(), ServerError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -130,7 +177,7 @@ fn run(
         };
         let mut core = Core::start(config, disk, &identity, reached_at)?;
         info!(%address, "serving replica {} of cell {} in {}", identity.replica, config.cell, config.dir.display());
-        let _nobody_waits = ready.send(address);
+        ready(address);
         let served = serve(&mut core, &listener, stopped).await;
         drop(listener);
         served.and(core.close())
@@ -194,7 +241,10 @@ fn welcome(core: &mut Core, inbox: &Rc<Inbox>, id: ConnectionId, stream: TcpStre
         match tokio::time::timeout(SPEAK_WITHIN, stream.peek(&mut first)).await {
             Ok(Ok(1)) if first[0] == GREETING[0] => {
                 inbox.disconnected(id);
-                peers::receive(stream, own, callers, inbox).await;
+                match callers.admit() {
+                    Some(_admitted) => peers::receive(stream, own, &callers, inbox).await,
+                    None => warn!("refused a replica's connection: there are too many already"),
+                }
             }
             Ok(_) => connection::serve(id, stream, inbox, outbox).await,
             Err(_) => {

@@ -1,6 +1,7 @@
 //! What replicas say, as frames and back.
 
 use std::time::Duration;
+use wombat_proto::limits::LONGEST_MASTER_LEASE;
 use wombat_proto::wire::peer::{self as wire, frame::Message as Wire};
 use wombat_proto::{Accepted, Ballot, Members, ReplicaId, Slot, Value};
 use wombat_replica::{PaxosMessage as Message, PeerMessage};
@@ -159,7 +160,9 @@ fn to_paxos(message: Wire) -> Option<Message> {
             ballot: ballot_of(heartbeat.ballot)?,
             base: Slot(heartbeat.base),
             sequence: heartbeat.sequence,
-            lease: Duration::from_nanos(heartbeat.lease_ns),
+            // Whoever grants it remembers for good how long it may be bound.
+            lease: Some(Duration::from_nanos(heartbeat.lease_ns))
+                .filter(|lease| *lease <= LONGEST_MASTER_LEASE)?,
             chosen: Slot(heartbeat.chosen),
             kept_after: Slot(heartbeat.kept_after),
         },

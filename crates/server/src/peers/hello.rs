@@ -36,9 +36,16 @@ impl Own {
 /// for minutes, at ever longer intervals.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
 
+/// After how many silent seconds the kernel asks whether the other side is still there.
+const IDLE_SECONDS: u32 = 10;
+
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     setsockopt(stream, sockopt::TcpUserTimeout, &(GIVE_UP_AFTER.as_millis() as u32))?;
+    // Of two machines only one speaks on a connection. The other hears of a death only if it asks.
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &IDLE_SECONDS)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &1)?;
     Ok(())
 }
 

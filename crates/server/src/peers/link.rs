@@ -107,12 +107,18 @@ async fn keep_connected(member: Member, lane: Lane, own: Rc<Own>, queue: Rc<Queu
                     info!("the connection to replica {} is gone: {why}", member.id);
                 }
             }
+            Ok((_, hello)) if hello.cell_id.is_empty() => {
+                if !std::mem::replace(&mut told, true) && lane == Lane::Pulse {
+                    info!("the replica at {} has no identity yet", member.address);
+                }
+                wait = FIRST_WAIT;
+            }
             Ok((_, hello)) => {
                 let other = ReplicaId(hello.replica);
                 if !std::mem::replace(&mut told, true) && lane == Lane::Pulse {
                     info!(
-                        "at {} is replica {other} of the cell {}, not {}",
-                        member.address, hello.cell_id, member.id
+                        "at {} is replica {other} of the cell {} ({}), not replica {} of this one",
+                        member.address, hello.cell, hello.cell_id, member.id
                     );
                 }
                 wait = LONGEST_WAIT;

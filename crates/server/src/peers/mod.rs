@@ -20,6 +20,10 @@ use wombat_proto::wire::peer::Frame;
 use wombat_proto::{CellName, Member, ReplicaId};
 use wombat_replica::PeerMessage;
 
+/// Most connections that other replicas, or those who call themselves so, may have to this one: a few times
+/// what all the members of the largest cell need.
+const CONNECTIONS_OF_REPLICAS: usize = 12 * CELL_REPLICAS;
+
 /// How much is read at once.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -61,9 +65,15 @@ pub(crate) struct Peers {
 pub(crate) struct Callers {
     known: RefCell<BTreeMap<ReplicaId, Member>>,
     new: Cell<bool>,
+    admitted: Rc<()>,
 }
 
 impl Callers {
+    /// Counts a connection for as long as what it returns is kept; `None`: there are too many.
+    pub(crate) fn admit(&self) -> Option<Rc<()>> {
+        (Rc::strong_count(&self.admitted) <= CONNECTIONS_OF_REPLICAS).then(|| Rc::clone(&self.admitted))
+    }
+
     fn note(&self, member: Member) {
         let mut known = self.known.borrow_mut();
         if known.len() < 2 * CELL_REPLICAS || known.contains_key(&member.id) {
@@ -118,7 +128,7 @@ impl Peers {
 }
 
 /// Hands everything that a replica says on a connection to the inbox.
-pub(crate) async fn receive(mut stream: TcpStream, own: Rc<Own>, callers: Rc<Callers>, inbox: Rc<Inbox>) {
+pub(crate) async fn receive(mut stream: TcpStream, own: Rc<Own>, callers: &Callers, inbox: Rc<Inbox>) {
     let mut buffer = BytesMut::new();
     let hello = match hello::welcome(&mut stream, &own, &mut buffer).await {
         Ok(hello) => hello,
