@@ -1,6 +1,7 @@
 //! Asking one replica something without a session: how it is, or to hand over.
 
 use bytes::BytesMut;
+use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,6 +31,9 @@ async fn ask(endpoint: &str, cell: &str, call: Call, within: Duration) -> Result
     match tokio::time::timeout(within, exchange(endpoint, cell, call)).await {
         Ok(Ok(Answer::Error(error))) => Err(error.into()),
         Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) if matches!(error.kind(), ConnectionReset | UnexpectedEof) => {
+            Err(Error::not_found(format!("a replica at {endpoint} (closed without an answer)")))
+        }
         Ok(Err(error)) => Err(Error::not_found(format!("a replica at {endpoint} ({error})"))),
         Err(_) => Err(Error::not_found(format!("a replica at {endpoint} (no answer)"))),
     }

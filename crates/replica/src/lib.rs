@@ -157,6 +157,8 @@ pub enum Input {
         /// The chunks.
         chunks: Vec<Bytes>,
     },
+    /// Another replica's snapshot has arrived, and cannot be used.
+    SnapshotFailed,
     /// Hand mastership to another voter.
     Transfer {
         /// Which.
@@ -315,6 +317,7 @@ impl Replica {
             }
             Input::Snapshotted { slot } => self.paxos.snapshotted(slot),
             Input::SnapshotArrived { slot, chunks } => self.install(slot, chunks),
+            Input::SnapshotFailed => self.paxos.install_failed(),
             Input::Transfer { to } => {
                 let _only_a_master_can = self.paxos.transfer(to);
             }

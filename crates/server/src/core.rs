@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
-use tracing::info;
+use tracing::{info, warn};
 use wombat_proto::clock;
 use wombat_proto::wire::{Response, response};
 use wombat_proto::{Member, Slot};
@@ -46,6 +46,7 @@ impl Core {
         let identity = store.identity().clone();
         let snapshot = recovered.snapshot.as_ref().map_or(Slot(0), |(slot, _)| *slot);
         let own = own(&identity, &address)?;
+        let reached_at = address.clone();
         let replica = Replica::new(
             wombat_replica::Config {
                 cell: config.cell.clone(),
@@ -69,6 +70,13 @@ impl Core {
             },
             moment(),
         )?;
+        check_address(&replica, &identity, &reached_at)?;
+        if identity.origin == Origin::Alone && config.founders(&reached_at).is_ok_and(|all| all.len() > 1) {
+            warn!(
+                "{} holds a cell of one, founded without peers: the peers that are named now are not in it",
+                config.dir.display()
+            );
+        }
         let is_alone = replica.peers().next().is_none() && identity.origin == Origin::Alone;
         let disk = ReplicaDisk::new(store, snapshot, !is_alone)?;
         let mut core = Core {
@@ -148,6 +156,7 @@ impl Core {
             Done::Persisted { through, .. } => Input::Persisted { through },
             Done::Snapshotted { slot, .. } => Input::Snapshotted { slot },
             Done::Arrived { slot, chunks } => Input::SnapshotArrived { slot, chunks },
+            Done::ArrivedInVain => Input::SnapshotFailed,
             Done::SnapshotFailed | Done::Failed(_) => return,
         };
         self.step(input, moment());
@@ -218,6 +227,21 @@ impl Core {
             self.disk.write_snapshot(self.replica.snapshot())?;
         }
         Ok(())
+    }
+}
+
+/// Refuses to run at an address where the others do not look for this replica.
+fn check_address(replica: &Replica, identity: &Identity, address: &str) -> Result<(), ServerError> {
+    let members = replica.standing().members;
+    match members.get(identity.replica) {
+        Some(known) if known.address != address && identity.origin != Origin::Alone => {
+            Err(ServerError::Config(format!(
+                "the others know replica {} by the address {}, and this one says that it is reached at \
+                 {address}: listen there, or --advertise {} (addresses are for good)",
+                identity.replica, known.address, known.address
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

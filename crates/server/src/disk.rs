@@ -33,7 +33,7 @@ enum Job {
 struct Written {
     slot: Slot,
     /// How many bytes it has, or why there is none.
-    result: Result<u64, StorageError>,
+    result: Result<u64, String>,
     /// The chunks, if they came from another replica.
     arrived: Option<Vec<Bytes>>,
 }
@@ -48,6 +48,8 @@ pub(crate) enum Done {
     Arrived { slot: Slot, chunks: Vec<Bytes> },
     /// Writing a snapshot failed; the log still has everything.
     SnapshotFailed,
+    /// Another replica's snapshot makes no sense, or could not be written; what was here is as it was.
+    ArrivedInVain,
     /// The disk cannot go on.
     Failed(StorageError),
 }
@@ -70,11 +72,17 @@ impl Worker {
             }
             Job::Snapshot(snapshot) => {
                 let slot = snapshot.slot();
-                return self.write(slot, None, move |writer| write_chunks(writer, snapshot.chunks()));
+                return self.write(slot, None, move |writer| {
+                    write_chunks(writer.map_err(|error| error.to_string())?, snapshot.chunks())
+                });
             }
             Job::Arrived(slot, chunks) => {
                 let copy = chunks.clone();
-                return self.write(slot, Some(chunks), move |writer| write_chunks(writer, copy.into_iter()));
+                // What cannot be read must not take the place of what can.
+                return self.write(slot, Some(chunks), move |writer| {
+                    Snapshot::check(slot, copy.clone()).map_err(|error| error.to_string())?;
+                    write_chunks(writer.map_err(|error| error.to_string())?, copy.into_iter())
+                });
             }
             Job::Written(written) => return self.written(written).map(Some),
             Job::Close => {}
@@ -87,12 +95,13 @@ impl Worker {
         &mut self,
         slot: Slot,
         arrived: Option<Vec<Bytes>>,
-        write: impl FnOnce(SnapshotWriter<RealDisk>) -> Result<u64, StorageError> + Send + 'static,
+        write: impl FnOnce(Result<SnapshotWriter<RealDisk>, StorageError>) -> Result<u64, String> + Send + 'static,
     ) -> Result<Option<Done>, StorageError> {
         let writer = self.store.begin_snapshot(slot);
         let told = self.written.clone();
+        let in_vain = if arrived.is_some() { Done::ArrivedInVain } else { Done::SnapshotFailed };
         let job = move || {
-            let result = writer.and_then(write);
+            let result = write(writer);
             let _nobody_listens_any_more = told.send(Job::Written(Written { slot, result, arrived }));
         };
         let thread = std::thread::Builder::new().name("wombat-snapshot".into());
@@ -100,7 +109,7 @@ impl Worker {
             Ok(_) => Ok(None),
             Err(error) => {
                 warn!("no thread to write a snapshot: {error}");
-                Ok(Some(Done::SnapshotFailed))
+                Ok(Some(in_vain))
             }
         }
     }
@@ -112,7 +121,7 @@ impl Worker {
             Err(error) => {
                 // The log still holds everything; it is tried again when the log has grown further.
                 warn!("a snapshot failed: {error}");
-                return Ok(Done::SnapshotFailed);
+                return Ok(if arrived.is_some() { Done::ArrivedInVain } else { Done::SnapshotFailed });
             }
         };
         self.store.truncate_behind(slot)?;
@@ -162,13 +171,13 @@ impl Worker {
 fn write_chunks(
     mut writer: SnapshotWriter<RealDisk>,
     chunks: impl Iterator<Item = Bytes>,
-) -> Result<u64, StorageError> {
+) -> Result<u64, String> {
     let mut bytes = 0;
     for chunk in chunks {
         bytes += chunk.len() as u64;
-        writer.write(&chunk)?;
+        writer.write(&chunk).map_err(|error| error.to_string())?;
     }
-    writer.finish()?;
+    writer.finish().map_err(|error| error.to_string())?;
     Ok(bytes)
 }
 
@@ -305,7 +314,7 @@ impl ReplicaDisk {
             }
             Done::Arrived { slot, .. } => self.snapshot = self.snapshot.max(*slot),
             Done::SnapshotFailed => self.writing = false,
-            Done::Failed(_) => {}
+            Done::ArrivedInVain | Done::Failed(_) => {}
         }
         match done {
             Done::Failed(error) => Err(error.into()),

@@ -44,9 +44,10 @@ impl Server {
     /// address is taken.
     pub fn start(config: Config) -> Result<Server, ServerError> {
         let (ready_sender, ready) = mpsc::channel();
-        let starting = Starting::begin(config, move |address| {
-            let _nobody_waits_any_more = ready_sender.send(address);
-        })?;
+        let ready_sender = move |address| {
+            let _nobody_waits = ready_sender.send(address);
+        };
+        let starting = Starting::begin(config, ready_sender)?;
         starting.ended_or(ready.recv().ok())
     }
 
@@ -59,9 +60,10 @@ impl Server {
         stop: impl Future<Output = ()>,
     ) -> Result<Option<Server>, ServerError> {
         let (ready_sender, ready) = oneshot::channel();
-        let starting = Starting::begin(config, move |address| {
-            let _nobody_waits_any_more = ready_sender.send(address);
-        })?;
+        let ready_sender = move |address| {
+            let _nobody_waits = ready_sender.send(address);
+        };
+        let starting = Starting::begin(config, ready_sender)?;
         tokio::select! {
             address = ready => starting.ended_or(address.ok()).map(Some),
             () = stop => starting.give_up().map(|()| None),

@@ -90,7 +90,14 @@ fn no_master(settings: &Settings, views: &Views, json: bool) -> Failure {
     if reached.is_empty() {
         let why: Vec<String> =
             views.values().filter_map(|view| Some(view.as_ref().err()?.to_string())).collect();
-        return Failure::unreachable(&format!("{}: {}", settings.endpoints.join(", "), why.join("; ")));
+        let failure = Failure::unreachable(&format!("{}: {}", settings.endpoints.join(", "), why.join("; ")));
+        // Whoever closes without an answer is there.
+        return match why.iter().any(|why| why.contains("closed without an answer")) {
+            true => {
+                failure.hint("a replica that is not in its cell yet answers nobody: are all founders up?")
+            }
+            false => failure,
+        };
     }
     if json {
         output::line(Value::from(

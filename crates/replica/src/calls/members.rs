@@ -2,6 +2,7 @@
 
 use crate::proposals::Origin;
 use crate::{Answer, Asker, Replica};
+use core::time::Duration;
 use wombat_proto::limits::{ADDRESS_BYTES, CELL_REPLICAS};
 use wombat_proto::wire::{self, MemberStatus};
 use wombat_proto::{Error, Member, Members, ReplicaId, Result};
@@ -9,6 +10,9 @@ use wombat_proto::{Error, Member, Members, ReplicaId, Result};
 /// A voter that was silent for so many master leases has to be taken for gone before another may have its
 /// vote.
 const LEASES_UNTIL_GONE: u32 = 3;
+
+/// A learner that was silent for so many master leases makes room for another, if the cell is full.
+const LEASES_UNTIL_FORGOTTEN: u32 = 10;
 
 impl Replica {
     /// Takes a replica in as a learner, under an id that nobody had.
@@ -18,8 +22,28 @@ impl Replica {
             return Err(Error::invalid("a replica joins with the address at which it listens"));
         }
         let mut members = self.paxos.configurations().newest().clone();
+        let status = self.paxos.status();
+        let silent_for = |learner: &Member| {
+            let peer = status.peers.iter().find(|peer| peer.id == learner.id);
+            peer.map_or(Duration::MAX, |peer| peer.silent_for)
+        };
+        let gone_after = self.config.master_lease * LEASES_UNTIL_GONE;
+        let there = |learner: &&Member| learner.address == address && silent_for(learner) < gone_after;
+        if let Some(there) = members.learners.iter().find(there) {
+            return Err(Error::invalid(alloc::format!(
+                "replica {} joined from there, and has not been silent for long enough to be gone",
+                there.id
+            )));
+        }
         // Whoever joined from there before has lost that id, or never heard of it.
         members.learners.retain(|learner| learner.address != address);
+        // Learners that are gone for good must not keep a voter that lost its disk from coming back.
+        if members.all().count() >= CELL_REPLICAS
+            && let Some(place) = (0..members.learners.len()).max_by_key(|n| silent_for(&members.learners[*n]))
+            && silent_for(&members.learners[place]) >= self.config.master_lease * LEASES_UNTIL_FORGOTTEN
+        {
+            members.learners.remove(place);
+        }
         if members.all().count() >= CELL_REPLICAS {
             return Err(Error::QuotaExceeded {
                 what: alloc::format!("{CELL_REPLICAS} replicas in one cell"),
