@@ -289,3 +289,104 @@ fn refused_when_full(dir: &Path) -> Option<String> {
     child.wait().unwrap();
     Some(said)
 }
+
+/// What a replica says first, with any fields of a Hello.
+fn greeting(cell: &str, cell_id: &str, replica: u8, address: &str) -> Vec<u8> {
+    let text = |field: u8, text: &str| match text.len() {
+        0 => Vec::new(),
+        length => [&[field << 3 | 2, length as u8], text.as_bytes()].concat(),
+    };
+    let number = if replica == 0 { Vec::new() } else { vec![0x20, replica] };
+    let hello = [vec![0x08, 1], text(2, cell), text(3, cell_id), number, text(7, address)].concat();
+    [&b"WOMBAT-1"[..], &frame(&hello)].concat()
+}
+
+fn cell_id(serve: &Serve) -> String {
+    let status: serde_json::Value = serde_json::from_str(&serve.ok(&["status", "--json"])).unwrap();
+    status["cell_id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn replicas_that_nobody_knows() {
+    let (_dir, serve) = serve();
+    let (cell_id, long) = (cell_id(&serve), "x".repeat(100));
+    for (id, replica, address) in
+        [("", 0, ""), ("other", 2, "a:1"), (&cell_id, 1, "a:1"), (&cell_id, 0, "a:1"), (&cell_id, 9, &long)]
+    {
+        let hello = greeting("local", id, replica, address);
+        for cut in [8, 9, 20, hello.len()] {
+            until_closed(&serve, &hello[..cut.min(hello.len())]);
+        }
+        for seed in 0..50 {
+            until_closed(&serve, &[&hello[..], &noise(seed, 200)].concat());
+            until_closed(&serve, &[&hello[..], &frame(&noise(seed, 60))].concat());
+        }
+        until_closed(&serve, &[&hello[..], &u32::MAX.to_be_bytes()].concat());
+    }
+    check_unharmed(serve);
+}
+
+/// Meets the server; whether it stays connected.
+fn meet(serve: &Serve, hello: &[u8]) -> (TcpStream, bool) {
+    let mut stream = connect(serve);
+    stream.write_all(hello).unwrap();
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).unwrap();
+    stream.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize]).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let stays = stream.read(&mut [0; 1]).is_err();
+    (stream, stays)
+}
+
+#[test]
+fn a_stranger_cannot_take_the_connections_of_others() {
+    let (_dir, serve) = serve();
+    let cell_id = cell_id(&serve);
+    let stranger = greeting("local", &cell_id, 9, "");
+    // Of a flood, the last ones are closed.
+    let flood: Vec<_> = (0..200)
+        .map(|_| {
+            let mut stream = connect(&serve);
+            stream.write_all(&stranger).unwrap();
+            stream
+        })
+        .collect();
+    let mut last = flood.last().unwrap();
+    last.read_to_end(&mut Vec::new()).unwrap();
+    // Another is still welcome.
+    let (_another, stays) = meet(&serve, &greeting("local", &cell_id, 8, ""));
+    assert!(stays, "200 connections of replica 9 keep replica 8 out");
+    drop(flood);
+    check_unharmed(serve);
+}
+
+#[test]
+fn a_founder_that_waits_for_the_others_stops_when_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(WOMBAT);
+    command.args(["serve", "--cell", "local", "--listen", "127.0.0.1:0", "--advertise", "127.0.0.1:1"]);
+    command.args(["--peers", "127.0.0.1:1,127.0.0.1:2", "--log", "info"]).arg("--dir").arg(dir.path());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("waiting for the other founders") {
+        line.clear();
+        assert_ne!(std::io::BufRead::read_line(&mut said, &mut line).unwrap(), 0, "it has ended");
+    }
+    common::signal(child.id(), "TERM");
+    let _the_rest = said.read_to_string(&mut String::new());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn to_join_nobody_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(WOMBAT);
+    command
+        .args(["serve", "--cell", "local", "--listen", "127.0.0.1:0", "--join"])
+        .arg("--dir")
+        .arg(dir.path());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+    assert!(shown(&output).contains("name some replicas"), "{}", shown(&output));
+}

@@ -180,6 +180,7 @@ fn founder(own: &Own, cell_id: String) -> Identity {
 async fn join_cell(own: &Own) -> Result<Identity, ServerError> {
     let mut at = own.founders.iter().filter(|at| **at != own.address).cycle();
     let mut hint: Option<String> = None;
+    let mut told = String::new();
     loop {
         let Some(address) = hint.take().or_else(|| at.next().cloned()) else {
             return Err(ServerError::Config("to join a cell, name other replicas of it as peers".into()));
@@ -196,7 +197,13 @@ async fn join_cell(own: &Own) -> Result<Identity, ServerError> {
                 });
             }
             Ok(Ok(Err(Error::NotMaster { hint: master }))) => hint = master.filter(|at| *at != own.address),
-            Ok(Ok(Err(error))) => info!("{address} does not let it join yet: {error}"),
+            Ok(Ok(Err(error))) => {
+                let why = error.to_string();
+                if why != told {
+                    info!("{address} does not let it join yet: {why}");
+                    told = why;
+                }
+            }
             Ok(Ok(Ok(_)) | Err(_)) | Err(_) => {}
         }
         tokio::time::sleep(own.jitter(5 * LOOK_EVERY)).await;

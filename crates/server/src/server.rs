@@ -241,10 +241,7 @@ fn welcome(core: &mut Core, inbox: &Rc<Inbox>, id: ConnectionId, stream: TcpStre
         match tokio::time::timeout(SPEAK_WITHIN, stream.peek(&mut first)).await {
             Ok(Ok(1)) if first[0] == GREETING[0] => {
                 inbox.disconnected(id);
-                match callers.admit() {
-                    Some(_admitted) => peers::receive(stream, own, &callers, inbox).await,
-                    None => warn!("refused a replica's connection: there are too many already"),
-                }
+                peers::receive(stream, own, callers, inbox).await;
             }
             Ok(_) => connection::serve(id, stream, inbox, outbox).await,
             Err(_) => {

@@ -8,7 +8,7 @@ use crate::inbox::Inbox;
 use bytes::BytesMut;
 use link::Link;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -20,9 +20,8 @@ use wombat_proto::wire::peer::Frame;
 use wombat_proto::{CellName, Member, ReplicaId};
 use wombat_replica::PeerMessage;
 
-/// Most connections that other replicas, or those who call themselves so, may have to this one: a few times
-/// what all the members of the largest cell need.
-const CONNECTIONS_OF_REPLICAS: usize = 12 * CELL_REPLICAS;
+/// Most connections of one replica: a few times its lanes, for those that broke and are not known to be gone.
+const CONNECTIONS_OF_REPLICA: usize = 12;
 
 /// How much is read at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -65,13 +64,23 @@ pub(crate) struct Peers {
 pub(crate) struct Callers {
     known: RefCell<BTreeMap<ReplicaId, Member>>,
     new: Cell<bool>,
-    admitted: Rc<()>,
+    /// The members, which are welcome whoever else has called.
+    members: RefCell<BTreeSet<ReplicaId>>,
+    /// Each is held once more by every connection of that replica.
+    admitted: RefCell<BTreeMap<ReplicaId, Rc<()>>>,
 }
 
 impl Callers {
-    /// Counts a connection for as long as what it returns is kept; `None`: there are too many.
-    pub(crate) fn admit(&self) -> Option<Rc<()>> {
-        (Rc::strong_count(&self.admitted) <= CONNECTIONS_OF_REPLICAS).then(|| Rc::clone(&self.admitted))
+    /// Counts a connection for as long as what it returns is kept; `None`: there are too many of this replica,
+    /// or too many of which nobody knows.
+    fn admit(&self, id: ReplicaId) -> Option<Rc<()>> {
+        let mut admitted = self.admitted.borrow_mut();
+        admitted.retain(|_, held| Rc::strong_count(held) > 1);
+        let members = self.members.borrow();
+        let strangers = admitted.keys().filter(|id| !members.contains(id)).count();
+        let welcome = members.contains(&id) || admitted.contains_key(&id) || strangers < CELL_REPLICAS;
+        let held = welcome.then(|| admitted.entry(id).or_default())?;
+        (Rc::strong_count(held) <= CONNECTIONS_OF_REPLICA).then(|| Rc::clone(held))
     }
 
     fn note(&self, member: Member) {
@@ -98,6 +107,7 @@ impl Peers {
 
     /// Keeps links to these members, and to whoever else has called.
     pub(crate) fn meet(&mut self, members: Vec<Member>) {
+        *self.callers.members.borrow_mut() = members.iter().map(|member| member.id).collect();
         self.members = members;
         self.keep_links();
     }
@@ -128,7 +138,7 @@ impl Peers {
 }
 
 /// Hands everything that a replica says on a connection to the inbox.
-pub(crate) async fn receive(mut stream: TcpStream, own: Rc<Own>, callers: &Callers, inbox: Rc<Inbox>) {
+pub(crate) async fn receive(mut stream: TcpStream, own: Rc<Own>, callers: Rc<Callers>, inbox: Rc<Inbox>) {
     let mut buffer = BytesMut::new();
     let hello = match hello::welcome(&mut stream, &own, &mut buffer).await {
         Ok(hello) => hello,
@@ -145,6 +155,9 @@ pub(crate) async fn receive(mut stream: TcpStream, own: Rc<Own>, callers: &Calle
     if from == own.replica {
         return warn!("refused a replica that calls itself {from}, like this one");
     }
+    let Some(_admitted) = callers.admit(from) else {
+        return warn!("refused a connection of replica {from}: there are too many already");
+    };
     if !hello.address.is_empty() && hello.address.len() <= ADDRESS_BYTES {
         callers.note(Member { id: from, address: hello.address });
     }
