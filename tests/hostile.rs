@@ -361,24 +361,6 @@ fn a_stranger_cannot_take_the_connections_of_others() {
 }
 
 #[test]
-fn a_founder_that_waits_for_the_others_stops_when_it_is_told_to() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut command = Command::new(WOMBAT);
-    command.args(["serve", "--cell", "local", "--listen", "127.0.0.1:0", "--advertise", "127.0.0.1:1"]);
-    command.args(["--peers", "127.0.0.1:1,127.0.0.1:2", "--log", "info"]).arg("--dir").arg(dir.path());
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("waiting for the other founders") {
-        line.clear();
-        assert_ne!(std::io::BufRead::read_line(&mut said, &mut line).unwrap(), 0, "it has ended");
-    }
-    common::signal(child.id(), "TERM");
-    let _the_rest = said.read_to_string(&mut String::new());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-}
-
-#[test]
 fn to_join_nobody_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(WOMBAT);
