@@ -19,6 +19,19 @@ pub(crate) struct Run {
 pub(crate) struct Grant {
     pub(crate) ballot: Ballot,
     pub(crate) until: Instant,
+    /// Whether the master's connection has broken since: it may be dead.
+    lost: bool,
+}
+
+impl Grant {
+    pub(crate) fn new(ballot: Ballot, until: Instant) -> Grant {
+        Grant { ballot, until, lost: false }
+    }
+
+    /// The master, as far as anyone can tell at `now`.
+    pub(crate) fn master(&self, now: Instant) -> Option<ReplicaId> {
+        (self.until > now && !self.lost).then_some(self.ballot.replica)
+    }
 }
 
 impl Paxos {
@@ -113,10 +126,10 @@ impl Paxos {
         (accepted, last.max(above))
     }
 
-    /// Whether the master of `ballot` may be followed. To follow it is to promise its ballot, so a lease stands
-    /// in the way as it does with a Prepare: who is master by the members that it knows of may be none by the
-    /// members of today.
-    fn follows(&mut self, from: ReplicaId, ballot: Ballot) -> bool {
+    /// Follows the master of `ballot`, if it may, and takes what it says in every message: where it begins, and
+    /// what is chosen. To follow it is to promise its ballot, so a lease stands in the way as it does with a
+    /// Prepare: who is master by the members that it knows of may be none by the members of today.
+    fn follow(&mut self, from: ReplicaId, ballot: Ballot, base: Slot, chosen: Slot) -> bool {
         if ballot.replica != from || from == self.config.replica {
             return false;
         }
@@ -128,16 +141,15 @@ impl Paxos {
             return false;
         }
         self.step_down();
-        self.leader = Some(ballot);
-        true
-    }
-
-    /// Takes what a master says about its ballot: where it begins.
-    fn begin_run(&mut self, base: Slot) {
+        if ballot > self.promised {
+            self.promise(ballot);
+        }
         if self.run.is_none() {
             self.run = Some(Run { base, through: base });
         }
         self.extend_run();
+        self.chosen_by_master(chosen);
+        true
     }
 
     /// Goes on along the log: what is accepted under the ballot already, or chosen.
@@ -165,14 +177,9 @@ impl Paxos {
         values: Values,
         chosen: Slot,
     ) {
-        if !self.follows(from, ballot) {
+        if !self.follow(from, ballot, base, chosen) {
             return;
         }
-        if ballot > self.promised {
-            self.promise(ballot);
-        }
-        self.begin_run(base);
-        self.chosen_by_master(chosen);
         let Some(run) = &self.run else { return };
         let (through, last) = (run.through, Slot(first.0.saturating_add(values.len() as u64) - 1));
         // A replica that is too far behind to bound what it would keep has to catch up first.
@@ -232,19 +239,14 @@ impl Paxos {
         chosen: Slot,
         kept_after: Slot,
     ) {
-        if !self.follows(from, ballot) {
+        if !self.follow(from, ballot, base, chosen) {
             return;
         }
-        if ballot > self.promised {
-            self.promise(ballot);
-        }
-        self.begin_run(base);
-        self.chosen_by_master(chosen);
         if lease > self.lease_bound {
             self.lease_bound = lease;
             self.lease_record = self.record(Record::LeaseBound(lease));
         }
-        self.grant = Some(Grant { ballot, until: self.now + lease });
+        self.grant = Some(Grant::new(ballot, self.now + lease));
         self.postpone_election();
         let granted = Message::Granted { ballot, sequence, chosen: self.chosen_durable };
         let is_durable = self.durable >= self.promise_record.max(self.lease_record);
@@ -265,8 +267,19 @@ impl Paxos {
 
     /// A master is there: there is no need to look for one soon.
     pub(crate) fn postpone_election(&mut self) {
-        let patience = self.config.lease;
         let jitter = self.jitter(self.config.lease / 2);
-        self.election_at = self.now + patience + jitter;
+        self.election_at = self.now + self.config.patience + jitter;
+    }
+
+    /// The connection of a replica is gone. That proves nothing, so a lease that it has holds on; but if it was
+    /// the master, there is no reason to wait for longer than that.
+    pub fn lost(&mut self, now: Instant, replica: ReplicaId) {
+        self.advance_clock(now);
+        let soon = self.jitter(self.config.heartbeat);
+        let Some(grant) = self.grant.as_mut().filter(|grant| grant.ballot.replica == replica) else { return };
+        if matches!(self.role, Role::Following) {
+            grant.lost = true;
+            self.election_at = self.election_at.min(grant.until.max(self.now) + soon);
+        }
     }
 }

@@ -73,7 +73,6 @@ impl Paxos {
         if self.now < self.election_at || self.is_silent() || leased {
             return;
         }
-        self.leader = None;
         if !self.may_vote() {
             return self.tell_what_is_chosen();
         }
@@ -313,7 +312,6 @@ impl Paxos {
 
     pub(crate) fn lead(&mut self, reports: Reports) {
         let leadership = Leadership::new(self.chosen, reports, self.now);
-        self.leader = Some(self.promised);
         self.role = Role::Leading(leadership);
         self.meet_peers();
         self.send_heartbeats();

@@ -6,6 +6,9 @@ use core::time::Duration;
 use wombat_proto::limits::{MASTER_LEASE, PEER_BATCH_BYTES, PROPOSAL_BYTES_IN_FLIGHT, PROPOSALS_IN_FLIGHT};
 use wombat_proto::{Accepted, Ballot, Incarnation, ReplicaId, Rho, Slot};
 
+/// Leases in a row that a master may miss before another takes its place, when nothing else is known of it.
+const PATIENCE: u32 = 4;
+
 /// How a replica takes part.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
@@ -15,6 +18,11 @@ pub struct Config {
     pub incarnation: Incarnation,
     /// The master lease M (P§2.2).
     pub lease: Duration,
+    /// How long a replica that hears nothing of the master waits before it looks for another, and for how long
+    /// a master that hears from no quorum hopes to: at least the lease. A master that only stalls keeps its
+    /// office for that long; one whose connection breaks ([`crate::Paxos::lost`]) is followed by another as
+    /// soon as its lease has ended.
+    pub patience: Duration,
     /// How often a master asks for its lease to be extended.
     pub heartbeat: Duration,
     /// How long to wait for an answer before saying something again.
@@ -45,8 +53,9 @@ impl Config {
             replica,
             incarnation: Incarnation(0),
             lease,
+            patience: PATIENCE * lease,
             heartbeat: lease / 8,
-            resend: lease / 4,
+            resend: lease,
             rho: Rho::default(),
             window: PROPOSALS_IN_FLIGHT as u64,
             bytes_in_flight: PROPOSAL_BYTES_IN_FLIGHT,
@@ -56,6 +65,12 @@ impl Config {
             #[cfg(feature = "plant")]
             plant: None,
         }
+    }
+
+    /// The same with another master lease, and with what goes with it.
+    pub fn with_lease(self, lease: Duration) -> Config {
+        let patience = PATIENCE * lease;
+        Config { lease, patience, heartbeat: lease / 8, resend: lease, ..self }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The master: phase 2, pipelined in a bounded window, and its lease.
 
+use crate::acceptor::Grant;
 use crate::candidate::Reports;
-use crate::{Batch, Message, Outcome, Paxos, Role, Values, planted};
+use crate::{Batch, Config, Message, Outcome, Paxos, Role, Values, planted};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -169,11 +170,11 @@ impl Paxos {
     }
 
     /// Hands mastership to another voter: it stops proposing, waits until `to` has everything, but not longer
-    /// than its lease, and steps down.
+    /// than its patience, and steps down.
     ///
     /// Errors: [`Error::NotMaster`]; [`Error::InvalidArgument`] if `to` has no vote.
     pub fn transfer(&mut self, to: ReplicaId) -> Result<()> {
-        let until = self.now + self.config.lease;
+        let until = self.now + self.config.patience;
         let votes = self.governing().all(|members| members.is_voter(to));
         let Role::Leading(leadership) = &mut self.role else { return Err(Error::NotMaster { hint: None }) };
         if !votes || to == self.config.replica {
@@ -474,7 +475,7 @@ impl Paxos {
             let heartbeat = Message::Heartbeat { ballot, base, sequence, lease, chosen, kept_after };
             self.out.send.push((peer.id, heartbeat));
         }
-        self.grant = Some(crate::acceptor::Grant { ballot, until: now + lease });
+        self.grant = Some(Grant::new(ballot, now + lease));
         if lease > self.lease_bound && !self.is_sole_voter() {
             self.lease_bound = lease;
             self.lease_record = self.record(Record::LeaseBound(lease));
@@ -520,10 +521,12 @@ impl Paxos {
         let now = self.now;
         let sole = self.is_sole_voter();
         let Role::Leading(leadership) = &self.role else { return };
-        let lapsed = now >= self.lease_until(leadership).max(leadership.elected_at + self.config.lease);
+        let Config { lease, patience, .. } = self.config;
+        // The lease itself may have lapsed before: it serves nobody then, but may still be granted another.
+        let lapsed = now >= (self.lease_until(leadership) + patience.saturating_sub(lease)).max(leadership.elected_at + patience);
         let handed_over = leadership.transfer.is_some_and(|(_, until)| now >= until);
         let choked = self.is_choked(leadership).then(|| leadership.choked.unwrap_or(now));
-        let stuck = choked.is_some_and(|since| now >= since + self.config.lease);
+        let stuck = choked.is_some_and(|since| now >= since + patience);
         if handed_over || stuck || (lapsed && !sole && !planted!(self, LapseIgnored)) {
             return self.step_down();
         }

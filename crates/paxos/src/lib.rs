@@ -177,8 +177,6 @@ pub struct Paxos {
     snapshot: Slot,
     configurations: Configurations,
     catch_up: Option<CatchUp>,
-    /// Who leads, as far as it has heard.
-    leader: Option<Ballot>,
 
     // ---- The proposer ----
     role: Role,
@@ -227,7 +225,6 @@ impl Paxos {
             highest_round: recovered.promised.round.max(recovered.configurations.round()),
             configurations: recovered.configurations,
             catch_up: None,
-            leader: None,
             role: Role::Following,
             released: Ballot::ZERO,
             election_at: now,
@@ -397,7 +394,7 @@ impl Paxos {
     pub fn master(&self) -> Option<ReplicaId> {
         match &self.role {
             Role::Leading(leadership) => self.is_settled(leadership).then_some(self.config.replica),
-            _ => self.grant.as_ref().filter(|grant| grant.until > self.now).map(|grant| grant.ballot.replica),
+            _ => self.grant.as_ref().and_then(|grant| grant.master(self.now)),
         }
     }
 

@@ -468,11 +468,7 @@ impl Replica {
 
 /// How this replica takes part in the agreement.
 fn paxos_config(config: &Config) -> wombat_paxos::Config {
-    let mut paxos = wombat_paxos::Config::new(config.replica, config.seed);
-    paxos.lease = config.master_lease;
-    paxos.heartbeat = config.master_lease / 8;
-    paxos.resend = config.master_lease / 4;
-    paxos
+    wombat_paxos::Config::new(config.replica, config.seed).with_lease(config.master_lease)
 }
 
 /// The calls that a replica answers whether it is master or not.

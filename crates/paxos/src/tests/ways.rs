@@ -424,6 +424,62 @@ fn a_master_without_a_quorum_steps_down_when_its_lease_is_over() {
     assert!(world.paxos(1).leads().is_none() && world.holders().is_empty());
 }
 
+/// Three replicas with more patience than the lease, of which 1 leads and has just heard the others.
+fn patient() -> World {
+    let mut world = World::with(3, |config| config.patience = 4 * M);
+    world.pass(8 * M);
+    world.elect(1);
+    world
+}
+
+#[test]
+fn a_master_that_stalls_for_longer_than_its_lease_serves_nobody_until_it_is_granted_another() {
+    let mut world = patient();
+    world.propose(1, "a").unwrap();
+    world.pass(2 * M); // Nothing runs.
+    assert!(world.holders().is_empty());
+    world.run(millis(5));
+    // Nobody has taken its place, and it never began anew: what it knew is what it knows.
+    assert_eq!(world.holders(), [1]);
+    assert_eq!(world.commands(1), ["a"]);
+}
+
+#[test]
+fn a_master_whose_connections_break_is_followed_when_its_lease_ends_and_not_before() {
+    let mut world = patient();
+    world.run(M / 4);
+    world.kill(1);
+    world.with_paxos(2, |paxos, now| paxos.lost(now, wombat_proto::ReplicaId(1)));
+    assert_eq!(world.paxos(2).master(), None, "nobody is sent to who may be dead");
+    assert_eq!(world.paxos(3).master(), Some(wombat_proto::ReplicaId(1)));
+    world.run(M * 3 / 4);
+    assert!(world.holders().is_empty());
+    world.run(M * 3 / 4);
+    assert_eq!(world.holders(), [2]);
+}
+
+#[test]
+fn a_master_of_which_nothing_is_heard_is_given_time() {
+    let mut world = patient();
+    world.kill(1);
+    world.run(7 * M / 2);
+    assert!(world.holders().is_empty());
+    world.run(2 * M);
+    assert_eq!(world.holders().len(), 1);
+}
+
+#[test]
+fn a_broken_connection_costs_no_master_its_office() {
+    let mut world = patient();
+    for _ in 0..20 {
+        for id in [2, 3] {
+            world.with_paxos(id, |paxos, now| paxos.lost(now, wombat_proto::ReplicaId(1)));
+        }
+        world.run(M / 2);
+        assert_eq!((world.holders(), world.paxos(2).master()), (vec![1], Some(wombat_proto::ReplicaId(1))));
+    }
+}
+
 // ---- Handing over ----
 
 #[test]

@@ -120,7 +120,7 @@ impl World {
     /// The same with other numbers than usual.
     pub(crate) fn with(voters: u32, change: impl FnOnce(&mut Config)) -> World {
         let mut config = Config::new(ReplicaId(1), 7);
-        (config.lease, config.heartbeat, config.resend) = (M, M / 8, M / 4);
+        (config.lease, config.patience, config.heartbeat, config.resend) = (M, M, M / 8, M / 4);
         config.window = 8;
         change(&mut config);
         let mut world = World {

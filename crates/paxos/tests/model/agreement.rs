@@ -41,6 +41,7 @@ fn founders() -> Members {
 fn timeless() -> Config {
     Config {
         lease: Duration::ZERO,
+        patience: Duration::ZERO,
         heartbeat: Duration::ZERO,
         resend: Duration::ZERO,
         rho: Rho(0),

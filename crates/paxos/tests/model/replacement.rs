@@ -55,6 +55,7 @@ impl Replacement {
             founders: founders(),
             config: Config {
                 lease: Duration::ZERO,
+                patience: Duration::ZERO,
                 heartbeat: Duration::ZERO,
                 resend: Duration::ZERO,
                 rho: Rho(0),

@@ -51,6 +51,7 @@ impl World {
                 let master = self.master();
                 self.network.partition(&ids, master, &mut self.random);
             }
+            Fault::Disconnect => self.lose(one),
             Fault::Weather => self.network.weather = swarm::weather(&mut self.random),
             Fault::Wipe => self.wipe(one),
             Fault::Transfer => {
@@ -80,10 +81,21 @@ impl World {
             return;
         }
         host.die(&mut self.random);
+        if self.random.chance(self.swarm.deaths_noticed) {
+            self.lose(id);
+        }
         self.outstanding.retain(|(proposer, _), _| *proposer != id);
         let most = if self.random.chance(300) { LEASE / 10 } else { self.swarm.down };
         let down = self.random.duration(Duration::ZERO, most);
         self.after(down, Event::Start(id));
+    }
+
+    /// The others see that a replica's connections are gone.
+    fn lose(&mut self, id: ReplicaId) {
+        let others: Vec<ReplicaId> = self.hosts.keys().copied().filter(|other| *other != id).collect();
+        for other in others {
+            self.with(other, |paxos, now| paxos.lost(now, id));
+        }
     }
 
     /// A disk is gone. Not more at a time than a cell can bear: of every group of voters that still governs

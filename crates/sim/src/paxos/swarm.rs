@@ -15,6 +15,8 @@ pub(super) enum Fault {
     Pause,
     /// The network falls apart, or comes together.
     Partition,
+    /// A replica's connections break, or seem to, though it lives.
+    Disconnect,
     /// The network's quality changes.
     Weather,
     /// A disk's contents are gone, or cannot be trusted: a new replica has to take its place.
@@ -35,11 +37,12 @@ pub(super) enum Fault {
     Learner,
 }
 
-const ALL: [Fault; 13] = [
+const ALL: [Fault; 14] = [
     Fault::Kill,
     Fault::KillMany,
     Fault::Pause,
     Fault::Partition,
+    Fault::Disconnect,
     Fault::Weather,
     Fault::Wipe,
     Fault::Transfer,
@@ -73,6 +76,10 @@ pub(super) struct Swarm {
     pub(super) worst_clocks: bool,
     /// Whether a replica may come back with another master lease.
     pub(super) leases_vary: bool,
+    /// For how many leases a replica waits for a master of which it hears nothing.
+    pub(super) patience: u32,
+    /// Of a thousand deaths, how many the others notice by the broken connection.
+    pub(super) deaths_noticed: u64,
 }
 
 impl Swarm {
@@ -99,6 +106,8 @@ impl Swarm {
             proposing: (random.millis(100, 600), 1 + random.below(12)),
             worst_clocks: random.chance(500),
             leases_vary: random.chance(150),
+            patience: [1, 1, 2, 4][random.below(4) as usize],
+            deaths_noticed: random.below(1001),
         }
     }
 

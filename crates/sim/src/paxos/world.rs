@@ -78,7 +78,9 @@ impl World {
         let members = Members::founding((0..voters).map(|n| format!("host-{n}")));
         let founding = Configurations::founding(members.clone());
         let mut config = Config::new(ReplicaId(1), seed);
+        let swarm = Swarm::draw(&mut random);
         config.lease = LEASE;
+        config.patience = LEASE * swarm.patience;
         config.heartbeat = LEASE / 4;
         config.resend = LEASE / 4;
         config.window = 2 + random.below(30);
@@ -90,7 +92,6 @@ impl World {
         }
         #[cfg(not(feature = "plant"))]
         let _there_are_none = plant;
-        let swarm = Swarm::draw(&mut random);
         let mut world = World {
             now: Duration::ZERO,
             queue: BTreeMap::new(),
