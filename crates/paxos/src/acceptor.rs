@@ -28,9 +28,14 @@ impl Grant {
         Grant { ballot, until, lost: false }
     }
 
-    /// The master, as far as anyone can tell at `now`.
+    /// Whose lease it is, while it lasts.
+    pub(crate) fn holder(&self, now: Instant) -> Option<ReplicaId> {
+        (self.until > now).then_some(self.ballot.replica)
+    }
+
+    /// The same, if it may still be reached.
     pub(crate) fn master(&self, now: Instant) -> Option<ReplicaId> {
-        (self.until > now && !self.lost).then_some(self.ballot.replica)
+        self.holder(now).filter(|_| !self.lost)
     }
 }
 

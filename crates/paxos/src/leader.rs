@@ -185,6 +185,12 @@ impl Paxos {
         Ok(())
     }
 
+    /// To whom it is handing mastership over.
+    pub fn successor(&self) -> Option<ReplicaId> {
+        let Role::Leading(leadership) = &self.role else { return None };
+        leadership.transfer.map(|(to, _)| to)
+    }
+
     /// Whether, at `now`, no other replica can be master, and this one knows everything that was chosen: what
     /// a read checks after it was done (P§2.2).
     pub fn lease_holds(&self, now: Instant) -> bool {

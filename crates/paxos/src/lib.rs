@@ -398,6 +398,11 @@ impl Paxos {
         }
     }
 
+    /// Whose lease this replica has granted, while it lasts: it promises nothing to anyone else.
+    pub fn bound_to(&self) -> Option<ReplicaId> {
+        self.grant.as_ref().and_then(|grant| grant.holder(self.now))
+    }
+
     /// Checks what must hold of one replica between any two steps: for tests and the simulator.
     pub fn check(&self) {
         assert!(self.snapshot <= self.chosen, "a snapshot holds more than what is chosen");

@@ -52,6 +52,8 @@ pub const EVENTS_PER_SESSION: usize = 1024;
 pub const CONNECTIONS: usize = 16_384;
 /// Bytes of requests that wait for the replica's next turn before connections are read no further.
 pub const INBOX_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of requests that a master holds back while its lease has lapsed, or a fail-over goes on.
+pub const HELD_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of answers that wait for a client to read them before its connection is closed.
 pub const OUTBOX_BYTES: usize = 16 * 1024 * 1024;
 /// Most commands proposed and not yet chosen.
@@ -73,6 +75,14 @@ pub const DEFAULT_LEASE: Duration = Duration::from_secs(12);
 pub const LEASE: Duration = Duration::from_secs(60);
 /// Shortest session lease that may be configured; shorter ones would end by scheduling noise alone.
 pub const SHORTEST_LEASE: Duration = Duration::from_millis(500);
+/// How many KeepAlives a second a master lets come in before it lengthens leases (SPEC §3).
+pub const KEEP_ALIVES_PER_SECOND: u32 = 10_000;
+/// A session that has no open handle and makes no call for so long is ended (P§2.8).
+pub const IDLE_END: Duration = Duration::from_secs(60);
+/// How long after a fail-over clients have to present their handles on ephemeral nodes (P§2.9: a minute).
+pub const ORPHANS_AFTER: Duration = Duration::from_secs(60);
+/// For how long at most a Hello waits until a master is known.
+pub const HELLO_WAIT: Duration = Duration::from_secs(10);
 /// How long a client in jeopardy waits for a master (P§2.8: 45 s).
 pub const GRACE: Duration = Duration::from_secs(45);
 /// Longest time that an Acquire may ask to wait.

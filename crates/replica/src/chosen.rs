@@ -14,7 +14,6 @@ use wombat_state::{Change, Outcome};
 impl Replica {
     pub(crate) fn chosen(&mut self, slot: Slot, command: Bytes) {
         let command = log::Command::decode(command).expect("this replica encoded the command itself");
-        let longest_lease = self.state.lease().max(self.config.lease);
         let applied = self.state.apply(slot, &command);
         if self.config.activity {
             self.effects.activity.extend(activity::describe(&self.state, slot, &command, &applied));
@@ -22,13 +21,14 @@ impl Replica {
         match (&command.op, &applied.result) {
             (_, Ok(Outcome::Digest { digest, next })) => self.digest_taken(slot, *digest, *next),
             (Some(Op::CompareDigest(compare)), Ok(_)) => self.compare_digest(compare),
+            (Some(Op::SetLease(_)), _) => self.lease_was_set(),
             _ => {}
         }
         if matches!(command.op, Some(Op::BeginEpoch(_)))
             && self.paxos.leads() == Some(self.state.epoch())
             && self.master.is_none()
         {
-            self.become_master(longest_lease);
+            self.become_master();
         }
         for change in &applied.changes {
             self.publish_change(slot, change);
@@ -81,7 +81,7 @@ impl Replica {
     }
 
     fn session_created(&mut self, asker: Asker, session: SessionId) {
-        let until = self.moment.now + self.config.lease;
+        let until = self.moment.now + self.lease();
         let Ok(master) = self.serving() else { return };
         master.admit(session, until);
         let answer = self.session_opened(asker.connection, session);
@@ -115,6 +115,7 @@ impl Replica {
         self.dismiss_session(session);
         let Some(master) = &mut self.master else { return };
         let parked = master.unpark(session);
+        master.fail_over.settled(session);
         if let Some(live) = master.sessions.remove(&session) {
             master.timers.clear(live.lease.until, Timer::Lease(session));
             for handle in live.handles.open() {
@@ -136,8 +137,11 @@ impl Replica {
         while let Some(timer) = self.master.as_mut().and_then(|master| master.timers.pop(now)) {
             match timer {
                 Timer::KeepAlive(session) => {
-                    let _not_master_any_more = self.answer_keep_alive(session);
+                    if let Some(master) = &mut self.master {
+                        master.to_notify.insert(session);
+                    }
                 }
+                Timer::Orphans => self.close_orphans(),
                 Timer::Lease(session) => ends.push(session),
                 Timer::Acquire(instance, session, handle, number) => {
                     self.time_out(instance, session, handle, number);

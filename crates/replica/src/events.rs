@@ -127,16 +127,16 @@ impl Replica {
         }
     }
 
-    /// Answers the KeepAlives of the sessions that have news. The others hear with their next one.
+    /// Answers the KeepAlives of the sessions that have news, or whose time has come, unless this replica may
+    /// not be master any more: then they wait until it surely is. Who has none parked hears with the next one.
     pub(crate) fn deliver_events(&mut self) {
-        let Some(master) = &mut self.master else { return };
-        if master.to_notify.is_empty() {
+        let waits = self.master.as_ref().is_some_and(|master| !master.to_notify.is_empty());
+        if !waits || !self.lease_holds() {
             return;
         }
+        let Some(master) = &mut self.master else { return };
         for session in core::mem::take(&mut master.to_notify) {
-            if self.master.as_ref().is_some_and(|master| master.is_parked(session)) {
-                let _not_master_any_more = self.answer_keep_alive(session);
-            }
+            self.answer_keep_alive(session);
         }
     }
 }

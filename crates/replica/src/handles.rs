@@ -64,6 +64,10 @@ impl Handles {
         self.open.get(&id)
     }
 
+    pub(crate) fn is_open(&self, id: HandleId) -> bool {
+        self.open.contains_key(&id)
+    }
+
     pub(crate) fn get_mut(&mut self, id: HandleId) -> Option<&mut OpenHandle> {
         self.open.get_mut(&id)
     }
@@ -130,6 +134,7 @@ impl Master {
         }
         let handle = self.session(session)?.handles.insert(*token);
         self.subscribe(session, token);
+        self.recreated();
         Ok(handle)
     }
 

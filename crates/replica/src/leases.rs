@@ -4,10 +4,11 @@ use crate::events::EventQueue;
 use crate::handles::Handles;
 use crate::master::{LiveSession, Master};
 use crate::timers::Timer;
-use crate::{Answer, Asker, Replica};
+use crate::{Answer, Asker, ConnectionId, Replica};
 use alloc::vec::Vec;
 use core::time::Duration;
-use wombat_proto::wire::{self, log};
+use wombat_proto::limits::{IDLE_END, KEEP_ALIVES_PER_SECOND, LEASE};
+use wombat_proto::wire::{self, log, log::command::Op};
 use wombat_proto::{Error, Instant, Result, SessionId};
 
 /// When a master takes a step this long after the last one, it was itself stopped, or the machine slept.
@@ -27,6 +28,8 @@ pub(crate) struct Lease {
     /// The highest number of a KeepAlive so far: a copy of an older one, delayed on a connection that its
     /// client has left, must not take the place of the one that is waited for.
     last_keep_alive: u64,
+    /// Since when it has had no handle and made no call.
+    idle_since: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
@@ -40,7 +43,7 @@ struct Parked {
 impl Master {
     /// Takes a session in whose lease lasts until `until`.
     pub(crate) fn admit(&mut self, session: SessionId, until: Instant) {
-        let lease = Lease { until, ending: false, parked: None, last_keep_alive: 0 };
+        let lease = Lease { until, ending: false, parked: None, last_keep_alive: 0, idle_since: None };
         let live = LiveSession {
             lease,
             handles: Handles::default(),
@@ -65,13 +68,89 @@ impl Master {
         Some(parked.asker)
     }
 
-    /// Whether a KeepAlive of the session waits for news.
-    pub(crate) fn is_parked(&self, session: SessionId) -> bool {
-        self.sessions.get(&session).is_some_and(|live| live.lease.parked.is_some())
+    /// A session makes a call other than a KeepAlive.
+    pub(crate) fn is_busy(&mut self, session: SessionId) -> Result<()> {
+        self.session(session)?.lease.idle_since = None;
+        Ok(())
+    }
+
+    /// Forgets the parked KeepAlive of a session if it came on a connection that is gone: to answer it would
+    /// lengthen the lease of a client that cannot hear of it.
+    fn unpark_from(&mut self, session: SessionId, connection: ConnectionId) {
+        let parked = self.sessions.get(&session).and_then(|live| live.lease.parked);
+        if parked.is_some_and(|parked| parked.asker.connection == connection) {
+            self.unpark(session);
+        }
     }
 }
 
+/// What a master has in mind with the longest lease in force.
+#[derive(Default)]
+pub(crate) struct LeaseInForce {
+    /// Whether another is on its way into the log.
+    proposed: bool,
+    /// To lower it to that, as none longer was granted since then.
+    lower: Option<(Duration, Instant)>,
+}
+
 impl Replica {
+    /// The session lease that is granted now: the configured one or, where so many sessions would make too many
+    /// KeepAlives, a longer one, as far as the log has it.
+    pub(crate) fn lease(&self) -> Duration {
+        self.wanted_lease().min(self.state.lease())
+    }
+
+    /// Every session sends a KeepAlive in about half of its lease.
+    fn wanted_lease(&self) -> Duration {
+        let sessions = u32::try_from(self.state.session_count()).unwrap_or(u32::MAX);
+        let paced = Duration::from_secs(2).saturating_mul(sessions) / KEEP_ALIVES_PER_SECOND;
+        self.config.lease.max(paced.min(LEASE))
+    }
+
+    /// A longer lease stands in the log before it is granted, and for as long as it may be in force: the next
+    /// master must give every session as much.
+    pub(crate) fn tend_lease(&mut self) {
+        let (now, wanted, in_force) = (self.moment.now, self.wanted_lease(), self.state.lease());
+        // A little more, so that not every session that comes needs an entry.
+        let aim = if wanted > self.config.lease { (wanted + wanted / 4).min(LEASE) } else { wanted };
+        let Some(master) = &mut self.master else { return };
+        let plan = &mut master.lease_in_force;
+        if plan.proposed {
+            return;
+        }
+        plan.lower = plan.lower.filter(|(lower, _)| wanted <= *lower);
+        let next = if wanted > in_force {
+            Some(aim)
+        } else if aim < in_force {
+            let (lower, since) = *plan.lower.get_or_insert((aim, now));
+            (now >= since + in_force).then_some(lower)
+        } else {
+            None
+        };
+        let Some(next) = next else { return };
+        let set = log::SetLease { lease_ms: next.as_millis() as u32 };
+        let proposed = self.propose_own(Op::SetLease(set)).is_ok();
+        if let Some(master) = &mut self.master {
+            master.lease_in_force = LeaseInForce { proposed, lower: None };
+        }
+    }
+
+    /// The longest lease in force is what the log says now.
+    pub(crate) fn lease_was_set(&mut self) {
+        if let Some(master) = &mut self.master {
+            master.lease_in_force.proposed = false;
+        }
+    }
+
+    /// A connection is gone. That ends no session (SPEC §3).
+    pub(crate) fn disconnected(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        let Some(master) = &mut self.master else { return };
+        for session in connection.sessions {
+            master.unpark_from(session, id);
+        }
+    }
+
     /// Parks a KeepAlive until half of the lease is over or there is news. A newer one takes the place of an
     /// older, whose connection is gone.
     pub(crate) fn keep_alive(
@@ -79,7 +158,7 @@ impl Replica {
         asker: Asker,
         keep_alive: &wire::KeepAlive,
     ) -> Result<Option<Answer>> {
-        let (now, lease) = (self.moment.now, self.config.lease);
+        let (now, lease) = (self.moment.now, self.lease());
         let master = self.serving()?;
         if asker.number < master.session(asker.session)?.lease.last_keep_alive {
             return Err(Error::Cancelled);
@@ -88,28 +167,39 @@ impl Replica {
         let live = master.session(asker.session)?;
         live.lease.last_keep_alive = asker.number;
         live.events.acknowledge(keep_alive.events_acknowledged);
-        let answer_at = (live.lease.until - lease / 2).max(now);
+        live.lease.idle_since = if keep_alive.idle && live.handles.len() == 0 {
+            live.lease.idle_since.or(Some(now))
+        } else {
+            None
+        };
+        let answer_at = (live.lease.until - lease / 2 - out_of_step(asker.session, lease)).max(now);
         live.lease.parked = Some(Parked { asker, received: now, answer_at });
         if !live.events.is_empty() || answer_at <= now {
-            return self.answer_keep_alive(asker.session).map(|()| None);
+            master.to_notify.insert(asker.session);
+        } else {
+            master.timers.set(answer_at, Timer::KeepAlive(asker.session));
         }
-        master.timers.set(answer_at, Timer::KeepAlive(asker.session));
+        // The first event of an epoch is that the master failed over.
+        if keep_alive.events_acknowledged > 0 {
+            master.fail_over.settled(asker.session);
+        }
         Ok(None)
     }
 
-    /// Answers the parked KeepAlive of a session, if one waits and this replica is surely master still.
-    pub(crate) fn answer_keep_alive(&mut self, session: SessionId) -> Result<()> {
-        if !self.paxos.lease_holds(self.moment.now) {
-            return Err(Error::NotMaster { hint: None });
-        }
-        let (now, lease) = (self.moment.now, self.config.lease);
-        let master = self.serving()?;
+    /// Answers the parked KeepAlive of a session, if one waits. The lease of the master holds.
+    pub(crate) fn answer_keep_alive(&mut self, session: SessionId) {
+        let (now, lease) = (self.moment.now, self.lease());
+        let Ok(master) = self.serving() else { return };
         let epoch = master.epoch.0;
-        let live = master.session(session)?;
+        let Ok(live) = master.session(session) else { return };
         if live.lease.ending {
-            return Ok(()); // Too late: it hears that its session has expired.
+            return; // Too late: it hears that its session has expired.
         }
-        let Some(parked) = live.lease.parked.take() else { return Ok(()) };
+        // Its client ends such a session itself, a little earlier, unless it is of another make.
+        if live.lease.idle_since.is_some_and(|since| now >= since + IDLE_END + lease / 2) {
+            return self.end_idle(session);
+        }
+        let Some(parked) = live.lease.parked.take() else { return };
         live.lease.until = live.lease.until.max(now + lease);
         let (first_event, events) = live.events.unacknowledged();
         master.timers.clear(parked.answer_at, Timer::KeepAlive(session));
@@ -121,7 +211,25 @@ impl Replica {
             events,
         });
         self.reply(parked.asker, Ok(answer));
-        Ok(())
+    }
+
+    /// Ends a session that holds nothing and asks for nothing.
+    fn end_idle(&mut self, session: SessionId) {
+        let state = self.state.session(session);
+        let holds_nothing = state.is_some_and(|held| held.lock_count() + held.ephemeral_count() == 0);
+        let sessions = [session.0].into();
+        if holds_nothing {
+            let op = Op::EndSessions(log::EndSessions { sessions, asked: true });
+            let ending = self.propose_own(op).is_ok();
+            let again = self.moment.now + Duration::from_secs(1);
+            let Some(live) = self.master.as_mut().and_then(|master| master.sessions.get_mut(&session)) else {
+                return;
+            };
+            live.lease.ending = ending;
+            if !ending {
+                self.set_timer(again, Timer::KeepAlive(session));
+            }
+        }
     }
 
     /// Ends the sessions whose lease is over. Only the log ends a session: its clients are told, and its
@@ -134,6 +242,10 @@ impl Replica {
             let Some(live) = master.sessions.get_mut(&id) else { continue };
             if live.lease.until > now {
                 master.timers.set(live.lease.until, Timer::Lease(id));
+            } else if live.lease.parked.is_some() {
+                // Its client is there; it is this master that could not answer, for want of its own lease.
+                master.to_notify.insert(id);
+                master.timers.set(now + STALL, Timer::Lease(id));
             } else if !live.lease.ending {
                 live.lease.ending = true;
                 expired.push(id);
@@ -141,7 +253,7 @@ impl Replica {
         }
         for batch in expired.chunks(ENDED_AT_ONCE) {
             let delays_over = batch.iter().flat_map(|id| self.delays_over_of_session(*id)).collect();
-            let op = log::command::Op::EndSessions(log::EndSessions {
+            let op = Op::EndSessions(log::EndSessions {
                 sessions: batch.iter().map(|id| id.0).collect(),
                 asked: false,
             });
@@ -169,10 +281,16 @@ impl Replica {
         if stalled < STALL {
             return;
         }
-        let until = self.moment.now + self.config.lease;
+        let until = self.moment.now + self.lease();
         let Ok(master) = self.serving() else { return };
         for live in master.sessions.values_mut() {
             live.lease.until = live.lease.until.max(until);
         }
     }
+}
+
+/// By how much earlier than others a session is answered: those that came all at once, to a new master, do not
+/// stay in step.
+fn out_of_step(session: SessionId, lease: Duration) -> Duration {
+    lease / 8 * (session.0 % 64) as u32 / 64
 }

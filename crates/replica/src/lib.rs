@@ -16,6 +16,7 @@ mod chosen;
 mod connection;
 mod digests;
 mod events;
+mod fail_over;
 mod handles;
 mod leases;
 mod locks;
@@ -24,8 +25,10 @@ mod proposals;
 mod seal;
 mod snapshot;
 mod timers;
+mod waiting;
 
 pub use chosen::LONGEST_TICK;
+pub use fail_over::Stage;
 pub use snapshot::Snapshot;
 pub use wombat_paxos::{Message as PaxosMessage, ReceivedChunk, Standing, WantedChunk};
 pub use wombat_state::State;
@@ -40,6 +43,7 @@ use digests::Digests;
 use master::Master;
 use proposals::Proposals;
 use prost::Message;
+use waiting::Greetings;
 use wombat_paxos::{Batch, Configurations, Paxos, Persist};
 use wombat_proto::wire::log::{self, command::Op};
 use wombat_proto::wire::{self, request::Call, response};
@@ -145,6 +149,11 @@ pub enum Input {
         /// What.
         message: PeerMessage,
     },
+    /// The connection of another replica is gone: it may be dead.
+    PeerLost {
+        /// Which.
+        peer: ReplicaId,
+    },
     /// A snapshot of this replica's own is durable.
     Snapshotted {
         /// Of which slot.
@@ -189,6 +198,8 @@ pub struct Effects {
     pub replies: Vec<(ConnectionId, wire::Response)>,
     /// Connections to close once their answers are sent.
     pub hang_up: Vec<ConnectionId>,
+    /// The steps that a new master has taken, with its epoch (P§2.9).
+    pub stages: Vec<(Epoch, Stage)>,
     /// Applied changes, in words, if the configuration asks for them.
     pub activity: Vec<String>,
 }
@@ -235,6 +246,8 @@ pub struct Replica {
     connections: BTreeMap<ConnectionId, Connection>,
     proposals: Proposals,
     digests: Digests,
+    /// Who waits to hear of a master.
+    greetings: Greetings,
     /// The master's memory, while this replica is master.
     master: Option<Master>,
     /// The epoch for which the command that makes this replica master has been proposed.
@@ -276,6 +289,7 @@ impl Replica {
             connections: BTreeMap::new(),
             proposals: Proposals::default(),
             digests: Digests::default(),
+            greetings: Greetings::default(),
             master: None,
             begun: None,
             moment,
@@ -305,9 +319,7 @@ impl Replica {
         self.forgive_stall(stalled);
         match input {
             Input::Request { connection, request } => self.request(connection, request),
-            Input::Disconnected { connection } => {
-                self.connections.remove(&connection);
-            }
+            Input::Disconnected { connection } => self.disconnected(connection),
             Input::Persisted { through } => self.paxos.persisted(self.moment.now, through),
             Input::Peer { from, message: PeerMessage::Paxos(message) } => {
                 self.paxos.receive(self.moment.now, from, message);
@@ -315,6 +327,7 @@ impl Replica {
             Input::Peer { from, message: PeerMessage::Digest { slot, digest } } => {
                 self.digest_told(from, slot, digest);
             }
+            Input::PeerLost { peer } => self.paxos.lost(self.moment.now, peer),
             Input::Snapshotted { slot } => self.paxos.snapshotted(slot),
             Input::SnapshotArrived { slot, chunks } => self.install(slot, chunks),
             Input::SnapshotFailed => self.paxos.install_failed(),
@@ -324,19 +337,25 @@ impl Replica {
             Input::Tick => {
                 self.paxos.tick(self.moment.now);
                 self.run_timers();
+                self.tend_lease();
                 self.tend_members();
                 self.tend_digests();
             }
         }
         self.advance();
+        self.finish_fail_over();
+        while self.release_held() {
+            self.advance();
+        }
         self.deliver_events();
+        self.answer_greetings();
         core::mem::swap(&mut self.effects, effects);
     }
 
     /// When the next [`Input::Tick`] is due.
     pub fn next_deadline(&self) -> Option<Instant> {
         let own = self.master.as_ref().and_then(|master| master.timers.next());
-        own.into_iter().chain(self.paxos.next_deadline()).min()
+        [own, self.paxos.next_deadline(), self.greetings.next_due()].into_iter().flatten().min()
     }
 
     /// Everything up to the last slot applied; `None` before the cell is founded.
@@ -378,7 +397,12 @@ impl Replica {
         // Who has not shown the session's secret hears only on its own connection.
         let known = self.connections.get(&connection);
         let attached = known.is_some_and(|known| known.sessions.contains(&asker.session));
-        let result = match self.call(asker, request) {
+        let result = match self.hold_back(connection, request) {
+            Ok(Some(request)) => self.call(asker, request),
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        let result = match result {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => return,
             Err(error) => Err(error),
@@ -454,6 +478,7 @@ impl Replica {
     /// The first proposals of a master: the cell itself if it is new, then its epoch.
     fn begin(&mut self) {
         let Some(epoch) = self.paxos.leads() else { return };
+        self.effects.stages.extend([(epoch, Stage::Elected { epoch }), (epoch, Stage::Locates)]);
         let lease_ms = self.config.lease.as_millis() as u32;
         let begin_epoch = Op::BeginEpoch(log::BeginEpoch { lease_ms });
         let found_cell = self.state.cell_name().is_none().then(|| {

@@ -33,6 +33,8 @@ pub(crate) struct Waiter {
     pub(crate) handle: HandleId,
     pub(crate) mode: LockMode,
     pub(crate) lock_delay_ms: u32,
+    /// Since when it waits. Who waited at an earlier master has waited since before this one was there.
+    pub(crate) since: Instant,
     /// When it gives up; never, if `None`.
     pub(crate) deadline: Option<Instant>,
     /// Whether its grant is on its way into the log. From then on only the log decides.
@@ -74,7 +76,10 @@ impl Locks {
 
     fn push(&mut self, instance: Instance, waiter: Waiter) {
         self.by_session.insert((waiter.asker.session, instance, waiter.handle));
-        self.queues.entry(instance).or_default().push_back(waiter);
+        let queue = self.queues.entry(instance).or_default();
+        let ahead = |other: &Waiter| other.proposed || other.since <= waiter.since;
+        let place = queue.iter().rposition(ahead).map_or(0, |last| last + 1);
+        queue.insert(place, waiter);
     }
 
     fn remove(&mut self, instance: Instance, session: SessionId, handle: HandleId) -> Option<Waiter> {

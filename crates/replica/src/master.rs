@@ -2,16 +2,17 @@
 
 use crate::events::EventQueue;
 use crate::handles::Handles;
-use crate::leases::Lease;
+use crate::fail_over::FailOver;
+use crate::leases::{Lease, LeaseInForce};
 use crate::locks::Locks;
 use crate::seal::Seal;
-use crate::timers::Timers;
+use crate::timers::{Timer, Timers};
+use crate::waiting::Held;
 use crate::{ConnectionId, Replica};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use core::time::Duration;
 use wombat_proto::wire::event::Kind;
-use wombat_proto::{Epoch, Error, HandleId, Instance, Result, SessionId};
+use wombat_proto::{Epoch, Error, HandleId, Instance, Instant, Result, SessionId};
 
 /// A master's memory.
 pub(crate) struct Master {
@@ -26,6 +27,10 @@ pub(crate) struct Master {
     /// Sessions with events that have not gone out yet.
     pub(crate) to_notify: BTreeSet<SessionId>,
     pub(crate) timers: Timers,
+    pub(crate) fail_over: FailOver,
+    /// Requests that have to wait for the fail-over, or for the master's own lease.
+    pub(crate) held: Held,
+    pub(crate) lease_in_force: LeaseInForce,
 }
 
 /// What the master knows of a session beyond the state.
@@ -47,7 +52,9 @@ impl Replica {
     /// Begins to serve, once the command that says so is applied (P§2.9): every session of the state gets
     /// the longest lease that any master may have promised it, every lock-delay runs anew, and every session
     /// is told that the master failed over.
-    pub(crate) fn become_master(&mut self, longest_lease: Duration) {
+    pub(crate) fn become_master(&mut self) {
+        let longest_lease = self.state.lease();
+        let now = self.moment.now;
         let key = self.state.key().expect("a cell that has an epoch is founded");
         let mut master = Master {
             epoch: self.state.epoch(),
@@ -57,8 +64,10 @@ impl Replica {
             subscribers: BTreeMap::new(),
             to_notify: BTreeSet::new(),
             timers: Timers::default(),
+            fail_over: FailOver::new(self.state.epoch(), self.state.applied(), now),
+            held: Held::default(),
+            lease_in_force: LeaseInForce::default(),
         };
-        let now = self.moment.now;
         for (id, _) in self.state.sessions_after(SessionId(0)) {
             master.admit(id, now + longest_lease);
             master.notify(id, Kind::FailedOver, None);
@@ -68,6 +77,14 @@ impl Replica {
             master.start_delay(instance, delay.since, now + delay.length);
         }
         self.master = Some(master);
+        self.tell_sessions(longest_lease);
+    }
+
+    /// Lets something be due at that time.
+    pub(crate) fn set_timer(&mut self, at: Instant, timer: Timer) {
+        if let Some(master) = &mut self.master {
+            master.timers.set(at, timer);
+        }
     }
 
     /// Drops the memory of a master that is none any more. Its clients are sent away: they find the next
@@ -78,8 +95,16 @@ impl Replica {
             return;
         }
         self.begun = None;
-        self.master = None;
+        let master = self.master.take();
         self.proposals.clear();
+        // Who is known to be next is told to those who listen.
+        let hint = self.paxos.successor().map(|next| self.address_of(next)).filter(|hint| !hint.is_empty());
+        if let (Some(mut master), Some(_)) = (master, &hint) {
+            let sessions: Vec<SessionId> = master.sessions.keys().copied().collect();
+            for asker in sessions.into_iter().filter_map(|session| master.unpark(session)) {
+                self.send(asker.connection, asker, Err(Error::NotMaster { hint: hint.clone() }));
+            }
+        }
         for id in core::mem::take(&mut self.connections).into_keys() {
             self.effects.hang_up.push(id);
         }

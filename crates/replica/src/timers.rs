@@ -14,6 +14,8 @@ pub(crate) enum Timer {
     Acquire(Instance, SessionId, HandleId, u64),
     /// A lock-delay has passed.
     Delay(Instance, Slot),
+    /// To close what nobody has presented since the fail-over.
+    Orphans,
 }
 
 /// All that is due, soonest first.

@@ -202,7 +202,7 @@ impl Session {
         self.link = Link::Greeting { since: None };
         // Whichever cell answered first, from then on it must be the same.
         let cell = if self.identity.is_some() { &self.cell } else { &self.config.cell };
-        let hello = wire::Hello { version: wire::VERSION, cell: cell.clone() };
+        let hello = wire::Hello { version: wire::VERSION, cell: cell.clone(), ..wire::Hello::default() };
         let number = self.calls.number();
         effects.send.push(Request { number, call: Some(Call::Hello(hello)), ..Request::default() });
     }
@@ -379,7 +379,7 @@ impl Session {
     fn send_keep_alive(&mut self, now: Instant, effects: &mut Effects) {
         let number = self.calls.number();
         self.keep_alive = Some((number, now));
-        let call = Call::KeepAlive(wire::KeepAlive { events_acknowledged: self.last_event });
+        let call = Call::KeepAlive(wire::KeepAlive { events_acknowledged: self.last_event, ..wire::KeepAlive::default() });
         effects.send.push(self.request(number, call, Kind::Read));
     }
 

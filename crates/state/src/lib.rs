@@ -42,7 +42,7 @@ pub struct State {
     applied: Slot,
     /// The epoch of the last master that began. Commands of earlier ones do nothing.
     epoch: Epoch,
-    /// The session lease that this master grants.
+    /// The longest session lease that may be in force.
     lease: Duration,
     /// What the cell is; `None` until its first command has founded it.
     cell: Option<Cell>,
@@ -113,7 +113,7 @@ impl State {
         self.epoch
     }
 
-    /// The session lease that the last master that began grants; zero before the first.
+    /// The longest session lease that may be in force, of any master's; zero before the first.
     pub fn lease(&self) -> Duration {
         self.lease
     }

@@ -13,6 +13,8 @@ pub struct Session {
     pub client: String,
     /// When it began, wall time, for people.
     pub created_wall_ms: u64,
+    /// Whether the client may cache, so that a fail-over is over only when it has heard of it (SPEC I10).
+    pub caches: bool,
     /// Every change with a number up to here has been answered and is never retried.
     pub(crate) acknowledged: u64,
     /// The answers to later changes, so that a retry gets the same one (SPEC I13). All numbers are greater
@@ -59,6 +61,11 @@ impl Session {
     /// The locks that it holds, and by which handle.
     pub fn locks(&self) -> impl Iterator<Item = (Instance, HandleId)> {
         self.locks.iter().copied()
+    }
+
+    /// The ephemeral nodes that it keeps alive, and by which handle.
+    pub fn ephemerals(&self) -> impl Iterator<Item = (Instance, HandleId)> {
+        self.ephemerals.iter().copied()
     }
 
     /// The lock that changes through `handle` depend on.

@@ -186,6 +186,7 @@ impl State {
         let session = Session {
             client: record.client,
             created_wall_ms: record.created_wall_ms,
+            caches: record.caches,
             acknowledged: record.acknowledged,
             outcomes: outcomes.ok_or(SnapshotError("a kept answer is empty"))?,
             fences: fences.collect(),
@@ -319,6 +320,7 @@ fn session_record(id: SessionId, session: &Session) -> log::SessionRecord {
         session: id.0,
         client: session.client.clone(),
         created_wall_ms: session.created_wall_ms,
+        caches: session.caches,
         acknowledged: session.acknowledged,
         outcomes: session.outcomes.iter().map(|(number, result)| to_record(*number, result)).collect(),
         fences: session

@@ -42,7 +42,8 @@ impl Replica {
             waiting: self.master.as_ref().map_or(0, |master| master.locks.waiting()) as u64,
             connections: self.connections.len() as u64,
             uptime_ms: self.moment.now.since(self.started).as_millis() as u64,
-            lease_ms: self.config.lease.as_millis() as u32,
+            lease_ms: self.lease().as_millis() as u32,
+            fail_over: self.master.as_ref().map(|master| master.fail_over.report(self.moment.now)),
             server: self.config.version.clone(),
             ..wire::Status::default()
         })

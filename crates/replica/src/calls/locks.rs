@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use wombat_proto::limits::ACQUIRE_TIMEOUT;
 use wombat_proto::wire::{self, log, log::command::Op, mode};
-use wombat_proto::{Error, HandleId, LockMode, Result, Sequencer};
+use wombat_proto::{Error, HandleId, Instant, LockMode, Result, Sequencer};
 
 impl Replica {
     fn lock_handle(&mut self, asker: Asker, token: Option<&wire::Handle>) -> Result<OpenHandle> {
@@ -43,7 +43,8 @@ impl Replica {
             };
         }
         handle.check_acquire(asker.number)?;
-        let deadline = (acquire.timeout_ms != 0).then(|| self.moment.now + timeout);
+        let since = self.waits_since(asker, Duration::from_millis(acquire.waited_ms));
+        let deadline = (acquire.timeout_ms != 0).then(|| since + timeout);
         if let Some(waiter) = self.serving()?.locks.waiter(instance, asker.session, id) {
             if waiter.asker.number != asker.number {
                 return Err(Error::invalid("an Acquire of this handle waits already"));
@@ -56,10 +57,20 @@ impl Replica {
             handle: id,
             mode: if acquire.shared { LockMode::Shared } else { LockMode::Exclusive },
             lock_delay_ms: handle.token.lock_delay_ms,
+            since,
             deadline,
             proposed: false,
         };
         self.enqueue(instance, waiter, acquire.r#try).map(|()| None)
+    }
+
+    /// Since when an Acquire waits. Its client's word for having waited longer counts only for the time before
+    /// this master: those that queued at an earlier one keep their turns, in the order of their waiting.
+    fn waits_since(&self, asker: Asker, waited: Duration) -> Instant {
+        let now = self.moment.now;
+        let said = now - waited;
+        let fail_over = self.master.as_ref().map(|master| &master.fail_over);
+        if fail_over.is_some_and(|it| it.is_before(asker.session, said)) { said } else { now }
     }
 
     /// Takes an Acquire back: out of the queue, or the lock out of its hand. If its grant is on its way into
@@ -140,9 +151,6 @@ impl Replica {
     pub(super) fn check_sequencer(&mut self, check: &wire::CheckSequencer) -> Result<Answer> {
         let sequencer: Sequencer = check.sequencer.parse()?;
         self.state.check_sequencer(&sequencer)?;
-        if !self.paxos.lease_holds(self.moment.now) {
-            return Err(Error::NotMaster { hint: None });
-        }
         Ok(Answer::Done(wire::Done {}))
     }
 }

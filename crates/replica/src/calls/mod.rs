@@ -21,7 +21,7 @@ impl Replica {
         let Request { epoch, acknowledged, call, .. } = request;
         let call = call.ok_or_else(|| Error::invalid("the request names no call"))?;
         if let Call::Hello(hello) = &call {
-            return self.hello(asker, hello).map(Some);
+            return self.hello(asker, hello);
         }
         let Some(connection) = self.connections.get(&asker.connection) else {
             self.effects.hang_up.push(asker.connection);
@@ -59,13 +59,14 @@ impl Replica {
             return Err(Error::invalid("a request's number is greater than what it acknowledges"));
         }
         self.serving()?.session(asker.session)?.handles.acknowledge(acknowledged);
-        let answer = self.session_call(asker, acknowledged, call)?;
-        // The lease is checked after reading (SPEC §7): an answer from the state is given only if nobody else
-        // can have been master while it was looked up.
-        if answer.is_some() && !self.paxos.lease_holds(self.moment.now) {
-            return Err(Error::NotMaster { hint: None });
+        if !matches!(call, Call::KeepAlive(_)) {
+            self.serving()?.is_busy(asker.session)?;
         }
-        Ok(answer)
+        let answer = self.session_call(asker, acknowledged, call);
+        self.note_recreated();
+        // No answer from the state is given unless nobody else can have been master meanwhile (SPEC §7): time
+        // stands still in a step, so that was found out before the call was taken up.
+        answer
     }
 
     fn session_call(&mut self, asker: Asker, acknowledged: u64, call: Call) -> Result<Option<Answer>> {

@@ -6,10 +6,10 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use wombat_proto::limits::CLIENT_DESCRIPTION_BYTES;
 use wombat_proto::wire::{self, log, log::command::Op};
-use wombat_proto::{CellName, Error, Result, SessionId};
+use wombat_proto::{CellName, Error, ReplicaId, Result, SessionId};
 
 impl Replica {
-    pub(super) fn hello(&mut self, asker: Asker, hello: &wire::Hello) -> Result<Answer> {
+    pub(super) fn hello(&mut self, asker: Asker, hello: &wire::Hello) -> Result<Option<Answer>> {
         let refusal = if hello.version != wire::VERSION {
             Some(alloc::format!(
                 "this server speaks version {} of the protocol, not {}",
@@ -26,24 +26,32 @@ impl Replica {
             return Err(Error::invalid(refusal));
         }
         self.connections.entry(asker.connection).or_default();
-        let epoch = self.master.as_ref().map_or(0, |master| master.epoch.0);
-        Ok(Answer::Welcome(wire::Welcome {
-            cell: self.config.cell.to_string(),
-            replica: self.config.replica.0,
-            epoch,
-            master: self.master_address(),
-            server: self.config.version.clone(),
-        }))
+        Ok((!self.greet_later(asker, hello)).then(|| Answer::Welcome(self.welcome())))
     }
 
-    /// Where the master is, as far as this replica knows; empty if it does not.
+    /// Who this replica is, and who is master.
+    pub(crate) fn welcome(&self) -> wire::Welcome {
+        wire::Welcome {
+            cell: self.config.cell.to_string(),
+            replica: self.config.replica.0,
+            epoch: self.master.as_ref().map_or(0, |master| master.epoch.0),
+            master: self.master_address(),
+            server: self.config.version.clone(),
+        }
+    }
+
     /// Where the master listens, as far as this replica knows; empty if it does not.
     pub(crate) fn master_address(&self) -> alloc::string::String {
         if self.is_master() {
             return self.config.address.clone();
         }
         let master = self.paxos.master().filter(|id| *id != self.config.replica);
-        let known = master.and_then(|id| self.paxos.configurations().everyone().find(|one| one.id == id));
+        master.map(|id| self.address_of(id)).unwrap_or_default()
+    }
+
+    /// Where a replica listens; empty if that is not known.
+    pub(crate) fn address_of(&self, id: ReplicaId) -> alloc::string::String {
+        let known = self.paxos.configurations().everyone().find(|member| member.id == id);
         known.map(|member| member.address.clone()).unwrap_or_default()
     }
 
@@ -59,13 +67,13 @@ impl Replica {
         if asker.session != SessionId(0) {
             return Err(Error::invalid("CreateSession is sent with session 0"));
         }
-        let op = Op::CreateSession(log::CreateSession { client: create.client });
+        let op = Op::CreateSession(log::CreateSession { client: create.client, caches: create.caches });
         self.propose(Origin::CreateSession(asker), 0, Vec::new(), op)?;
         Ok(None)
     }
 
     pub(super) fn resume_session(&mut self, asker: Asker, resume: &wire::ResumeSession) -> Result<Answer> {
-        let until = self.moment.now + self.config.lease;
+        let until = self.moment.now + self.lease();
         let alive = self.state.session(asker.session).is_some();
         let master = self.serving()?;
         if master.seal.session_secret(asker.session) != (resume.secret_high, resume.secret_low) {
@@ -80,7 +88,7 @@ impl Replica {
 
     /// Lets a connection speak for a session, and tells the session's terms.
     pub(crate) fn session_opened(&mut self, id: ConnectionId, session: SessionId) -> Result<Answer> {
-        let lease_ms = self.config.lease.as_millis() as u32;
+        let lease_ms = self.lease().as_millis() as u32;
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.sessions.insert(session);
         }

@@ -122,7 +122,7 @@ fn a_lock_delay_runs_after_a_session_that_expired_and_not_after_a_release() {
     world.resume(&mut next).unwrap();
     world.send_again(&next, waits, acquire(hn));
     for _ in 0..5 {
-        let alive = Call::KeepAlive(wire::KeepAlive { events_acknowledged: 1 });
+        let alive = Call::KeepAlive(wire::KeepAlive { events_acknowledged: 1, ..wire::KeepAlive::default() });
         world.send(&mut next, alive);
         world.pass(Duration::from_millis(5_900));
         assert!(world.answer(&next, waits).is_none());

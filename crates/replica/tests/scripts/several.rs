@@ -137,7 +137,7 @@ fn flip_a_created_time(mut chunk: Bytes) -> Bytes {
 }
 
 fn hello() -> Call {
-    Call::Hello(wire::Hello { version: wire::VERSION, cell: String::new() })
+    Call::Hello(wire::Hello { version: wire::VERSION, cell: String::new(), ..wire::Hello::default() })
 }
 
 #[test]

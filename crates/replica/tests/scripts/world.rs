@@ -115,7 +115,7 @@ impl World {
     pub(crate) fn connect(&mut self) -> u64 {
         let connection = self.next_connection;
         self.next_connection += 1;
-        let hello = wire::Hello { version: 1, cell: String::new() };
+        let hello = wire::Hello { version: 1, ..wire::Hello::default() };
         self.send_raw(connection, Request { number: 1, ..request(Call::Hello(hello)) });
         assert!(matches!(self.take(connection).result, Some(Answer::Welcome(_))));
         connection
@@ -124,7 +124,7 @@ impl World {
     /// A new session on a connection of its own.
     pub(crate) fn client(&mut self) -> Client {
         let connection = self.connect();
-        let create = Call::CreateSession(wire::CreateSession { client: "script".into() });
+        let create = Call::CreateSession(wire::CreateSession { client: "script".into(), ..wire::CreateSession::default() });
         self.send_raw(connection, Request { number: 2, ..request(create) });
         let Some(Answer::SessionOpened(opened)) = self.take(connection).result else { panic!("no session") };
         Client {

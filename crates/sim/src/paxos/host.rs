@@ -233,7 +233,7 @@ impl Host {
     /// it may have granted it before it died.
     pub(super) fn is_bound_to(&self, master: ReplicaId, real: Duration) -> bool {
         let silent = self.started + self.disk.lease_bound > real;
-        self.running.as_ref().is_none_or(|running| silent || running.paxos.master() == Some(master))
+        self.running.as_ref().is_none_or(|running| silent || running.paxos.bound_to() == Some(master))
     }
 
     /// Whether the others can count on it.

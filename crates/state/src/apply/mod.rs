@@ -47,7 +47,8 @@ pub(crate) fn apply(
         && command.epoch > state.epoch.0
     {
         state.epoch = Epoch(command.epoch);
-        state.lease = Duration::from_millis(begin.lease_ms.into());
+        // Leases that an earlier master granted may still run, however many masters were in between.
+        state.lease = state.lease.max(Duration::from_millis(begin.lease_ms.into()));
     }
     // SPEC I15: what a deposed master proposed takes no effect in a later epoch.
     if command.epoch != state.epoch.0 {
@@ -62,6 +63,17 @@ pub(crate) fn apply(
             let after = (Instance(take.after_node), SessionId(take.after_session));
             let (digest, next) = state.digest_part(after);
             Ok(Outcome::Digest { digest, next })
+        }
+        Op::SetLease(set) => {
+            state.lease = Duration::from_millis(set.lease_ms.into());
+            Ok(Outcome::Done)
+        }
+        Op::CloseOrphans(orphans) => {
+            for one in &orphans.handles {
+                context.session = SessionId(one.session);
+                nodes::close(state, context, &log::Close { instance: one.instance, handle: one.handle })?;
+            }
+            Ok(Outcome::Done)
         }
         Op::CreateSession(create) => sessions::create(state, context, create),
         Op::EndSessions(end) => sessions::end(state, context, end),

@@ -22,8 +22,12 @@ pub(super) fn create(
         return Err(Error::TooLarge { what: "the client's description of itself".into() });
     }
     let id = SessionId(context.slot.0);
-    let session =
-        Session { client: create.client.clone(), created_wall_ms: context.wall_ms, ..Session::default() };
+    let session = Session {
+        client: create.client.clone(),
+        created_wall_ms: context.wall_ms,
+        caches: create.caches,
+        ..Session::default()
+    };
     state.sessions.insert(id, session);
     Ok(Outcome::Session(id))
 }
