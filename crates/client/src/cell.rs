@@ -18,7 +18,6 @@ use wombat_session::Answer;
 #[derive(Clone)]
 pub struct Cell {
     name: CellName,
-    session: SessionId,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -50,8 +49,8 @@ impl Cell {
         let shared = Arc::new(Shared::new(orders));
         let task = Task::new(&config, Arc::clone(&shared.view), ready);
         tokio::spawn(task.run(taken, config.connect_timeout));
-        let (name, session) = told.await.map_err(|_| Error::SessionExpired)??;
-        Ok(Cell { name, session, shared })
+        let name = told.await.map_err(|_| Error::SessionExpired)??;
+        Ok(Cell { name, shared })
     }
 
     /// The cell's name.
@@ -59,9 +58,10 @@ impl Cell {
         &self.name
     }
 
-    /// The session's id.
+    /// The session's id. A session that has no node open and makes no call for a minute is ended, and the next
+    /// call begins another; nothing is lost with it.
     pub fn session(&self) -> SessionId {
-        self.session
+        self.shared.view.session()
     }
 
     /// The epoch of the master, as far as the session knows.

@@ -42,7 +42,8 @@ async fn ask(endpoint: &str, cell: &str, call: Call, within: Duration) -> Result
 async fn exchange(endpoint: &str, cell: &str, call: Call) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(endpoint).await?;
     stream.set_nodelay(true)?;
-    let hello = Call::Hello(wire::Hello { version: wire::VERSION, cell: cell.into(), ..wire::Hello::default() });
+    let hello =
+        Call::Hello(wire::Hello { version: wire::VERSION, cell: cell.into(), ..wire::Hello::default() });
     let mut buffer = BytesMut::new();
     for (number, call) in (1..).zip([hello, call]) {
         frame::write(&Request { number, call: Some(call), ..Request::default() }, &mut buffer);

@@ -3,7 +3,7 @@
 use crate::EventKind;
 use std::collections::BTreeMap;
 use tokio::sync::broadcast::{self, error::RecvError};
-use wombat_proto::{HandleId, Slot, wire};
+use wombat_proto::{HandleId, Slot};
 use wombat_session::SessionEvent;
 
 /// Events of a node that wait for their reader before they give way to a gap.
@@ -23,25 +23,20 @@ pub struct NodeEvent {
 /// Who listens to which handle.
 #[derive(Default)]
 pub(crate) struct Subscriptions {
-    handles: BTreeMap<HandleId, (wire::Handle, broadcast::Sender<NodeEvent>)>,
+    handles: BTreeMap<HandleId, broadcast::Sender<NodeEvent>>,
     /// Whether the session is over.
     closed: bool,
 }
 
 impl Subscriptions {
-    pub(crate) fn open(&mut self, handle: wire::Handle) {
+    pub(crate) fn open(&mut self, handle: HandleId) {
         if !self.closed {
-            self.handles.insert(HandleId(handle.id), (handle, broadcast::Sender::new(WAITING)));
+            self.handles.insert(handle, broadcast::Sender::new(WAITING));
         }
     }
 
     pub(crate) fn listen(&self, handle: HandleId) -> Option<broadcast::Receiver<NodeEvent>> {
-        self.handles.get(&handle).map(|(_, sender)| sender.subscribe())
-    }
-
-    /// All handles that somebody may listen to.
-    pub(crate) fn handles(&self) -> Vec<wire::Handle> {
-        self.handles.values().map(|(handle, _)| *handle).collect()
+        self.handles.get(&handle).map(broadcast::Sender::subscribe)
     }
 
     pub(crate) fn remove(&mut self, handle: HandleId) {
@@ -57,7 +52,7 @@ impl Subscriptions {
     pub(crate) fn publish(&self, handle: HandleId, event: &NodeEvent) {
         let all = handle == HandleId(0);
         let listeners = self.handles.iter().filter(|(id, _)| all || **id == handle);
-        for (_, (_, sender)) in listeners {
+        for (_, sender) in listeners {
             let _nobody_listens = sender.send(event.clone());
         }
     }

@@ -36,6 +36,7 @@ pub(crate) async fn acquire(
         } else {
             u64::try_from(timeout.as_millis().max(1)).unwrap_or(u64::MAX)
         },
+        waited_ms: 0,
     };
     let sequencer = match handle.shared().acquire(Call::Acquire(acquire)).await? {
         Answer::Granted(granted) => granted.sequencer.parse().map_err(|_| unexpected()),

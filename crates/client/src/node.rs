@@ -123,7 +123,7 @@ pub(crate) async fn open(
     let handle = OpenHandle { cell: cell.clone(), token, path, gone: AtomicUsize::new(0) };
     if events {
         let subscriptions = &cell.shared.view.subscriptions;
-        subscriptions.lock().expect("nobody panics with it").open(token);
+        subscriptions.lock().expect("nobody panics with it").open(HandleId(token.id));
     }
     Ok(Node { handle: Arc::new(handle), created: opened.created, stat: stat.into() })
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use wombat_proto::wire::{self, request::Call};
-use wombat_proto::{Epoch, Error, HandleId, Instant, Result};
+use wombat_proto::{Epoch, Error, HandleId, Instant, Result, SessionId};
 use wombat_session::{Answer, SessionEvent};
 
 /// What a handle asks of its session's task. Nothing is sent without a caller who waits, or an object that
@@ -72,6 +72,7 @@ pub(crate) struct Shared {
 pub(crate) struct View {
     /// The end of the client's view of its lease, in nanoseconds; 0 once the session is lost.
     safe_until: AtomicU64,
+    session: AtomicU64,
     epoch: AtomicU64,
     /// Where the life of the session is told; `None` once all was told.
     session_events: Mutex<Option<broadcast::Sender<SessionEvent>>>,
@@ -84,6 +85,7 @@ impl View {
     pub(crate) fn new() -> View {
         View {
             safe_until: AtomicU64::new(0),
+            session: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             session_events: Mutex::new(Some(broadcast::Sender::new(64))),
             subscriptions: Mutex::new(Subscriptions::default()),
@@ -99,8 +101,15 @@ impl View {
         Epoch(self.epoch.load(Ordering::Acquire))
     }
 
+    pub(crate) fn session(&self) -> SessionId {
+        SessionId(self.session.load(Ordering::Acquire))
+    }
+
     /// Notes how the session is. Only its task calls this.
-    pub(crate) fn note(&self, safe_until: Instant, epoch: Epoch) {
+    pub(crate) fn note(&self, session: Option<SessionId>, safe_until: Instant, epoch: Epoch) {
+        if let Some(id) = session {
+            self.session.store(id.0, Ordering::Release);
+        }
         self.epoch.store(epoch.0, Ordering::Release);
         let before = self.safe_until.swap(safe_until.as_nanos(), Ordering::AcqRel);
         if before != safe_until.as_nanos() {

@@ -3,7 +3,7 @@
 
 use crate::convert::node_event;
 use crate::shared::{Order, Undo, View};
-use crate::{Config, EventKind, time};
+use crate::{Config, time};
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 use wombat_proto::wire::{self, Response, request::Call};
-use wombat_proto::{CellName, Error, Result, SessionId, clock, frame};
+use wombat_proto::{CellName, Error, Result, clock, frame};
 use wombat_session::{Answer, Effects, Session};
 
 /// How long one attempt to connect may take.
@@ -40,7 +40,7 @@ pub(crate) struct Task {
     /// Frames to send.
     out: BytesMut,
     /// Told with the session's first success, or with why there is none.
-    ready: Option<oneshot::Sender<Result<(CellName, SessionId)>>>,
+    ready: Option<oneshot::Sender<Result<CellName>>>,
     /// The pending ends of the session, and who waits for them.
     ending: BTreeMap<u64, oneshot::Sender<()>>,
 }
@@ -65,11 +65,7 @@ struct Endpoints {
 }
 
 impl Task {
-    pub(crate) fn new(
-        config: &Config,
-        view: Arc<View>,
-        ready: oneshot::Sender<Result<(CellName, SessionId)>>,
-    ) -> Task {
+    pub(crate) fn new(config: &Config, view: Arc<View>, ready: oneshot::Sender<Result<CellName>>) -> Task {
         let mut seed = [0; 8];
         let _zero_will_do = getrandom::fill(&mut seed);
         let cell = config.cell.clone().filter(|name| name != wombat_proto::CellName::LOCAL);
@@ -241,9 +237,6 @@ impl Task {
 
     /// Carries out what the session wants but connecting. Returns whether to give up the connection.
     fn settle(&mut self) -> bool {
-        if self.effects.node_events.iter().any(|event| event.kind == EventKind::FailedOver) {
-            self.present_handles();
-        }
         let mut done: VecDeque<_> = std::mem::take(&mut self.effects.done).into();
         while let Some((number, result)) = done.pop_front() {
             self.finish(number, result);
@@ -252,9 +245,9 @@ impl Task {
         for request in self.effects.send.drain(..) {
             frame::write(&request, &mut self.out);
         }
-        self.view.note(self.session.safe_until(), self.session.epoch());
-        if let Some(id) = self.session.id() {
-            self.report(CellName::parse(self.session.cell()).map(|name| (name, id)));
+        self.view.note(self.session.id(), self.session.safe_until(), self.session.epoch());
+        if self.session.id().is_some() {
+            self.report(CellName::parse(self.session.cell()));
         } else if let Some(refusal) = self.session.refusal() {
             self.report(Err(refusal.clone()));
         }
@@ -268,16 +261,6 @@ impl Task {
             self.view.close();
         }
         std::mem::take(&mut self.effects.disconnect)
-    }
-
-    /// A new master learns of a handle, and of what it wants to hear, when it is used: those that are only
-    /// listened to are used here, before their listeners look again.
-    fn present_handles(&mut self) {
-        let handles = self.view.subscriptions.lock().expect("nobody panics with it").handles();
-        for handle in handles {
-            let get = Call::GetStat(wire::GetStat { handle: Some(handle) });
-            self.session.submit(get, &mut self.effects);
-        }
     }
 
     /// Tells a caller the outcome of its call, or undoes it if the caller is gone.
@@ -297,7 +280,7 @@ impl Task {
     }
 
     /// Tells whoever waits for the first connection how it went.
-    fn report(&mut self, result: Result<(CellName, SessionId)>) {
+    fn report(&mut self, result: Result<CellName>) {
         let Some(ready) = self.ready.take() else { return };
         let result = match result {
             Err(Error::NoQuorum) => Err(Error::not_found(self.endpoints.describe())),

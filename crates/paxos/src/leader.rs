@@ -529,7 +529,9 @@ impl Paxos {
         let Role::Leading(leadership) = &self.role else { return };
         let Config { lease, patience, .. } = self.config;
         // The lease itself may have lapsed before: it serves nobody then, but may still be granted another.
-        let lapsed = now >= (self.lease_until(leadership) + patience.saturating_sub(lease)).max(leadership.elected_at + patience);
+        let lapsed = now
+            >= (self.lease_until(leadership) + patience.saturating_sub(lease))
+                .max(leadership.elected_at + patience);
         let handed_over = leadership.transfer.is_some_and(|(_, until)| now >= until);
         let choked = self.is_choked(leadership).then(|| leadership.choked.unwrap_or(now));
         let stuck = choked.is_some_and(|since| now >= since + patience);

@@ -1,8 +1,8 @@
 //! The way of a new master from its election to ordinary service, in nine steps (P§2.9, SPEC §7).
 
+use crate::Replica;
 use crate::master::Master;
 use crate::timers::Timer;
-use crate::Replica;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::fmt;
@@ -72,7 +72,9 @@ impl fmt::Display for Stage {
             Stage::KeepsAlive => write!(f, "answers KeepAlives"),
             Stage::Tells { sessions } => write!(f, "tells {sessions} sessions of the fail-over"),
             Stage::Awaits { sessions } => write!(f, "waits for {sessions} sessions to acknowledge it"),
-            Stage::Serves { after } => write!(f, "allows everything, {} ms after it began", after.as_millis()),
+            Stage::Serves { after } => {
+                write!(f, "allows everything, {} ms after it began", after.as_millis())
+            }
             Stage::Recreates => write!(f, "makes a handle of an earlier epoch again, as it is used"),
             Stage::ClosedOrphans { handles } => {
                 write!(f, "has closed {handles} handles on ephemeral nodes that nobody has presented")

@@ -1,8 +1,8 @@
 //! The memory of a master: whatever it need not take from an earlier one, or rebuilds conservatively.
 
 use crate::events::EventQueue;
-use crate::handles::Handles;
 use crate::fail_over::FailOver;
+use crate::handles::Handles;
 use crate::leases::{Lease, LeaseInForce};
 use crate::locks::Locks;
 use crate::seal::Seal;

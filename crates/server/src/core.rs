@@ -166,6 +166,9 @@ impl Core {
     /// them is said.
     fn settle(&mut self) -> Result<(), ServerError> {
         loop {
+            for (epoch, stage) in self.effects.stages.drain(..) {
+                info!("epoch {epoch}, step {} of 9: {stage}", stage.number());
+            }
             for line in self.effects.activity.drain(..) {
                 info!(target: "wombat::activity", "{line}");
             }

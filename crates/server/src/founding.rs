@@ -212,7 +212,11 @@ async fn join_cell(own: &Own) -> Result<Identity, ServerError> {
 
 async fn ask_to_join(address: &str, own: &Own) -> std::io::Result<Result<wire::Joined, Error>> {
     let mut stream = TcpStream::connect(address).await?;
-    let hello = Call::Hello(wire::Hello { version: wire::VERSION, cell: own.cell.to_string(), ..wire::Hello::default() });
+    let hello = Call::Hello(wire::Hello {
+        version: wire::VERSION,
+        cell: own.cell.to_string(),
+        ..wire::Hello::default()
+    });
     let join = Call::Join(wire::Join { address: own.address.clone() });
     let mut buffer = BytesMut::new();
     for (number, call) in (1..).zip([hello, join]) {

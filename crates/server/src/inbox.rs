@@ -49,6 +49,12 @@ impl Inbox {
         self.filled.notify_one();
     }
 
+    /// Tells that a connection of another replica is gone, behind what it brought.
+    pub(crate) fn peer_lost(&self, peer: ReplicaId) {
+        self.urgent.borrow_mut().push(Input::PeerLost { peer });
+        self.filled.notify_one();
+    }
+
     /// Tells that a connection is gone, behind what it sent.
     pub(crate) fn disconnected(&self, connection: ConnectionId) {
         self.normal.borrow_mut().push(Input::Disconnected { connection });

@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-/// The first wait; each further one is up to twice as long.
+/// The first attempt after a success does not wait at all: the other side may have sent this client away, and
+/// somebody else be there already. This is how long the second waits; each further one up to twice as long.
 const FIRST: Duration = Duration::from_millis(10);
 /// The longest wait.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -26,9 +27,12 @@ impl Backoff {
 
     /// The wait before the next attempt: between half of its length and all of it.
     pub(crate) fn next(&mut self) -> Duration {
-        let whole = FIRST.saturating_mul(1 << self.attempts.min(16)).min(LONGEST);
+        let earlier = self.attempts;
         self.attempts += 1;
-        self.jitter(whole)
+        match earlier {
+            0 => Duration::ZERO,
+            _ => self.jitter(FIRST.saturating_mul(1 << (earlier - 1).min(16)).min(LONGEST)),
+        }
     }
 
     /// Between half of `whole` and all of it.

@@ -56,6 +56,8 @@ impl Kind {
 pub(crate) struct Pending {
     pub(crate) call: Call,
     pub(crate) kind: Kind,
+    /// When it was taken in.
+    pub(crate) since: Instant,
     /// Whether it was ever sent: if so, it may have taken effect.
     pub(crate) sent: bool,
     /// The master was too busy for it; it is sent again at this time.
@@ -82,10 +84,10 @@ impl Calls {
     }
 
     /// Takes a call in.
-    pub(crate) fn add(&mut self, call: Call) -> u64 {
+    pub(crate) fn add(&mut self, call: Call, since: Instant) -> u64 {
         let number = self.number();
         let kind = Kind::of(&call);
-        self.pending.insert(number, Pending { call, kind, sent: false, not_before: None });
+        self.pending.insert(number, Pending { call, kind, since, sent: false, not_before: None });
         number
     }
 
@@ -150,6 +152,16 @@ impl Calls {
     pub(crate) fn acknowledged(&self) -> u64 {
         let first = self.changes.first().or(self.held_back.front());
         first.map_or(self.last, |first| first - 1)
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// There is another master, which is not too busy for anything yet.
+    pub(crate) fn forget_overload(&mut self) {
+        self.pending.values_mut().for_each(|pending| pending.not_before = None);
     }
 
     /// The numbers of all calls that may be sent, in order: for a new connection.

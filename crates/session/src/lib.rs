@@ -14,6 +14,7 @@ extern crate alloc;
 
 mod backoff;
 mod calls;
+mod handles;
 mod lease;
 mod link;
 mod machine;

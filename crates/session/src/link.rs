@@ -10,6 +10,8 @@ pub(crate) enum Link {
         /// When to try again.
         retry_at: Instant,
     },
+    /// There is none, and none is needed before the next call: the session was idle, and is ended.
+    Resting,
     /// The shell is trying.
     Connecting,
     /// Hello was sent.

@@ -3,11 +3,13 @@
 use crate::Answer;
 use crate::backoff::Backoff;
 use crate::calls::{Calls, Kind};
+use crate::handles::Handles;
 use crate::lease::{LeaseView, Passed};
 use crate::link::Link;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
+use wombat_proto::limits::IDLE_END;
 use wombat_proto::wire::{self, Request, Response, event, request::Call};
 use wombat_proto::{Epoch, Error, HandleId, Instant, Result, Rho, SessionId, Slot};
 
@@ -90,6 +92,8 @@ struct Identity {
 #[derive(Clone, Debug)]
 pub struct Session {
     config: Config,
+    /// The time, as far as it was told.
+    now: Instant,
     cell: String,
     link: Link,
     backoff: Backoff,
@@ -99,6 +103,11 @@ pub struct Session {
     epoch: Epoch,
     lease: LeaseView,
     calls: Calls,
+    handles: Handles,
+    /// Since when it has had no handle and no call.
+    idle_since: Option<Instant>,
+    /// The number of the EndSession with which it ends for being idle.
+    retiring: Option<u64>,
     /// The KeepAlive that is pending, and when it was sent.
     keep_alive: Option<(u64, Instant)>,
     /// The number of the last event received in this epoch.
@@ -114,6 +123,7 @@ impl Session {
     /// A session that is about to be created: the first effects come with the first [`Session::tick`].
     pub fn new(config: Config, now: Instant) -> Session {
         Session {
+            now,
             cell: config.cell.clone(),
             link: Link::Down { retry_at: now },
             backoff: Backoff::new(config.seed),
@@ -122,6 +132,9 @@ impl Session {
             epoch: Epoch::NONE,
             lease: LeaseView::new(config.rho, config.grace),
             calls: Calls::default(),
+            handles: Handles::default(),
+            idle_since: None,
+            retiring: None,
             keep_alive: None,
             last_event: 0,
             ending: false,
@@ -177,13 +190,20 @@ impl Session {
             }
             _ => None,
         };
-        [lease, retry, self.calls.next_due()].into_iter().flatten().min()
+        let idle = self.idle_since.map(|since| since + IDLE_END).filter(|_| self.retiring.is_none());
+        [lease, retry, idle, self.calls.next_due()].into_iter().flatten().min()
     }
 
     /// Takes a call in and gives it its number, under which it will be done.
     pub fn submit(&mut self, call: Call, effects: &mut Effects) -> u64 {
         self.ending |= matches!(call, Call::EndSession(_));
-        let number = self.calls.add(call);
+        if let Call::Close(close) = &call {
+            self.handles.closed(close.handle.as_ref());
+        }
+        if self.link == Link::Resting {
+            self.link = Link::Down { retry_at: self.now };
+        }
+        let number = self.calls.add(call, self.now);
         if self.expired {
             self.calls.abandon();
             effects.done.push((number, Err(Error::SessionExpired)));
@@ -202,19 +222,26 @@ impl Session {
         self.link = Link::Greeting { since: None };
         // Whichever cell answered first, from then on it must be the same.
         let cell = if self.identity.is_some() { &self.cell } else { &self.config.cell };
-        let hello = wire::Hello { version: wire::VERSION, cell: cell.clone(), ..wire::Hello::default() };
+        // Long before this client gives up the connection, whose other side may be cut off from the master.
+        let wait_ms = (self.attach_within() / 2).as_millis() as u32;
+        let hello = wire::Hello { version: wire::VERSION, cell: cell.clone(), wait_ms };
         let number = self.calls.number();
         effects.send.push(Request { number, call: Some(Call::Hello(hello)), ..Request::default() });
     }
 
     /// The connection is gone, or could not be made.
     pub fn disconnected(&mut self, now: Instant) {
+        self.now = now;
+        if self.retiring.is_some() {
+            return self.rest();
+        }
         self.link = Link::Down { retry_at: now + self.backoff.next() };
         self.keep_alive = None;
     }
 
     /// A frame arrived.
     pub fn received(&mut self, now: Instant, response: Response, effects: &mut Effects) {
+        self.now = now;
         let Response { number, result, .. } = response;
         let result = match result {
             None => Err(Error::Unknown),
@@ -230,16 +257,22 @@ impl Session {
             Link::Up if self.keep_alive.is_some_and(|(pending, _)| pending == number) => {
                 self.kept_alive(now, result, effects);
             }
+            Link::Up if self.retiring == Some(number) => {
+                effects.disconnect = true;
+                self.rest();
+            }
             Link::Up => self.answered(now, number, result, effects),
-            Link::Down { .. } | Link::Connecting => {}
+            Link::Down { .. } | Link::Connecting | Link::Resting => {}
         }
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Instant, effects: &mut Effects) {
+        self.now = now;
         if self.expired {
             return;
         }
+        self.tend_idleness(effects);
         if self.identity.is_some() {
             match self.lease.pass(now) {
                 Passed::Nothing if self.link == Link::Up && self.lease.overdue_at() <= now => {
@@ -276,6 +309,32 @@ impl Session {
         }
     }
 
+    /// Ends a session that was idle for long. It holds nothing, so nothing is lost; the next call begins another.
+    fn tend_idleness(&mut self, effects: &mut Effects) {
+        if !self.is_idle() || self.link != Link::Up || self.ending {
+            self.idle_since = None;
+            return;
+        }
+        let since = *self.idle_since.get_or_insert(self.now);
+        if self.now >= since + IDLE_END && self.retiring.is_none() {
+            let number = self.calls.number();
+            effects.send.push(self.request(number, Call::EndSession(wire::EndSession {}), Kind::Read));
+            self.retiring = Some(number);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.handles.is_empty() && self.calls.is_empty()
+    }
+
+    /// The session is over, and nobody needs another yet.
+    fn rest(&mut self) {
+        (self.identity, self.retiring, self.keep_alive, self.idle_since) = (None, None, None, None);
+        self.lease = LeaseView::new(self.config.rho, self.config.grace);
+        (self.epoch, self.last_event) = (Epoch::NONE, 0);
+        self.link = if self.calls.is_empty() { Link::Resting } else { Link::Down { retry_at: self.now } };
+    }
+
     /// How long a greeting or an attach may take. A session that exists has no time to lose with a server that
     /// only seems to be there; to create one may take longer.
     fn attach_within(&self) -> Duration {
@@ -298,7 +357,10 @@ impl Session {
         self.cell = welcome.cell;
         let number = self.calls.number();
         let (session, call) = match self.identity {
-            None => (0, Call::CreateSession(wire::CreateSession { client: self.config.client.clone() })),
+            None => {
+                let client = self.config.client.clone();
+                (0, Call::CreateSession(wire::CreateSession { client, caches: false }))
+            }
             Some(Identity { id, secret_high, secret_low }) => {
                 (id.0, Call::ResumeSession(wire::ResumeSession { secret_high, secret_low }))
             }
@@ -320,6 +382,7 @@ impl Session {
             secret_low: opened.secret_low,
         });
         self.link = Link::Up;
+        self.calls.forget_overload();
         self.meet_epoch(Epoch(opened.epoch), effects);
         self.extend(now, sent, Duration::ZERO, opened.lease_ms, effects);
         self.send_keep_alive(now, effects);
@@ -366,6 +429,10 @@ impl Session {
         self.epoch = epoch;
         self.last_event = 0;
         if !first {
+            let handles: Vec<wire::Handle> = self.handles.to_present().collect();
+            for handle in handles {
+                self.calls.add(Call::GetStat(wire::GetStat { handle: Some(handle) }), self.now);
+            }
             effects.session_events.push(SessionEvent::FailedOver { epoch });
             effects.node_events.push(NodeEvent {
                 handle: HandleId(0),
@@ -379,7 +446,8 @@ impl Session {
     fn send_keep_alive(&mut self, now: Instant, effects: &mut Effects) {
         let number = self.calls.number();
         self.keep_alive = Some((number, now));
-        let call = Call::KeepAlive(wire::KeepAlive { events_acknowledged: self.last_event, ..wire::KeepAlive::default() });
+        let call =
+            Call::KeepAlive(wire::KeepAlive { events_acknowledged: self.last_event, idle: self.is_idle() });
         effects.send.push(self.request(number, call, Kind::Read));
     }
 
@@ -400,6 +468,12 @@ impl Session {
             Err(Error::StaleEpoch { current }) if current >= self.epoch => {
                 self.meet_epoch(current, effects);
                 self.send_keep_alive(now, effects);
+                self.send_all(effects);
+            }
+            // It has ended, as it was asked to.
+            Err(Error::SessionExpired) if self.retiring.is_some() => {
+                effects.disconnect = true;
+                self.rest();
             }
             Err(Error::SessionExpired | Error::SessionUnknown) => self.expire(effects),
             Err(Error::NotMaster { hint }) => {
@@ -433,7 +507,7 @@ impl Session {
         match result {
             Err(Error::StaleEpoch { current }) if current >= self.epoch => {
                 self.meet_epoch(current, effects);
-                return self.send(number, effects);
+                return self.send_all(effects);
             }
             Err(Error::NotMaster { hint }) => {
                 self.hint = hint;
@@ -458,6 +532,9 @@ impl Session {
         {
             effects.done.push((cancel.acquire, Err(Error::Cancelled)));
         }
+        if let Ok(Answer::Opened(opened)) = &result {
+            self.handles.opened(opened);
+        }
         let ended = matches!(pending.call, Call::EndSession(_)) && result.is_ok();
         effects.done.push((number, result));
         if ended {
@@ -471,12 +548,20 @@ impl Session {
     /// Sends a call, if there is a connection that speaks for a session that is safe; else it waits.
     fn send(&mut self, number: u64, effects: &mut Effects) {
         let Some(kind) = self.calls.get_mut(number).map(|pending| pending.kind) else { return };
-        if !self.calls.admit(number, kind) || self.link != Link::Up || !self.lease.is_safe() {
+        let up = self.link == Link::Up && self.retiring.is_none();
+        if !self.calls.admit(number, kind) || !up || !self.lease.is_safe() {
             return;
         }
+        let now = self.now;
         let Some(pending) = self.calls.get_mut(number) else { return };
-        pending.sent = true;
-        let call = pending.call.clone();
+        let again = core::mem::replace(&mut pending.sent, true);
+        let mut call = pending.call.clone();
+        // At a new master it keeps its turn, and its time runs on.
+        if let Call::Acquire(acquire) = &mut call
+            && again
+        {
+            acquire.waited_ms = now.since(pending.since).as_millis() as u64;
+        }
         effects.send.push(self.request(number, call, kind));
     }
 

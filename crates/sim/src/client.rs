@@ -111,7 +111,8 @@ impl Client {
                 let shared = random.chance(300);
                 let timeout_ms = if random.chance(300) { 1 + random.below(5000) } else { 0 };
                 let mode = if shared { LockMode::Shared } else { LockMode::Exclusive };
-                let acquire = wire::Acquire { handle: Some(lock), shared, r#try: false, timeout_ms };
+                let acquire =
+                    wire::Acquire { handle: Some(lock), shared, r#try: false, timeout_ms, waited_ms: 0 };
                 (Doing::Acquiring(mode), Some(Call::Acquire(acquire)))
             }
             0..2 if self.holds.is_some() => (Doing::Releasing, Some(release(lock))),

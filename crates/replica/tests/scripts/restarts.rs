@@ -29,7 +29,10 @@ fn the_new_master_gives_every_session_a_whole_lease_and_tells_it() {
     world.restart();
     world.pass(LEASE * 3 / 4);
     world.resume(&mut client).unwrap();
-    let number = world.send(&mut client, Call::KeepAlive(wire::KeepAlive { events_acknowledged: 0, ..wire::KeepAlive::default() }));
+    let number = world.send(
+        &mut client,
+        Call::KeepAlive(wire::KeepAlive { events_acknowledged: 0, ..wire::KeepAlive::default() }),
+    );
     let Some(Ok(Answer::KeptAlive(kept))) = world.answer(&client, number) else { panic!("no answer") };
     assert_eq!(kept.events[0].kind(), Kind::FailedOver);
 }

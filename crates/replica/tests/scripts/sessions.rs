@@ -16,7 +16,10 @@ fn nothing_is_said_before_hello() {
 fn another_cell_or_version_is_refused() {
     for (version, cell) in [(2, ""), (1, "other")] {
         let mut world = World::new();
-        world.send_raw(1, request(Call::Hello(wire::Hello { version, cell: cell.into(), ..wire::Hello::default() })));
+        world.send_raw(
+            1,
+            request(Call::Hello(wire::Hello { version, cell: cell.into(), ..wire::Hello::default() })),
+        );
         assert!(matches!(world.take(1).result, Some(Answer::Error(_))));
         assert_eq!(world.hung_up, [1]);
     }

@@ -124,7 +124,10 @@ impl World {
     /// A new session on a connection of its own.
     pub(crate) fn client(&mut self) -> Client {
         let connection = self.connect();
-        let create = Call::CreateSession(wire::CreateSession { client: "script".into(), ..wire::CreateSession::default() });
+        let create = Call::CreateSession(wire::CreateSession {
+            client: "script".into(),
+            ..wire::CreateSession::default()
+        });
         self.send_raw(connection, Request { number: 2, ..request(create) });
         let Some(Answer::SessionOpened(opened)) = self.take(connection).result else { panic!("no session") };
         Client {

@@ -161,16 +161,22 @@ pub(crate) async fn receive(mut stream: TcpStream, own: Rc<Own>, callers: Rc<Cal
     if !hello.address.is_empty() && hello.address.len() <= ADDRESS_BYTES {
         callers.note(Member { id: from, address: hello.address });
     }
+    listen(&mut stream, from, &mut buffer, &inbox).await;
+    inbox.peer_lost(from);
+}
+
+/// Takes in what a replica says until its connection ends.
+async fn listen(stream: &mut TcpStream, from: ReplicaId, buffer: &mut BytesMut, inbox: &Inbox) {
     loop {
         let before = buffer.len();
-        match frame::read_up_to::<Frame>(&mut buffer, PEER_FRAME_BYTES) {
+        match frame::read_up_to::<Frame>(buffer, PEER_FRAME_BYTES) {
             Ok(Some(frame)) => match convert::from_frame(frame) {
                 Some(message) => inbox.peer(from, message, before - buffer.len()).await,
                 None => return warn!("replica {from} says something that this version does not understand"),
             },
             Ok(None) => {
                 buffer.reserve(READ_BYTES);
-                match stream.read_buf(&mut buffer).await {
+                match stream.read_buf(buffer).await {
                     Ok(0) => return debug!("replica {from} has closed a connection"),
                     Ok(_) => {}
                     Err(error) => return info!("a connection of replica {from} is gone: {error}"),
