@@ -230,3 +230,17 @@ fn a_founder_that_waits_for_the_others_stops_cleanly() {
     common::signal(child.id(), "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn a_server_that_logs_nothing_serves_until_it_is_told_to_stop() {
+    use std::io::{BufRead, BufReader};
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(WOMBAT);
+    command.args(["serve", "--cell", "local", "--listen", "127.0.0.1:0", "--log", "off"]);
+    command.arg("--dir").arg(dir.path().join("data")).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.starts_with("ready:")), "it stopped before it served");
+    common::signal(child.id(), "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

@@ -4,11 +4,11 @@
 //! All five, their five logs and the clients share this one machine and its one disk.
 
 use bytes::Bytes;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
-use wombat_benches::{median, rate, raw_syncs};
-use wombat_client::{Cell, Create, OpenOptions, Status, replica_status};
+use wombat_benches::replicas::{Replicas, built};
+use wombat_benches::{Result, median, rate, raw_syncs};
+use wombat_client::{Cell, Create, OpenOptions, replica_status};
 
 const REPLICAS: usize = 5;
 const CLIENTS: usize = 64;
@@ -18,14 +18,12 @@ const ROUND: Duration = Duration::from_secs(3);
 const CONTENTS: usize = 100;
 const BEHIND: u64 = 1_000_000;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let behind = arguments.iter().position(|argument| argument == "behind");
     let behind = behind.and_then(|place| arguments.get(place + 1)?.parse().ok()).unwrap_or(BEHIND);
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-    let mut five = Five::start(&built()?, dir.path())?;
+    let mut five = Replicas::start(&built(env!("CARGO_TARGET_TMPDIR"))?, dir.path(), REPLICAS)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         throughput(&five, dir.path()).await?;
@@ -33,76 +31,7 @@ fn main() -> Result<()> {
     })
 }
 
-/// The processes of a cell.
-struct Five {
-    wombat: PathBuf,
-    dir: PathBuf,
-    addresses: Vec<String>,
-    children: Vec<Option<Child>>,
-}
-
-impl Five {
-    fn start(wombat: &Path, dir: &Path) -> Result<Five> {
-        let listeners: Vec<_> = (0..REPLICAS)
-            .map(|_| std::net::TcpListener::bind("127.0.0.1:0"))
-            .collect::<std::io::Result<_>>()?;
-        let addresses =
-            listeners.iter().map(|one| Ok(one.local_addr()?.to_string())).collect::<std::io::Result<_>>()?;
-        drop(listeners);
-        let children = (0..REPLICAS).map(|_| None).collect();
-        let mut five = Five { wombat: wombat.into(), dir: dir.into(), addresses, children };
-        (0..REPLICAS).try_for_each(|number| five.restart(number))?;
-        Ok(five)
-    }
-
-    fn restart(&mut self, number: usize) -> Result<()> {
-        let mut command = Command::new(&self.wombat);
-        command.args(["serve", "--cell", "bench", "--listen", &self.addresses[number], "--log", "warn"]);
-        command
-            .args(["--peers", &self.addresses.join(",")])
-            .arg("--dir")
-            .arg(self.dir.join(number.to_string()));
-        self.children[number] = Some(command.stderr(Stdio::null()).spawn()?);
-        Ok(())
-    }
-
-    fn kill(&mut self, number: usize) -> Result<()> {
-        if let Some(mut child) = self.children[number].take() {
-            child.kill()?;
-            child.wait()?;
-        }
-        Ok(())
-    }
-
-    /// What the master says, once there is one.
-    async fn master(&self) -> Status {
-        loop {
-            for at in &self.addresses {
-                let status = replica_status(at, "", Duration::from_secs(1)).await;
-                if let Some(status) = status.ok().filter(|status| status.standing == "master") {
-                    return status;
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    async fn connect(&self, clients: usize) -> Result<Vec<Cell>> {
-        let mut cells = Vec::new();
-        for _ in 0..clients {
-            cells.push(Cell::connect(self.addresses.iter().cloned()).await?);
-        }
-        Ok(cells)
-    }
-}
-
-impl Drop for Five {
-    fn drop(&mut self) {
-        (0..REPLICAS).for_each(|number| drop(self.kill(number)));
-    }
-}
-
-async fn throughput(five: &Five, dir: &Path) -> Result<()> {
+async fn throughput(five: &Replicas, dir: &Path) -> Result<()> {
     five.master().await;
     let cells = five.connect(CLIENTS).await?;
     write_for(&cells, 1, ROUND).await?; // Everything warm.
@@ -121,10 +50,10 @@ async fn throughput(five: &Five, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-async fn catch_up(five: &mut Five, behind: u64) -> Result<()> {
+async fn catch_up(five: &mut Replicas, behind: u64) -> Result<()> {
     let master = five.master().await;
-    let lagging = five.addresses.iter().position(|at| *at != master.master).unwrap_or_default();
-    let address = five.addresses[lagging].clone();
+    let lagging = five.addresses().iter().position(|at| *at != master.master).unwrap_or_default();
+    let address = five.addresses()[lagging].clone();
     five.kill(lagging)?;
     let cells = five.connect(CLIENTS).await?;
     let from = five.master().await.chosen_slot;
@@ -187,13 +116,4 @@ async fn write_for(cells: &[Cell], in_flight: usize, duration: Duration) -> Resu
 fn percentile(figures: &mut [f64], percent: usize) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() * percent / 100).copied().unwrap_or_default()
-}
-
-/// The release build of the tool.
-fn built() -> Result<PathBuf> {
-    let mut build = Command::new(env!("CARGO"));
-    if !build.args(["build", "--release", "--quiet", "--package", "wombat"]).status()?.success() {
-        return Err("cannot build the tool".into());
-    }
-    Ok(Path::new(env!("CARGO_TARGET_TMPDIR")).join("../release/wombat"))
 }

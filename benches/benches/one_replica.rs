@@ -5,10 +5,11 @@
 
 use bytes::Bytes;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use wombat_benches::{median, rate, raw_syncs};
+use wombat_benches::replicas::built;
+use wombat_benches::{Result, median, rate, raw_syncs};
 use wombat_client::{Cell, CellName, Create, Node, OpenOptions};
 use wombat_server::{Config, Server};
 
@@ -19,8 +20,6 @@ const CONTENTS: usize = 100;
 /// Bytes that one write of so many contents takes in the log: record header, command, padding.
 const RECORD: usize = 256;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
 fn main() -> Result<()> {
     // On the same file system as the build, which is a real disk where /tmp may not be one.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
@@ -30,7 +29,7 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(rates(&server, dir.path()))?;
     server.stop()?;
-    let wombat = built()?;
+    let wombat = built(env!("CARGO_TARGET_TMPDIR"))?;
     readiness(&wombat)?;
     memory(&wombat, dir.path())
 }
@@ -82,15 +81,6 @@ async fn repeat(node: Node, operations: usize, writes: bool) -> wombat_client::R
         }
     }
     Ok(())
-}
-
-/// The release build of the tool, made now if it is not there.
-fn built() -> Result<PathBuf> {
-    let mut build = Command::new(env!("CARGO"));
-    if !build.args(["build", "--release", "--quiet", "--package", "wombat"]).status()?.success() {
-        return Err("cannot build the tool".into());
-    }
-    Ok(Path::new(env!("CARGO_TARGET_TMPDIR")).join("../release/wombat"))
 }
 
 /// How long `wombat dev` takes from its start until a command in it has begun and ended.

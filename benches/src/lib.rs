@@ -1,11 +1,16 @@
 //! What the benches share: rates, medians, and the machine's own speed to compare with.
 
 pub mod peers;
+pub mod replicas;
+pub mod systems;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// Whatever may go wrong ends a bench, with its reason.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Operations a second.
 pub fn rate(operations: usize, elapsed: Duration) -> f64 {

@@ -31,7 +31,11 @@ pub(crate) async fn run(global: &Global, serve: Serve) -> Result<u8, Failure> {
         .map_err(|error| Failure::usage(format!("the log filter {:?}: {error}", serve.log)))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let mut signals = Signals::listen()?;
-    let stop = async { info!("stopping on {} before it served", signals.next().await) };
+    let stop = async {
+        // Not in the line that is logged: at `--log warn` nothing in it would be waited for.
+        let signal = signals.next().await;
+        info!("stopping on {signal} before it served");
+    };
     let Some(server) = Server::start_unless(config, stop).await? else { return Ok(0) };
     eprintln!("ready: wombat serves at {}", server.address());
     tokio::select! {

@@ -1,0 +1,122 @@
+//! Lock services as three processes on this machine, and how long a client of theirs must wait when something
+//! happens to the leader.
+
+pub mod etcd;
+pub mod wombat;
+pub mod zookeeper;
+
+use crate::Result;
+use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How many nodes each system has.
+pub const NODES: usize = 3;
+/// Between the acknowledgement of a write and the next one.
+const INTERVAL: Duration = Duration::from_millis(1);
+/// How long the client writes before anything happens.
+const CALM: Duration = Duration::from_millis(500);
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A system of [`NODES`] nodes with default settings, killed when it is dropped.
+pub trait System {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// The node that leads, if every node is there and follows it, and has what it has.
+    fn leader(&mut self) -> Option<usize>;
+
+    /// `kill -9` of a node. Returns when it is gone.
+    fn kill(&mut self, node: usize) -> Result<()>;
+
+    /// Starts a node on what it had.
+    fn start(&mut self, node: usize) -> Result<()>;
+
+    /// A new client, which begins at that node if clients of this system may begin anywhere.
+    fn writer(&self, node: usize) -> Result<Box<dyn Writer>>;
+}
+
+/// A client of a system, as good as clients of that system are.
+pub trait Writer: Send {
+    /// Writes one small value. Returns when it is acknowledged, by whichever node.
+    fn write(&mut self) -> Result<()>;
+}
+
+/// Waits until a system is whole, and returns who leads it.
+pub fn whole(system: &mut dyn System) -> Result<usize> {
+    wait_for(&format!("{} with all its nodes", system.name()), || system.leader())
+}
+
+/// The longest time between two acknowledged writes of one client, from when `event` begins until the first
+/// write that was begun after its end is acknowledged.
+pub fn gap<S: System + ?Sized>(
+    system: &mut S,
+    node: usize,
+    event: impl FnOnce(&mut S) -> Result<()>,
+) -> Result<Duration> {
+    let mut writer = system.writer(node)?;
+    let acknowledged = Arc::new(Mutex::new(Vec::new()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (noted, stopped) = (Arc::clone(&acknowledged), Arc::clone(&stop));
+    let client = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            let begun = Instant::now();
+            writer.write().map_err(|error| error.to_string())?;
+            noted.lock().expect("nobody panics with it").push((begun, Instant::now()));
+            std::thread::sleep(INTERVAL);
+        }
+        std::result::Result::<(), String>::Ok(())
+    });
+    std::thread::sleep(CALM);
+    let before = Instant::now();
+    let happened = event(system);
+    let after = Instant::now();
+    let over = happened.and_then(|()| {
+        wait_for("a write after that", || {
+            let acknowledged = acknowledged.lock().expect("nobody panics with it");
+            let over = acknowledged.last().is_some_and(|(begun, _)| *begun > after);
+            (over || client.is_finished()).then_some(())
+        })
+    });
+    stop.store(true, Ordering::Relaxed);
+    over?;
+    client.join().map_err(|_| "the client panicked")??;
+    let ends: Vec<Instant> =
+        acknowledged.lock().expect("nobody panics with it").iter().map(|(_, end)| *end).collect();
+    let gaps = ends.windows(2).filter(|pair| pair[1] > before).map(|pair| pair[1] - pair[0]);
+    Ok(gaps.max().ok_or("nothing was written before it")?)
+}
+
+/// Asks for `wanted` until it is there.
+fn wait_for<T>(what: &str, mut wanted: impl FnMut() -> Option<T>) -> Result<T> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = wanted() {
+            return Ok(found);
+        }
+        if Instant::now() > until {
+            return Err(format!("waited in vain for {what}").into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A process that does not outlive its owner.
+struct Process(Child);
+
+impl Process {
+    fn kill(mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone_already = self.0.kill();
+        let _gone_already = self.0.wait();
+    }
+}
