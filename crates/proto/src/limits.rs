@@ -64,7 +64,7 @@ pub const PROPOSAL_BYTES_IN_FLIGHT: usize = 64 * 1024 * 1024;
 /// Longest lock-delay that a handle may ask for (P§2.4: at most a minute).
 pub const LOCK_DELAY: Duration = Duration::from_secs(60);
 /// The master lease when nothing else is configured (P§2.2: a few seconds).
-pub const MASTER_LEASE: Duration = Duration::from_millis(400);
+pub const MASTER_LEASE: Duration = Duration::from_millis(300);
 /// Shortest and longest master lease that may be configured.
 pub const SHORTEST_MASTER_LEASE: Duration = Duration::from_millis(100);
 /// See [`SHORTEST_MASTER_LEASE`].

@@ -30,14 +30,23 @@ pub(crate) struct World {
     pub(crate) hold_disk: bool,
     pub(crate) replies: BTreeMap<u64, Vec<Response>>,
     pub(crate) hung_up: Vec<u64>,
+    /// The steps of fail-overs, in words.
+    pub(crate) stages: Vec<String>,
+    /// The session lease that the replica is configured with, when it starts.
+    pub(crate) lease: Duration,
     next_connection: u64,
 }
 
 impl World {
     pub(crate) fn new() -> World {
+        World::with_lease(LEASE)
+    }
+
+    /// The same with another session lease.
+    pub(crate) fn with_lease(lease: Duration) -> World {
         let records = Vec::new();
         let mut world = World {
-            replica: start(1, &records, Duration::from_secs(100)),
+            replica: start(1, &records, Duration::from_secs(100), lease),
             now: Duration::from_secs(100),
             records,
             appended: 0,
@@ -46,6 +55,8 @@ impl World {
             hold_disk: false,
             replies: BTreeMap::new(),
             hung_up: Vec::new(),
+            stages: Vec::new(),
+            lease,
             next_connection: 1,
         };
         world.step(Input::Tick);
@@ -59,7 +70,8 @@ impl World {
         self.starts += 1;
         (self.appended, self.persisted) = (0, 0);
         self.replies.clear();
-        self.replica = start(self.starts, &self.records, self.now);
+        self.stages.clear();
+        self.replica = start(self.starts, &self.records, self.now, self.lease);
         self.step(Input::Tick);
     }
 
@@ -88,6 +100,7 @@ impl World {
         for (connection, response) in effects.replies {
             self.replies.entry(connection.0).or_default().push(response);
         }
+        self.stages.extend(effects.stages.iter().map(|(_, stage)| format!("{}: {stage}", stage.number())));
         self.hung_up.extend(effects.hang_up.iter().map(|connection| connection.0));
     }
 
@@ -124,10 +137,12 @@ impl World {
     /// A new session on a connection of its own.
     pub(crate) fn client(&mut self) -> Client {
         let connection = self.connect();
-        let create = Call::CreateSession(wire::CreateSession {
-            client: "script".into(),
-            ..wire::CreateSession::default()
-        });
+        self.client_on(connection, false)
+    }
+
+    /// A new session, of a client that caches or does not.
+    pub(crate) fn client_on(&mut self, connection: u64, caches: bool) -> Client {
+        let create = Call::CreateSession(wire::CreateSession { client: "script".into(), caches });
         self.send_raw(connection, Request { number: 2, ..request(create) });
         let Some(Answer::SessionOpened(opened)) = self.take(connection).result else { panic!("no session") };
         Client {
@@ -249,7 +264,7 @@ pub(crate) fn request(call: Call) -> Request {
     Request { call: Some(call), ..Request::default() }
 }
 
-fn start(starts: u32, records: &[Record], now: Duration) -> Replica {
+fn start(starts: u32, records: &[Record], now: Duration, lease: Duration) -> Replica {
     let mut recovered = Recovered { starts, ..Recovered::default() };
     for record in records {
         match record {
@@ -265,7 +280,7 @@ fn start(starts: u32, records: &[Record], now: Duration) -> Replica {
         founders: Members::founding(["127.0.0.1:1".into()]),
         master_lease: Duration::from_secs(2),
         seed: 1,
-        lease: LEASE,
+        lease,
         version: "test".into(),
         fresh_key: [7; 32],
         activity: true,

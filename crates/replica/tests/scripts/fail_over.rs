@@ -1,0 +1,265 @@
+//! A new master, step by step (P§2.9, SPEC §7), and the leases that outlive masters. A restart of the only
+//! replica is a fail-over like any other: what was in memory is gone.
+
+use crate::world::{Client, LEASE, World, acquire, may_create};
+use std::time::Duration;
+use wombat_proto::wire::{self, request::Call, response::Result as Answer};
+use wombat_proto::{Error, SessionId};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn keep_alive(events_acknowledged: u64) -> Call {
+    Call::KeepAlive(wire::KeepAlive { events_acknowledged, ..wire::KeepAlive::default() })
+}
+
+fn get_stat(handle: wire::Handle) -> Call {
+    Call::GetStat(wire::GetStat { handle: Some(handle) })
+}
+
+fn ephemeral(path: &str) -> wire::Open {
+    let node = wire::NewNode { ephemeral: true, ..wire::NewNode::default() };
+    wire::Open { path: path.into(), node: Some(node), ..may_create() }
+}
+
+impl World {
+    fn fail_over_status(&mut self) -> wire::FailOver {
+        let connection = self.connect();
+        let request = wire::Request {
+            number: 9,
+            call: Some(Call::GetStatus(wire::GetStatus {})),
+            ..Default::default()
+        };
+        self.send_raw(connection, request);
+        let Some(Answer::Status(status)) = self.take(connection).result else { panic!("no status") };
+        status.fail_over.expect("a master")
+    }
+
+    /// Answers what waits for every client, acknowledges it and parks the next KeepAlive, while time passes.
+    fn keep(&mut self, clients: &mut [&mut Client], duration: Duration) {
+        let mut left = duration;
+        while !left.is_zero() {
+            for client in &mut *clients {
+                self.send(client, keep_alive(1));
+            }
+            let step = left.min(LEASE / 4);
+            self.pass(step);
+            left -= step;
+        }
+    }
+
+    fn lives(&self, client: &Client) -> bool {
+        self.replica.state().session(SessionId(client.session)).is_some()
+    }
+}
+
+#[test]
+fn the_steps_are_told_in_order() {
+    let mut world = World::new();
+    let mut holder = world.client();
+    let lock = world.open(&mut holder, "/ls/test/lock");
+    world.call(&mut holder, acquire(lock)).unwrap();
+    world.restart();
+    let expected = [
+        "1: takes epoch 2; earlier ones are refused",
+        "2: tells where the master is, and nothing else",
+        "3: has rebuilt 1 sessions with leases of 12000 ms, 1 held locks",
+        "4: answers KeepAlives",
+        "5: tells 1 sessions of the fail-over",
+        "6: waits for 0 sessions to acknowledge it",
+        "7: allows everything, 0 ms after it began",
+    ];
+    assert_eq!(world.stages, expected);
+    world.resume(&mut holder).unwrap();
+    world.call(&mut holder, get_stat(lock)).unwrap();
+    assert_eq!(world.stages[7..], ["8: makes a handle of an earlier epoch again, as it is used"]);
+    world.keep(&mut [&mut holder], 60 * SECOND);
+    assert_eq!(world.stages[8..], ["9: has closed 0 handles on ephemeral nodes that nobody has presented"]);
+    let status = world.fail_over_status();
+    assert_eq!((status.step, status.handles_recreated, status.orphans_closed), (9, 1, 0));
+}
+
+#[test]
+fn nothing_is_answered_before_every_session_that_caches_knows_of_the_fail_over() {
+    let mut world = World::new();
+    let connection = world.connect();
+    let (mut caching, mut other) = (world.client_on(connection, true), world.client());
+    let file = world.open(&mut other, "/ls/test/file");
+    world.restart();
+    world.resume(&mut other).unwrap();
+    world.resume(&mut caching).unwrap();
+    // I10: it is known that they may ask, but neither reads nor writes are answered.
+    let read = world.send(&mut other, get_stat(file));
+    let write = world.send(&mut other, crate::world::set(file, "new"));
+    let told = world.send(&mut caching, keep_alive(0));
+    let Some(Ok(Answer::KeptAlive(kept))) = world.answer(&caching, told) else { panic!("step 4") };
+    assert_eq!(kept.events.len(), 1, "step 5");
+    assert!(world.answer(&other, read).is_none() && world.answer(&other, write).is_none());
+    assert_eq!((world.fail_over_status().step, world.fail_over_status().awaited), (6, 1));
+    let new = world.client();
+    assert!(world.lives(&new), "a new session may begin");
+    world.send(&mut caching, keep_alive(1));
+    assert!(matches!(world.answer(&other, read), Some(Ok(Answer::Stat(_)))));
+    assert!(matches!(world.answer(&other, write), Some(Ok(Answer::Stat(_)))));
+    assert!(world.stages.iter().any(|stage| stage.starts_with("7: ")));
+}
+
+#[test]
+fn a_session_that_caches_and_is_silent_is_awaited_until_it_has_expired() {
+    let mut world = World::new();
+    let connection = world.connect();
+    let (_silent, mut other) = (world.client_on(connection, true), world.client());
+    let file = world.open(&mut other, "/ls/test/file");
+    world.restart();
+    world.resume(&mut other).unwrap();
+    let read = world.send(&mut other, get_stat(file));
+    world.keep(&mut [&mut other], LEASE - Duration::from_millis(1));
+    assert!(world.answer(&other, read).is_none());
+    world.pass(Duration::from_millis(1));
+    assert!(matches!(world.answer(&other, read), Some(Ok(Answer::Stat(_)))));
+}
+
+#[test]
+fn an_ephemeral_whose_handle_nobody_presents_for_a_minute_goes() {
+    let mut world = World::new();
+    let (mut keeps, mut forgets) = (world.client(), world.client());
+    let kept = world.open_with(&mut keeps, ephemeral("/ls/test/kept"));
+    world.open_with(&mut forgets, ephemeral("/ls/test/forgotten"));
+    world.restart();
+    world.resume(&mut keeps).unwrap();
+    world.resume(&mut forgets).unwrap();
+    world.call(&mut keeps, get_stat(kept)).unwrap();
+    world.keep(&mut [&mut keeps, &mut forgets], 60 * SECOND - Duration::from_millis(1));
+    assert_eq!(world.replica.state().tree().len(), 3, "the root and both");
+    world.keep(&mut [&mut keeps, &mut forgets], SECOND);
+    assert_eq!(world.replica.state().tree().len(), 2);
+    assert!(world.call(&mut keeps, get_stat(kept)).is_ok());
+    assert!(world.lives(&forgets), "its session goes on");
+}
+
+#[test]
+fn what_an_earlier_master_may_have_granted_outlives_a_chain_of_masters_that_grant_less() {
+    let mut world = World::with_lease(5 * LEASE);
+    let mut client = world.client();
+    world.lease = LEASE;
+    for _ in 0..3 {
+        world.restart();
+        world.pass(SECOND);
+    }
+    // The client may believe in the lease of the first for almost a minute.
+    world.pass(5 * LEASE - 2 * SECOND);
+    assert!(world.lives(&client), "I5");
+    world.resume(&mut client).unwrap();
+    // Once it has run out the log says so, and the next master need not wait for so long.
+    world.keep(&mut [&mut client], 6 * LEASE);
+    assert_eq!(world.replica.state().lease(), LEASE);
+    world.restart();
+    world.pass(LEASE);
+    assert!(!world.lives(&client));
+}
+
+#[test]
+fn a_crowd_gets_longer_leases_that_the_next_master_knows_of() {
+    let mut world = World::with_lease(SECOND);
+    let connection = world.connect();
+    // Many sessions on one connection. So many KeepAlives would be more than 10,000 a second.
+    let clients: Vec<Client> = (0..6000).map(|_| world.client_on(connection, false)).collect();
+    world.step(wombat_replica::Input::Tick);
+    let in_force = world.replica.state().lease();
+    assert!(in_force > SECOND, "{in_force:?}");
+    let mut last = *clients.last().unwrap();
+    world.resume(&mut last).unwrap();
+    world.restart();
+    assert_eq!(world.replica.state().lease(), in_force, "it stands in the log");
+    world.pass(in_force - Duration::from_millis(1));
+    assert_eq!(world.replica.state().session_count(), 6000, "I5");
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.replica.state().session_count(), 0, "all ended, in batches");
+}
+
+#[test]
+fn a_session_without_handles_or_calls_ends_after_a_minute_if_its_client_says_so() {
+    let mut world = World::new();
+    let (mut idle, mut busy) = (world.client(), world.client());
+    world.open(&mut busy, "/ls/test/file");
+    let says = Call::KeepAlive(wire::KeepAlive { idle: true, ..wire::KeepAlive::default() });
+    for _ in 0..8 {
+        world.send(&mut idle, says.clone());
+        world.send(&mut busy, says.clone());
+        world.pass(LEASE / 2);
+    }
+    assert!(world.lives(&idle));
+    for _ in 0..10 {
+        world.send(&mut idle, says.clone());
+        world.send(&mut busy, says.clone());
+        world.pass(LEASE / 2);
+    }
+    assert!(!world.lives(&idle));
+    assert!(world.lives(&busy), "it has a handle, whatever it says");
+}
+
+#[test]
+fn a_keep_alive_whose_connection_is_gone_lengthens_no_lease() {
+    let mut world = World::new();
+    let mut client = world.client();
+    world.send(&mut client, keep_alive(0));
+    let connection = wombat_replica::ConnectionId(client.connection);
+    world.step(wombat_replica::Input::Disconnected { connection });
+    world.pass(LEASE);
+    assert!(!world.lives(&client), "it was last heard of a whole lease ago");
+}
+
+#[test]
+fn those_who_queued_at_the_earlier_master_keep_their_turns() {
+    let mut world = World::new();
+    let mut clients: Vec<Client> = (0..4).map(|_| world.client()).collect();
+    let locks: Vec<_> = clients.iter_mut().map(|client| world.open(client, "/ls/test/lock")).collect();
+    world.call(&mut clients[0], acquire(locks[0])).unwrap();
+    world.restart();
+    clients.iter_mut().for_each(|client| world.resume(client).unwrap());
+    let waited = |n: usize, waited_ms| {
+        Call::Acquire(wire::Acquire { handle: Some(locks[n]), waited_ms, ..wire::Acquire::default() })
+    };
+    // The one that has waited for the longest comes last; one that is new, and lies, is believed nothing.
+    let third = world.send(&mut clients[1], waited(1, 0));
+    world.pass(SECOND);
+    let second = world.send(&mut clients[2], waited(2, 2000));
+    let first = world.send(&mut clients[3], waited(3, 5000));
+    let mut liar = world.client();
+    let lock = world.open(&mut liar, "/ls/test/lock");
+    let claim =
+        Call::Acquire(wire::Acquire { handle: Some(lock), waited_ms: 99_000, ..wire::Acquire::default() });
+    let last = world.send(&mut liar, claim);
+    clients.push(liar);
+    let turns = [(0, 0), (3, first), (2, second), (1, third), (4, last)];
+    for (holder, next) in turns.iter().zip(&turns[1..]) {
+        let lock = if holder.0 == 4 { lock } else { locks[holder.0] };
+        world.call(&mut clients[holder.0], Call::Release(wire::Release { handle: Some(lock) })).unwrap();
+        for (who, number) in turns.iter().filter(|(who, _)| *who != holder.0) {
+            let granted = world
+                .replies
+                .entry(clients[*who].connection)
+                .or_default()
+                .iter()
+                .any(|r| r.number == *number);
+            assert_eq!(granted, who == &next.0, "after {} it is the turn of {}", holder.0, next.0);
+        }
+        assert!(matches!(world.answer(&clients[next.0], next.1), Some(Ok(Answer::Granted(_)))));
+    }
+}
+
+#[test]
+fn the_time_of_an_acquire_runs_on_at_the_next_master() {
+    let mut world = World::new();
+    let (mut holder, mut waits) = (world.client(), world.client());
+    let (held, wanted) = (world.open(&mut holder, "/ls/test/lock"), world.open(&mut waits, "/ls/test/lock"));
+    world.call(&mut holder, acquire(held)).unwrap();
+    world.restart();
+    world.resume(&mut waits).unwrap();
+    let call =
+        wire::Acquire { handle: Some(wanted), timeout_ms: 5000, waited_ms: 4000, ..Default::default() };
+    let number = world.send(&mut waits, Call::Acquire(call));
+    world.pass(SECOND - Duration::from_millis(1));
+    assert!(world.answer(&waits, number).is_none());
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.answer(&waits, number), Some(Err(Error::Timeout)));
+}
