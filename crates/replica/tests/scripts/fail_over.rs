@@ -163,11 +163,12 @@ fn a_crowd_gets_longer_leases_that_the_next_master_knows_of() {
     let connection = world.connect();
     // Many sessions on one connection. So many KeepAlives would be more than 10,000 a second.
     let clients: Vec<Client> = (0..6000).map(|_| world.client_on(connection, false)).collect();
+    let mut last = *clients.last().unwrap();
+    assert_eq!(last.lease_ms, 1000, "not before the log has it");
     world.step(wombat_replica::Input::Tick);
     let in_force = world.replica.state().lease();
-    assert!(in_force > SECOND, "{in_force:?}");
-    let mut last = *clients.last().unwrap();
     world.resume(&mut last).unwrap();
+    assert!(last.lease_ms > 1000 && u128::from(last.lease_ms) <= in_force.as_millis(), "{last:?}");
     world.restart();
     assert_eq!(world.replica.state().lease(), in_force, "it stands in the log");
     world.pass(in_force - Duration::from_millis(1));

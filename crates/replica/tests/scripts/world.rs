@@ -16,6 +16,8 @@ pub(crate) struct Client {
     pub(crate) secret: (u64, u64),
     pub(crate) epoch: u64,
     pub(crate) number: u64,
+    /// The lease that it was granted last when it was attached.
+    pub(crate) lease_ms: u32,
 }
 
 pub(crate) struct World {
@@ -151,6 +153,7 @@ impl World {
             secret: (opened.secret_high, opened.secret_low),
             epoch: opened.epoch,
             number: 0,
+            lease_ms: opened.lease_ms,
         }
     }
 
@@ -162,7 +165,7 @@ impl World {
         self.send_raw(client.connection, Request { session: client.session, ..request(resume) });
         match self.take(client.connection).result {
             Some(Answer::SessionOpened(opened)) => {
-                client.epoch = opened.epoch;
+                (client.epoch, client.lease_ms) = (opened.epoch, opened.lease_ms);
                 Ok(())
             }
             Some(Answer::Error(error)) => Err(error.into()),
