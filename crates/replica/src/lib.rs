@@ -42,7 +42,7 @@ use proposals::Proposals;
 use prost::Message;
 use wombat_paxos::{Batch, Configurations, Paxos, Persist};
 use wombat_proto::wire::log::{self, command::Op};
-use wombat_proto::wire::{self, request::Call, response};
+use wombat_proto::wire::{self, response};
 use wombat_proto::{
     Accepted, Ballot, CellName, Epoch, Error, Instant, Members, Record, ReplicaId, Result, SessionId, Slot,
     Value,
@@ -473,9 +473,4 @@ fn paxos_config(config: &Config) -> wombat_paxos::Config {
     paxos.heartbeat = config.master_lease / 8;
     paxos.resend = config.master_lease / 4;
     paxos
-}
-
-/// The calls that a replica answers whether it is master or not.
-fn needs_master(call: &Call) -> bool {
-    !matches!(call, Call::Hello(_) | Call::GetStatus(_))
 }

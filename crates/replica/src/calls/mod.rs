@@ -9,7 +9,7 @@ mod sessions;
 
 use crate::chosen::plain_answer;
 use crate::proposals::Origin;
-use crate::{Answer, Asker, Replica, needs_master};
+use crate::{Answer, Asker, Replica};
 use alloc::vec::Vec;
 use wombat_proto::limits::PAGE_ENTRIES;
 use wombat_proto::wire::{Request, log::command::Op, request::Call};
@@ -28,18 +28,41 @@ impl Replica {
             return Err(Error::invalid("the first request of a connection is Hello"));
         };
         let attached = connection.sessions.contains(&asker.session);
-        if needs_master(&call) {
-            self.serving()?;
-        }
         match call {
             Call::GetStatus(_) => return Ok(Some(self.status())),
+            Call::Transfer(transfer) => {
+                self.serving()?;
+                return self.transfer(&transfer).map(Some);
+            }
+            _ => {}
+        }
+        self.serving()?;
+        let answer = self.master_call(asker, attached, epoch, acknowledged, call);
+        // The lease is checked after reading (SPEC §7): what the state says, be it a refusal, is told only if
+        // nobody else can have been master while it was looked up.
+        let tells = !matches!(answer, Ok(None) | Err(Error::Overloaded { .. }));
+        if tells && !self.paxos.lease_holds(self.moment.now) {
+            return Err(Error::NotMaster { hint: None });
+        }
+        answer
+    }
+
+    /// What a master is asked.
+    fn master_call(
+        &mut self,
+        asker: Asker,
+        attached: bool,
+        epoch: u64,
+        acknowledged: u64,
+        call: Call,
+    ) -> Result<Option<Answer>> {
+        match call {
             Call::CreateSession(create) => return self.create_session(asker, create),
             Call::ResumeSession(resume) => return self.resume_session(asker, &resume).map(Some),
             Call::ListSessions(list) => return self.list_sessions(&list).map(Some),
             Call::ListLocks(list) => return self.list_locks(&list).map(Some),
             Call::CheckSequencer(check) => return self.check_sequencer(&check).map(Some),
             Call::Join(join) => return self.join(asker, join).map(|()| None),
-            Call::Transfer(transfer) => return self.transfer(&transfer).map(Some),
             _ => {}
         }
         if !attached {
@@ -59,13 +82,7 @@ impl Replica {
             return Err(Error::invalid("a request's number is greater than what it acknowledges"));
         }
         self.serving()?.session(asker.session)?.handles.acknowledge(acknowledged);
-        let answer = self.session_call(asker, acknowledged, call)?;
-        // The lease is checked after reading (SPEC §7): an answer from the state is given only if nobody else
-        // can have been master while it was looked up.
-        if answer.is_some() && !self.paxos.lease_holds(self.moment.now) {
-            return Err(Error::NotMaster { hint: None });
-        }
-        Ok(answer)
+        self.session_call(asker, acknowledged, call)
     }
 
     fn session_call(&mut self, asker: Asker, acknowledged: u64, call: Call) -> Result<Option<Answer>> {

@@ -173,6 +173,39 @@ fn a_master_that_is_cut_off_drops_its_memory_and_its_clients() {
 }
 
 #[test]
+fn a_master_that_slept_past_its_lease_tells_nothing_of_its_state_not_even_a_refusal() {
+    let open = |path: &str, mode| wire::Open { path: path.into(), mode, ..wire::Open::default() };
+    let none = Call::Open(open("/ls/test/none", 1));
+    // A session that it has never heard of, though others may have by now.
+    let unknown = Call::ResumeSession(wire::ResumeSession::default());
+    let locks = Call::ListLocks(wire::ListLocks::default());
+    let sessions = Call::ListSessions(wire::ListSessions::default());
+    let stale = "wsq1.x.17.12.2.e4ea4a61./ls/local/backup".to_owned();
+    let check = Call::CheckSequencer(wire::CheckSequencer { sequencer: stale });
+    for (call, of_session) in
+        [(none, true), (unknown, true), (locks, false), (sessions, false), (check, false)]
+    {
+        let mut cell = Cell::new();
+        let master = cell.master();
+        let create = Call::CreateSession(wire::CreateSession::default());
+        let Answer::SessionOpened(opened) = cell.ask(master, vec![hello(), create]) else { panic!("none") };
+        let ask = |cell: &mut Cell, number| {
+            let session = if of_session { opened.session } else { 0 };
+            let request = wire::Request { session, number, epoch: opened.epoch, ..request(call.clone()) };
+            cell.replies.clear();
+            cell.step(master, Input::Request { connection: ConnectionId(1), request });
+            let Some(Some(answer)) = cell.replies.pop().map(|response| response.result) else {
+                panic!("none")
+            };
+            matches!(&answer, Answer::Error(error) if error.code() == wire::error::Code::NotMaster)
+        };
+        assert!(!ask(&mut cell, 3), "{call:?}: it knows as long as it is master");
+        cell.now += Duration::from_secs(5);
+        assert!(ask(&mut cell, 4), "{call:?}: somebody else may be master now, and know better");
+    }
+}
+
+#[test]
 fn replicas_that_agree_go_on_and_one_that_differs_is_told_to_stop() {
     let mut cell = Cell::new();
     cell.pass(Duration::from_secs(60));
