@@ -173,6 +173,25 @@ fn a_master_that_is_cut_off_drops_its_memory_and_its_clients() {
 }
 
 #[test]
+fn what_a_client_sent_before_it_heard_that_its_master_is_none_is_sent_away() {
+    let mut cell = Cell::new();
+    let old = cell.master();
+    let create = Call::CreateSession(wire::CreateSession::default());
+    let Answer::SessionOpened(opened) = cell.ask(old, vec![hello(), create]) else { panic!("none") };
+    cell.cut_off = Some(old);
+    cell.pass(Duration::from_secs(10));
+    assert_eq!(cell.hung_up, 1);
+    cell.replies.clear();
+    let keep_alive = request(Call::KeepAlive(wire::KeepAlive::default()));
+    let (session, epoch) = (opened.session, opened.epoch);
+    let request = wire::Request { session, epoch, number: 3, ..keep_alive };
+    cell.step(old, Input::Request { connection: ConnectionId(1), request });
+    let answer = cell.replies.pop().and_then(|response| response.result);
+    let Some(Answer::Error(error)) = answer else { panic!("{answer:?}") };
+    assert_eq!(error.code(), wire::error::Code::NotMaster);
+}
+
+#[test]
 fn a_master_that_slept_past_its_lease_tells_nothing_of_its_state_not_even_a_refusal() {
     let open = |path: &str, mode| wire::Open { path: path.into(), mode, ..wire::Open::default() };
     let none = Call::Open(open("/ls/test/none", 1));
