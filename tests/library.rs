@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Serve, signal};
+use common::{Serve, run, signal};
 use std::time::Duration;
 use wombat_client::{
     Cell, Config, Create, Error, EventKind, LockMode, Multi, Node, OpenOptions, SessionEvent,
@@ -13,13 +13,6 @@ fn serve(lease: &str) -> (tempfile::TempDir, Serve) {
     let dir = tempfile::tempdir().unwrap();
     let serve = Serve::start(&dir.path().join("data"), lease);
     (dir, serve)
-}
-
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(120), future).await.expect("in two minutes")
-    })
 }
 
 async fn connect(serve: &Serve) -> Cell {

@@ -1,6 +1,6 @@
 //! A cell of several real server processes, on loopback or on hosts that the test made itself.
 
-use super::{WOMBAT, signal, wait_for};
+use super::{WOMBAT, is_stopped, signal, wait_for};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -16,28 +16,37 @@ pub(crate) struct Replica {
 /// A cell of several replicas, numbered from 0.
 pub(crate) struct Five {
     pub(crate) replicas: Vec<Replica>,
-    lease: String,
+    /// What every server is told besides its place.
+    settings: Vec<String>,
 }
+
+/// The settings of a cell of which no more is said.
+const SETTINGS: [&str; 2] = ["--session-lease", "6s"];
 
 impl Five {
     /// Starts as many replicas on free ports.
     pub(crate) fn start(dir: &Path, replicas: usize) -> Five {
+        Five::start_with(dir, replicas, &SETTINGS)
+    }
+
+    /// Starts as many replicas on free ports, with settings of their own.
+    pub(crate) fn start_with(dir: &Path, replicas: usize, settings: &[&str]) -> Five {
         let listeners: Vec<_> =
             (0..replicas).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let at =
             listeners.iter().map(|listener| (listener.local_addr().unwrap().to_string(), None)).collect();
         drop(listeners);
-        Five::start_at(dir, at)
-    }
-
-    fn start_at(dir: &Path, at: Vec<(String, Option<String>)>) -> Five {
-        let five = Five::start_without_waiting(dir, at);
+        let five = Five::start_at(dir, at, settings);
         five.master();
         five
     }
 
     /// Starts a replica at each address, on that host.
     pub(crate) fn start_without_waiting(dir: &Path, at: Vec<(String, Option<String>)>) -> Five {
+        Five::start_at(dir, at, &SETTINGS)
+    }
+
+    fn start_at(dir: &Path, at: Vec<(String, Option<String>)>, settings: &[&str]) -> Five {
         let replica = |(number, (address, host)): (usize, (String, Option<String>))| Replica {
             address,
             dir: dir.join(number.to_string()),
@@ -45,7 +54,8 @@ impl Five {
             child: None,
         };
         let replicas = at.into_iter().enumerate().map(replica).collect();
-        let mut five = Five { replicas, lease: "6s".into() };
+        let settings = settings.iter().map(ToString::to_string).collect();
+        let mut five = Five { replicas, settings };
         (0..five.replicas.len()).for_each(|number| five.restart(number));
         five
     }
@@ -68,7 +78,7 @@ impl Five {
             }
         };
         command.args(["serve", "--cell", "local", "--listen", &replica.address, "--peers", &peers]);
-        command.args(["--session-lease", &self.lease, "--log", "info"]).arg("--dir").arg(&replica.dir);
+        command.args(&self.settings).args(["--log", "info"]).arg("--dir").arg(&replica.dir);
         let log = replica.dir.with_extension("log");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         replica.child = Some(command.stdin(Stdio::null()).stderr(log).spawn().unwrap());
@@ -89,6 +99,18 @@ impl Five {
 
     pub(crate) fn signal(&self, number: usize, name: &str) {
         signal(self.replicas[number].child.as_ref().expect("it runs").id(), name);
+    }
+
+    /// SIGSTOP; returns once the process stands still.
+    pub(crate) fn freeze(&self, number: usize) {
+        let pid = self.replicas[number].child.as_ref().expect("it runs").id();
+        signal(pid, "STOP");
+        wait_for("a replica to stand still", || is_stopped(pid).then_some(()));
+    }
+
+    /// SIGCONT.
+    pub(crate) fn wake(&self, number: usize) {
+        self.signal(number, "CONT");
     }
 
     /// What the master says, once there is one.

@@ -1,5 +1,6 @@
 //! The memory of a master: whatever it need not take from an earlier one, or rebuilds conservatively.
 
+use crate::connection::Connection;
 use crate::events::EventQueue;
 use crate::fail_over::FailOver;
 use crate::handles::Handles;
@@ -105,8 +106,9 @@ impl Replica {
                 self.send(asker.connection, asker, Err(Error::NotMaster { hint: hint.clone() }));
             }
         }
-        for id in core::mem::take(&mut self.connections).into_keys() {
-            self.effects.hang_up.push(id);
+        for (id, connection) in &mut self.connections {
+            *connection = Connection { sent_away: true, ..Connection::default() };
+            self.effects.hang_up.push(*id);
         }
     }
 

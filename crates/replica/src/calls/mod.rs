@@ -27,6 +27,9 @@ impl Replica {
             self.effects.hang_up.push(asker.connection);
             return Err(Error::invalid("the first request of a connection is Hello"));
         };
+        if connection.sent_away {
+            return Err(Error::NotMaster { hint: None });
+        }
         let attached = connection.sessions.contains(&asker.session);
         if needs_master(&call) {
             self.serving()?;

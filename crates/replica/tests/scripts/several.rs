@@ -173,6 +173,58 @@ fn a_master_that_is_cut_off_drops_its_memory_and_its_clients() {
 }
 
 #[test]
+fn what_a_client_sent_before_it_heard_that_its_master_is_none_is_sent_away() {
+    let mut cell = Cell::new();
+    let old = cell.master();
+    let create = Call::CreateSession(wire::CreateSession::default());
+    let Answer::SessionOpened(opened) = cell.ask(old, vec![hello(), create]) else { panic!("none") };
+    cell.cut_off = Some(old);
+    cell.pass(Duration::from_secs(10));
+    assert_eq!(cell.hung_up, 1);
+    cell.replies.clear();
+    let keep_alive = request(Call::KeepAlive(wire::KeepAlive::default()));
+    let (session, epoch) = (opened.session, opened.epoch);
+    let request = wire::Request { session, epoch, number: 3, ..keep_alive };
+    cell.step(old, Input::Request { connection: ConnectionId(1), request });
+    let answer = cell.replies.pop().and_then(|response| response.result);
+    let Some(Answer::Error(error)) = answer else { panic!("{answer:?}") };
+    assert_eq!(error.code(), wire::error::Code::NotMaster);
+}
+
+#[test]
+fn a_master_that_slept_past_its_lease_tells_nothing_of_its_state_not_even_a_refusal() {
+    let open = |path: &str, mode| wire::Open { path: path.into(), mode, ..wire::Open::default() };
+    let none = Call::Open(open("/ls/test/none", 1));
+    // A session that it has never heard of, though others may have by now.
+    let unknown = Call::ResumeSession(wire::ResumeSession::default());
+    let locks = Call::ListLocks(wire::ListLocks::default());
+    let sessions = Call::ListSessions(wire::ListSessions::default());
+    let stale = "wsq1.x.17.12.2.e4ea4a61./ls/local/backup".to_owned();
+    let check = Call::CheckSequencer(wire::CheckSequencer { sequencer: stale });
+    for (call, of_session) in
+        [(none, true), (unknown, true), (locks, false), (sessions, false), (check, false)]
+    {
+        let mut cell = Cell::new();
+        let master = cell.master();
+        let create = Call::CreateSession(wire::CreateSession::default());
+        let Answer::SessionOpened(opened) = cell.ask(master, vec![hello(), create]) else { panic!("none") };
+        let ask = |cell: &mut Cell, number| {
+            let session = if of_session { opened.session } else { 0 };
+            let request = wire::Request { session, number, epoch: opened.epoch, ..request(call.clone()) };
+            cell.replies.clear();
+            cell.step(master, Input::Request { connection: ConnectionId(1), request });
+            cell.replies.len()
+        };
+        assert_eq!(ask(&mut cell, 3), 1, "{call:?}: it knows as long as it is master");
+        cell.now += Duration::from_secs(5);
+        assert_eq!(ask(&mut cell, 4), 0, "{call:?}: somebody else may be master now, and know better");
+        // Nobody is: it is granted its lease again, and knows.
+        cell.pass(Duration::from_millis(100));
+        assert_eq!((cell.replies.len(), cell.hung_up), (1, 0), "{call:?}");
+    }
+}
+
+#[test]
 fn replicas_that_agree_go_on_and_one_that_differs_is_told_to_stop() {
     let mut cell = Cell::new();
     cell.pass(Duration::from_secs(60));
