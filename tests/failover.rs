@@ -288,3 +288,24 @@ fn a_handover_under_load_puts_nobody_in_jeopardy() {
     assert_eq!(jeopardies, 0);
     eprintln!("20 clients, 8 handovers, {rounds} rounds");
 }
+
+#[test]
+fn a_master_that_is_told_to_stop_hands_over_before_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut five = Five::start_with(dir.path(), 5, &["--session-lease", "12s"]);
+    let fleet = Clients::start(&five, 20, Duration::from_millis(100));
+    let mut epoch = fleet.fleet.epoch();
+    for _ in 0..5 {
+        let master = five.master();
+        five.stop(master);
+        let others = (0..5).filter(|other| *other != master);
+        let others: Vec<String> = others.map(|other| five.replicas[other].address.clone()).collect();
+        let status = five.view(&others.join(",")).expect("when it has gone there is another");
+        assert!(status["epoch"].as_u64().unwrap() > epoch);
+        epoch = fleet.unharmed_after(epoch);
+        five.restart(master);
+        five.settled();
+    }
+    let (_, jeopardies) = fleet.stop(&five);
+    assert_eq!(jeopardies, 0);
+}

@@ -91,6 +91,13 @@ impl Five {
         child.wait().unwrap();
     }
 
+    /// SIGTERM; returns once the process has ended, as it should.
+    pub(crate) fn stop(&mut self, number: usize) {
+        self.signal(number, "TERM");
+        let mut child = self.replicas[number].child.take().expect("it runs");
+        assert!(child.wait().unwrap().success());
+    }
+
     /// Takes a dead replica's disk away.
     pub(crate) fn wipe(&mut self, number: usize) {
         assert!(self.replicas[number].child.is_none(), "it runs");

@@ -21,7 +21,7 @@ impl Raw {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut raw = Raw { stream, inward: BytesMut::new(), last: 0, session: SessionOpened::default() };
-        raw.send(Call::Hello(wire::Hello { version: wire::VERSION, cell: String::new() }));
+        raw.send(Call::Hello(wire::Hello { version: wire::VERSION, ..wire::Hello::default() }));
         raw
     }
 
@@ -29,7 +29,8 @@ impl Raw {
     pub(crate) fn attach(address: &str) -> Raw {
         let mut raw = Raw::dial(address);
         assert!(matches!(raw.answer(1), Some(Answer::Welcome(welcome)) if welcome.epoch > 0));
-        let create = Call::CreateSession(wire::CreateSession { client: "by hand".into() });
+        let create =
+            Call::CreateSession(wire::CreateSession { client: "by hand".into(), ..Default::default() });
         let Some(Answer::SessionOpened(opened)) = raw.ask(create) else { panic!("no session") };
         raw.session = opened;
         raw

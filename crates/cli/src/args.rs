@@ -102,17 +102,25 @@ pub(crate) enum Command {
     Locks(Locks),
     /// Show how the cell is: its master, its replicas, what may fail
     Status,
-    /// Let another replica be master
-    #[command(after_help = "Examples:\n  wombat transfer\n  wombat transfer 3")]
-    Transfer {
-        /// Which replica [default: the one that is furthest]
-        to: Option<u32>,
-    },
+    /// Look after a cell
+    #[command(subcommand)]
+    Admin(Admin),
     /// Print completions for a shell
     #[command(after_help = "Examples:\n  wombat completions bash > /etc/bash_completion.d/wombat")]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Admin {
+    /// Let another replica be master; clients barely notice
+    #[command(after_help = "Examples:\n  wombat admin transfer\n  wombat admin transfer --to 3")]
+    Transfer {
+        /// Which replica, as `wombat status` numbers them [default: the one that is furthest]
+        #[arg(long, value_name = "REPLICA")]
+        to: Option<u32>,
     },
 }
 

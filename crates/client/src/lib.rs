@@ -41,7 +41,7 @@ pub use multi::Multi;
 pub use node::{Entry, Node, Stat};
 pub use options::{Create, OpenOptions};
 pub use wombat_proto::wire::event::Kind as EventKind;
-pub use wombat_proto::wire::{Holder, LockInfo, MemberStatus, SessionInfo, Status};
+pub use wombat_proto::wire::{FailOver, Holder, LockInfo, MemberStatus, SessionInfo, Status};
 pub use wombat_proto::{
     CellName, Class, Epoch, Error, Generation, Instance, Instant, LockMode, NodePath, Path, Result,
     Sequencer, SessionId, Slot, Token, limits,

@@ -96,6 +96,7 @@ impl Paxos {
         self.promised = ballot;
         self.highest_round = self.highest_round.max(ballot.round);
         self.run = None;
+        self.successor = None;
         self.promise_record = self.record(Record::Promise(ballot));
         // Whoever is being elected gets time for it.
         self.postpone_election();

@@ -181,14 +181,14 @@ impl Paxos {
             return Err(Error::invalid(alloc::format!("replica {to} is not another voter of this cell")));
         }
         leadership.transfer = Some((to, until));
+        self.successor = Some(to);
         self.continue_transfer();
         Ok(())
     }
 
-    /// To whom it is handing mastership over.
+    /// To whom it has handed mastership over, or is about to, as long as it has heard of no later ballot.
     pub fn successor(&self) -> Option<ReplicaId> {
-        let Role::Leading(leadership) = &self.role else { return None };
-        leadership.transfer.map(|(to, _)| to)
+        self.successor
     }
 
     /// Whether, at `now`, no other replica can be master, and this one knows everything that was chosen: what

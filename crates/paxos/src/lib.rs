@@ -183,6 +183,8 @@ pub struct Paxos {
     highest_round: u64,
     /// The last ballot under which it led; it never does again.
     released: Ballot,
+    /// To whom it hands over what it leads.
+    successor: Option<ReplicaId>,
     /// When it looks for a new master if it hears of none.
     election_at: Instant,
     /// What it proposed in earlier leaderships and has not seen the end of, by slot.
@@ -227,6 +229,7 @@ impl Paxos {
             catch_up: None,
             role: Role::Following,
             released: Ballot::ZERO,
+            successor: None,
             election_at: now,
             orphans: VecDeque::new(),
             out: Effects::default(),

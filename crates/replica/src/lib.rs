@@ -170,7 +170,7 @@ pub enum Input {
     SnapshotFailed,
     /// Hand mastership to another voter.
     Transfer {
-        /// Which.
+        /// Which; 0: the one that is furthest.
         to: ReplicaId,
     },
     /// Time has passed; due by [`Replica::next_deadline`], welcome at any time.
@@ -332,7 +332,7 @@ impl Replica {
             Input::SnapshotArrived { slot, chunks } => self.install(slot, chunks),
             Input::SnapshotFailed => self.paxos.install_failed(),
             Input::Transfer { to } => {
-                let _only_a_master_can = self.paxos.transfer(to);
+                let _only_a_master_can = self.transfer(&wire::Transfer { replica: to.0 });
             }
             Input::Tick => {
                 self.paxos.tick(self.moment.now);

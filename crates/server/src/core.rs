@@ -13,7 +13,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 use wombat_proto::clock;
 use wombat_proto::wire::{Response, response};
-use wombat_proto::{Member, Slot};
+use wombat_proto::{Epoch, Member, ReplicaId, Slot};
 use wombat_replica::{ConnectionId, Effects, Input, LONGEST_TICK, Moment, Recovered, Replica};
 use wombat_storage::{Identity, Options, Origin, RealDisk, Store};
 
@@ -134,6 +134,21 @@ impl Core {
     pub(crate) fn take_done(&mut self, done: Done) -> Result<(), ServerError> {
         self.step_done(done);
         self.settle()
+    }
+
+    /// Lets another replica be master, if this one is and there is another. Returns whether it has let go.
+    pub(crate) fn hand_over(&mut self) -> Result<bool, ServerError> {
+        if !self.replica.is_master() || self.replica.peers().next().is_none() {
+            return Ok(false);
+        }
+        self.step(Input::Transfer { to: ReplicaId(0) }, moment());
+        self.settle()?;
+        Ok(!self.replica.is_master())
+    }
+
+    /// The epoch of the last master that is known to have begun.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.replica.state().epoch()
     }
 
     /// How long the core may sleep if nothing happens.

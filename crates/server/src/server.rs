@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::LocalSet;
@@ -21,6 +21,9 @@ use wombat_storage::{Identity, RealDisk};
 
 /// How long a new connection may take to say anything.
 const SPEAK_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a master that was told to stop waits at most until another has taken its place.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
 
 /// A server that is running on a thread of its own.
 pub struct Server {
@@ -192,11 +195,22 @@ async fn serve(
 ) -> Result<(), ServerError> {
     let inbox = Rc::new(Inbox::default());
     let mut next = ConnectionId(1);
+    // Once told to stop: after which epoch, and by when at the latest.
+    let mut leaving = None;
     loop {
         let idle_for = core.idle_for();
+        if leaving.is_some_and(|(epoch, at)| core.epoch() > epoch || Instant::now() >= at) {
+            return Ok(());
+        }
         tokio::select! {
             biased;
-            _ = &mut stopped => return Ok(()),
+            _ = &mut stopped, if leaving.is_none() => {
+                if !core.hand_over()? {
+                    return Ok(());
+                }
+                info!("another is to be master before this replica stops");
+                leaving = Some((core.epoch(), Instant::now() + HAND_OVER_WITHIN));
+            }
             done = core.disk_done() => {
                 let done = done?;
                 core.take_done(done)?;

@@ -496,3 +496,147 @@ fn a_master_that_is_late_with_its_answer_is_left_while_the_lease_still_lasts() {
     script.pass(Duration::from_secs(1));
     assert!(script.effects.connect.is_some());
 }
+
+fn opened(id: u64, ephemeral: bool, events: u32) -> Result<Answer> {
+    let handle = Some(wire::Handle { id, events, ..wire::Handle::default() });
+    let stat = Some(wire::Stat { ephemeral, ..wire::Stat::default() });
+    Ok(Answer::Opened(wire::Opened { handle, created: false, stat }))
+}
+
+impl Script {
+    /// A handle that is open.
+    fn open(&mut self, ephemeral: bool, events: u32) -> wire::Handle {
+        let number = self.submit(Call::Open(wire::Open::default()));
+        self.receive(number, opened(number, ephemeral, events));
+        self.requests();
+        self.done();
+        wire::Handle { id: number, events, ..wire::Handle::default() }
+    }
+
+    /// Lets time pass while the master answers every KeepAlive in time.
+    fn keep(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while self.now < end {
+            self.pass(Duration::from_secs(1));
+            for request in self.requests() {
+                if matches!(request.call, Some(Call::KeepAlive(_))) {
+                    self.keep_alive(request.number, Duration::ZERO, 1, (1, Vec::new()));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn handles_that_keep_something_alive_or_listen_are_presented_to_the_next_master() {
+    let mut script = Script::up();
+    let plain = script.open(false, 0);
+    let ephemeral = script.open(true, 0);
+    let listens = script.open(false, 2);
+    let closed = script.open(true, 0);
+    script.submit(Call::Close(wire::Close { handle: Some(closed) }));
+    script.reconnect(2);
+    let presented: Vec<u64> = script
+        .sent()
+        .into_iter()
+        .filter_map(|call| match call {
+            Call::GetStat(get) => get.handle.map(|handle| handle.id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(presented, [ephemeral.id, listens.id], "not {}", plain.id);
+    // On another connection to the same master there is no need.
+    let mut script = Script::up();
+    script.open(true, 0);
+    script.reconnect(1);
+    assert!(!script.sent().iter().any(|call| matches!(call, Call::GetStat(_))));
+}
+
+#[test]
+fn a_session_that_is_idle_for_a_minute_ends_and_the_next_call_begins_another() {
+    let mut script = Script::up();
+    script.keep_alive(3, Duration::ZERO, 1, (1, Vec::new()));
+    let handle = script.open(false, 0);
+    script.keep(Duration::from_secs(300));
+    assert!(script.session.id().is_some(), "it has a handle");
+    let close = script.submit(Call::Close(wire::Close { handle: Some(handle) }));
+    script.receive(close, done());
+    script.requests();
+    script.pass(Duration::ZERO);
+    let idle_from = script.now;
+    script.keep_alive(close - 1, Duration::ZERO, 1, (1, Vec::new()));
+    while script.now < idle_from + Duration::from_secs(59) {
+        script.keep(Duration::from_secs(1));
+    }
+    assert!(script.sent().iter().all(|call| !matches!(call, Call::EndSession(_))));
+    script.pass(Duration::from_secs(1));
+    let end = script.requests();
+    let end = end.iter().find(|request| matches!(request.call, Some(Call::EndSession(_)))).unwrap();
+    // What is asked for meanwhile is a matter of the next session.
+    let call = script.submit(get());
+    assert!(script.requests().is_empty());
+    script.receive(end.number, done());
+    assert!(script.effects.disconnect && script.events().is_empty(), "nothing is lost, nobody is told");
+    assert_eq!((script.session.id(), script.session.is_expired()), (None, false));
+    script.tick();
+    assert_eq!(script.effects.connect.take(), Some(None));
+    script.greet();
+    assert!(matches!(script.sent()[..], [Call::CreateSession(_)]));
+    script.open_session(1);
+    assert!(script.requests().iter().any(|request| request.number == call));
+}
+
+#[test]
+fn a_session_at_rest_asks_for_nothing_until_it_is_asked() {
+    let mut script = Script::up();
+    script.keep_alive(3, Duration::ZERO, 1, (1, Vec::new()));
+    script.keep(Duration::from_secs(60));
+    script.session.disconnected(script.now); // Whether its end was heard or not.
+    assert_eq!((script.session.id(), script.session.next_deadline()), (None, None));
+    script.pass(Duration::from_secs(1000));
+    assert!(script.effects.connect.is_none() && script.events().is_empty());
+    script.submit(get());
+    script.tick();
+    assert_eq!(script.effects.connect, Some(None));
+}
+
+#[test]
+fn an_acquire_that_is_sent_again_says_for_how_long_it_has_waited() {
+    let mut script = Script::up();
+    let number = script.submit(Call::Acquire(wire::Acquire::default()));
+    let waited = |script: &mut Script| {
+        let requests = script.requests();
+        let found = requests.iter().find(|request| request.number == number).cloned();
+        match found.and_then(|request| request.call) {
+            Some(Call::Acquire(acquire)) => acquire.waited_ms,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(waited(&mut script), 0);
+    script.pass(Duration::from_secs(3));
+    script.reconnect(2);
+    assert_eq!(waited(&mut script), 4000, "a second of it to reconnect");
+}
+
+#[test]
+fn who_is_sent_away_tries_again_at_once_but_not_for_ever() {
+    let mut script = Script::up();
+    script.keep_alive(3, Duration::ZERO, 1, (1, Vec::new()));
+    let pending = script.requests()[0].number;
+    script.receive(pending, Err(Error::NotMaster { hint: Some("next:1".into()) }));
+    script.tick();
+    assert_eq!(script.effects.connect.take(), Some(Some("next:1".into())), "no time passes");
+    script.session.disconnected(script.now);
+    script.tick();
+    assert!(script.effects.connect.is_none(), "the second attempt waits a little");
+}
+
+#[test]
+fn what_an_overloaded_master_put_off_is_asked_of_the_next_at_once() {
+    let mut script = Script::up();
+    let number = script.submit(set());
+    script.requests();
+    script.receive(number, Err(Error::Overloaded { retry_after: Duration::from_secs(60) }));
+    script.reconnect(2);
+    assert!(script.requests().iter().any(|request| request.number == number));
+}

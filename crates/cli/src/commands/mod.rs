@@ -13,7 +13,7 @@ mod status;
 mod tree;
 mod watch;
 
-use crate::args::{Args, Command};
+use crate::args::{Admin, Args, Command};
 use crate::exit::Failure;
 use crate::settings::Settings;
 use crate::supervise::Guardian;
@@ -43,7 +43,7 @@ pub(crate) async fn run(args: Args, guardian: Option<Guardian>) -> Result<u8, Fa
     let settings = Settings::load(&global)?;
     match command {
         Command::Status => return status::status(&settings, json).await,
-        Command::Transfer { to } => return status::transfer(&settings, to.unwrap_or(0)).await,
+        Command::Admin(Admin::Transfer { to }) => return status::transfer(&settings, to.unwrap_or(0)).await,
         _ => {}
     }
     let cell = settings.connect().await?;
@@ -80,7 +80,7 @@ async fn on_cell(
         Command::Dev(_)
         | Command::Serve(_)
         | Command::Status
-        | Command::Transfer { .. }
+        | Command::Admin(_)
         | Command::Completions { .. }
         | Command::Sequencer(crate::args::Sequencer::Show { .. }) => unreachable!("they need no cell"),
     }

@@ -1,4 +1,4 @@
-//! `wombat status` and `wombat transfer`: they ask replicas themselves, without a session, so that they work
+//! `wombat status` and `wombat admin transfer`: they ask replicas themselves, without a session, so that they work
 //! also when nobody is master.
 
 use crate::exit::Failure;
@@ -7,7 +7,7 @@ use crate::settings::Settings;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wombat_client::{CellName, Error, MemberStatus, Status, replica_status, transfer_mastership};
+use wombat_client::{CellName, Error, FailOver, MemberStatus, Status, replica_status, transfer_mastership};
 
 /// How long one replica may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -151,6 +151,11 @@ fn status_object(status: &Status, views: &Views) -> Value {
         "connections": status.connections, "uptime_ms": status.uptime_ms, "lease_ms": status.lease_ms,
         "version": status.server, "members": status.members.iter().map(member).collect::<Vec<_>>(),
         "members_changing": status.members_changing,
+        "fail_over": status.fail_over.as_ref().map(|it| json!({
+            "step": it.step, "what": it.what, "awaited": it.awaited, "begun_ms": it.begun_ms,
+            "served_after_ms": it.served_after_ms, "handles_recreated": it.handles_recreated,
+            "orphans_closed": it.orphans_closed,
+        })),
     })
 }
 
@@ -171,6 +176,7 @@ fn show(status: &Status, views: &Views) {
     let rows = [
         ("cell", format!("{} ({})", status.cell, status.cell_id)),
         ("master", format!("{} (replica {}), epoch {}", status.master, status.replica, status.epoch)),
+        ("fail-over", status.fail_over.as_ref().map(fail_over).unwrap_or_default()),
         ("quorum", quorum),
         ("ballot", status.ballot.clone()),
         ("master lease", lease),
@@ -185,6 +191,15 @@ fn show(status: &Status, views: &Views) {
     ];
     for (name, value) in rows {
         output::line(format!("{name:16}{value}"));
+    }
+}
+
+/// How far the master has come with taking over.
+fn fail_over(it: &FailOver) -> String {
+    let ago = output::span(Duration::from_millis(it.begun_ms));
+    match it.served_after_ms {
+        0 => format!("step {} of 9, {ago} after it began: {} sessions awaited", it.step, it.awaited),
+        after => format!("{ago} ago, everything allowed after {after} ms; step {} of 9", it.step),
     }
 }
 

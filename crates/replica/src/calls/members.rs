@@ -88,7 +88,7 @@ impl Replica {
     }
 
     /// Hands mastership over.
-    pub(super) fn transfer(&mut self, transfer: &wire::Transfer) -> Result<Answer> {
+    pub(crate) fn transfer(&mut self, transfer: &wire::Transfer) -> Result<Answer> {
         let status = self.paxos.status();
         let votes = |id: &ReplicaId| status.members.is_voter(*id) && *id != self.config.replica;
         let to = match transfer.replica {

@@ -243,3 +243,52 @@ fn replicas_that_agree_go_on_and_one_that_differs_is_told_to_stop() {
         assert!(stopped.contains(&wrong) && stopped.iter().all(|id| *id == wrong), "{whose}: {stopped:?}");
     }
 }
+
+#[test]
+fn a_hello_waits_for_a_master_and_not_for_longer_than_its_client_wants() {
+    let waits =
+        |wait_ms| Call::Hello(wire::Hello { version: wire::VERSION, wait_ms, ..wire::Hello::default() });
+    let mut cell = Cell::new();
+    let old = cell.master();
+    let other = old % 3 + 1;
+    cell.cut_off = Some(old);
+    cell.step(other, Input::PeerLost { peer: ReplicaId(old) });
+    cell.replies.clear();
+    for (connection, wait_ms) in [(7, 0), (8, 300), (9, 60_000)] {
+        let request = request(waits(wait_ms));
+        cell.step(other, Input::Request { connection: ConnectionId(connection), request });
+    }
+    let welcomed = |cell: &Cell| {
+        let welcome = |reply: &wire::Response| match &reply.result {
+            Some(Answer::Welcome(welcome)) => welcome.master.clone(),
+            other => panic!("{other:?}"),
+        };
+        cell.replies.iter().map(welcome).collect::<Vec<_>>()
+    };
+    assert_eq!(welcomed(&cell), [""], "whoever does not wait is answered");
+    cell.pass(Duration::from_millis(300));
+    assert_eq!(welcomed(&cell), ["", ""]);
+    cell.pass(Duration::from_secs(10));
+    let new = (1..=3).find(|id| *id != old && cell.replicas[*id as usize - 1].is_master()).unwrap();
+    assert_eq!(welcomed(&cell), ["", "", &format!("host-{new}")], "as soon as one is known");
+}
+
+#[test]
+fn a_master_that_hands_over_tells_its_clients_who_is_next() {
+    let mut cell = Cell::new();
+    let old = cell.master();
+    let next = old % 3 + 1;
+    let create = Call::CreateSession(wire::CreateSession::default());
+    let Answer::SessionOpened(opened) = cell.ask(old, vec![hello(), create]) else { panic!("no session") };
+    let parked = request(Call::KeepAlive(wire::KeepAlive::default()));
+    let request = wire::Request { session: opened.session, epoch: opened.epoch, number: 3, ..parked };
+    cell.step(old, Input::Request { connection: ConnectionId(1), request });
+    cell.replies.clear();
+    cell.step(old, Input::Transfer { to: ReplicaId(next) });
+    let answer = cell.replies.pop().and_then(|response| response.result);
+    let Some(Answer::Error(error)) = answer else { panic!("{answer:?}") };
+    assert_eq!(error.text, format!("host-{next}"));
+    assert_eq!(cell.hung_up, 1);
+    cell.pass(Duration::from_millis(100));
+    assert!(cell.replicas[next as usize - 1].is_master());
+}
