@@ -119,7 +119,7 @@ fn questions(file: Handle, lock: Handle, before: &str, after: &str) -> Vec<(&'st
         ("who held locks", Call::ListLocks(wire::ListLocks::default())),
         ("which sessions there were", Call::ListSessions(wire::ListSessions::default())),
         ("done", Call::SetContents(set)),
-        ("alive", Call::KeepAlive(wire::KeepAlive { events_acknowledged: 0 })),
+        ("alive", Call::KeepAlive(wire::KeepAlive::default())),
     ]
 }
 
@@ -188,7 +188,7 @@ fn a_master_that_was_frozen_never_answers_from_the_past() {
             .collect();
         let resume = greeted.resume(&elsewhere.session);
         let mut late = Raw::dial(at);
-        let create = late.send(Call::CreateSession(wire::CreateSession { client: "late".into() }));
+        let create = late.send(Call::CreateSession(wire::CreateSession { client: "late".into(), ..Default::default() }));
         five.wake(old);
 
         let mut past = said(&mut raw, &asked);
