@@ -9,4 +9,6 @@ use wombat_proto::SessionId;
 pub(crate) struct Connection {
     /// The sessions whose secret it has shown, or that it created.
     pub(crate) sessions: BTreeSet<SessionId>,
+    /// Whether it is to be closed. What still arrives on it is not answered: whoever asks asks again elsewhere.
+    pub(crate) closing: bool,
 }

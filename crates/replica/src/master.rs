@@ -80,8 +80,10 @@ impl Replica {
         self.begun = None;
         self.master = None;
         self.proposals.clear();
-        for id in core::mem::take(&mut self.connections).into_keys() {
-            self.effects.hang_up.push(id);
+        for (id, connection) in &mut self.connections {
+            connection.sessions.clear();
+            connection.closing = true;
+            self.effects.hang_up.push(*id);
         }
     }
 
