@@ -59,7 +59,12 @@ impl Replica {
             return Err(Error::invalid("a request's number is greater than what it acknowledges"));
         }
         self.serving()?.session(asker.session)?.handles.acknowledge(acknowledged);
-        let answer = self.session_call(asker, acknowledged, call)?;
+        let answer = match self.session_call(asker, acknowledged, call) {
+            // It was asked before, and is on its way into the log: what comes of it there is the answer, though
+            // it would be refused by now.
+            Err(_) if self.proposals.is_waiting(asker.session, asker.number) => return Ok(None),
+            result => result?,
+        };
         // The lease is checked after reading (SPEC §7): an answer from the state is given only if nobody else
         // can have been master while it was looked up.
         if answer.is_some() && !self.paxos.lease_holds(self.moment.now) {
