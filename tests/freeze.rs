@@ -188,7 +188,8 @@ fn a_master_that_was_frozen_never_answers_from_the_past() {
             .collect();
         let resume = greeted.resume(&elsewhere.session);
         let mut late = Raw::dial(at);
-        let create = late.send(Call::CreateSession(wire::CreateSession { client: "late".into(), ..Default::default() }));
+        let create = late
+            .send(Call::CreateSession(wire::CreateSession { client: "late".into(), ..Default::default() }));
         five.wake(old);
 
         let mut past = said(&mut raw, &asked);

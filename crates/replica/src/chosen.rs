@@ -31,6 +31,7 @@ impl Replica {
             self.become_master();
         }
         for change in &applied.changes {
+            self.start_lock_delay(change);
             self.publish_change(slot, change);
         }
         let origin = self.proposals.take(slot);
@@ -88,15 +89,20 @@ impl Replica {
         self.reply(asker, answer);
     }
 
+    /// Lets the clock of a lock-delay run, before anything that follows gives anyone a turn: a delay that is
+    /// not known to run counts as over.
+    fn start_lock_delay(&mut self, change: &Change) {
+        let now = self.moment.now;
+        if let (Some(master), Change::LockDelayed { instance, since, length }) = (&mut self.master, change) {
+            master.start_delay(*instance, *since, now + *length);
+        }
+    }
+
     /// Does in the master's memory what an applied change asks for.
     fn follow(&mut self, change: Change) {
-        let now = self.moment.now;
         let Some(master) = &mut self.master else { return };
         match change {
             Change::LockReleased { instance } => self.grant_turns(instance),
-            Change::LockDelayed { instance, since, length } => {
-                master.start_delay(instance, since, now + length)
-            }
             Change::Deleted { instance } => {
                 master.subscribers.remove(&instance);
                 self.dismiss_all(instance);
@@ -106,7 +112,8 @@ impl Replica {
             | Change::ChildAdded { .. }
             | Change::ChildRemoved { .. }
             | Change::ChildModified { .. }
-            | Change::LockAcquired { .. } => {}
+            | Change::LockAcquired { .. }
+            | Change::LockDelayed { .. } => {}
         }
     }
 
@@ -148,7 +155,7 @@ impl Replica {
                 }
                 Timer::Delay(instance, since) => {
                     if let Some(master) = &mut self.master {
-                        master.end_delay(since);
+                        master.end_delay(instance, since);
                     }
                     self.grant_turns(instance);
                 }
@@ -159,10 +166,12 @@ impl Replica {
         }
     }
 
-    /// The passed lock-delays of the locks that a session holds.
-    pub(crate) fn delays_over_of_session(&self, session: SessionId) -> Vec<u64> {
-        let Some(session) = self.state.session(session) else { return Vec::new() };
-        session.locks().flat_map(|(instance, _)| self.delays_over(instance)).collect()
+    /// The passed lock-delays of the locks that some sessions hold.
+    pub(crate) fn delays_over_of_sessions(&self, sessions: &[SessionId]) -> Vec<u64> {
+        let sessions = sessions.iter().filter_map(|id| self.state.session(*id));
+        let locks: Vec<_> =
+            sessions.flat_map(|session| session.locks().map(|(instance, _)| instance)).collect();
+        self.delays_over_of_all(&locks)
     }
 }
 

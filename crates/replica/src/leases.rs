@@ -252,7 +252,7 @@ impl Replica {
             }
         }
         for batch in expired.chunks(ENDED_AT_ONCE) {
-            let delays_over = batch.iter().flat_map(|id| self.delays_over_of_session(*id)).collect();
+            let delays_over = self.delays_over_of_sessions(batch);
             let op = Op::EndSessions(log::EndSessions {
                 sessions: batch.iter().map(|id| id.0).collect(),
                 asked: false,

@@ -392,6 +392,11 @@ impl Replica {
         self.master.is_some()
     }
 
+    /// Whether this replica may answer as master at `now`, a reading of its own clock (SPEC I2).
+    pub fn serves_at(&self, now: Instant) -> bool {
+        self.master.is_some() && self.paxos.lease_holds(now)
+    }
+
     fn request(&mut self, connection: ConnectionId, request: wire::Request) {
         let asker = Asker { connection, session: SessionId(request.session), number: request.number };
         // Who has not shown the session's secret hears only on its own connection.

@@ -14,7 +14,7 @@ use wombat_proto::wire::{self, event::Kind, log, log::command::Op};
 use wombat_proto::{
     Error, Generation, HandleId, Instance, Instant, LockMode, Result, Sequencer, SessionId, Slot, Token,
 };
-use wombat_state::{Lock, Node, Outcome};
+use wombat_state::{Node, Outcome};
 
 /// The queues of all locks, and the lock-delays that run.
 #[derive(Default)]
@@ -22,8 +22,9 @@ pub(crate) struct Locks {
     queues: BTreeMap<Instance, VecDeque<Waiter>>,
     /// The same waiters by session, for when one ends. A handle waits at most once.
     by_session: BTreeSet<(SessionId, Instance, HandleId)>,
-    /// When each running lock-delay passes; one that is not here has passed.
-    delays: BTreeMap<Slot, (Instance, Instant)>,
+    /// When each running lock-delay passes; one that is not here has passed. One entry may begin several, so
+    /// that a slot alone names none.
+    delays: BTreeMap<(Slot, Instance), Instant>,
 }
 
 /// An Acquire that waits.
@@ -94,18 +95,18 @@ impl Locks {
     }
 
     /// How much of a delay is left; `None` if it has passed.
-    pub(crate) fn delay_left(&self, since: Slot, now: Instant) -> Option<Duration> {
-        Some(self.delays.get(&since)?.1.since(now))
+    pub(crate) fn delay_left(&self, instance: Instance, since: Slot, now: Instant) -> Option<Duration> {
+        Some(self.delays.get(&(since, instance))?.since(now))
     }
 
     /// The locks whose delay runs.
     pub(crate) fn delayed(&self) -> impl Iterator<Item = Instance> {
-        self.delays.values().map(|(instance, _)| *instance)
+        self.delays.keys().map(|(_, instance)| *instance)
     }
 
     /// Whether a grant in `mode` must wait for the lock's delay, and how long.
-    fn delay_against(&self, lock: &Lock, mode: LockMode, now: Instant) -> Option<Duration> {
-        self.delay_left(lock.delay_against(mode)?.since, now)
+    fn delay_against(&self, node: &Node, mode: LockMode, now: Instant) -> Option<Duration> {
+        self.delay_left(node.instance, node.lock.delay_against(mode)?.since, now)
     }
 
     /// The waiter whose turn it is, if one can hold the lock now beside those whose grants are on their way.
@@ -115,20 +116,20 @@ impl Locks {
         let exclusive = on_the_way.clone().any(|waiter| waiter.mode == LockMode::Exclusive);
         let next = queue.iter().find(|waiter| !waiter.proposed)?;
         let room = node.lock.room(next.mode, node.permits) > on_the_way.count() && !exclusive;
-        (room && self.delay_against(&node.lock, next.mode, now).is_none()).then_some(*next)
+        (room && self.delay_against(node, next.mode, now).is_none()).then_some(*next)
     }
 }
 
 impl Master {
     /// Lets a lock-delay run until `until`.
     pub(crate) fn start_delay(&mut self, instance: Instance, since: Slot, until: Instant) {
-        self.locks.delays.insert(since, (instance, until));
+        self.locks.delays.insert((since, instance), until);
         self.timers.set(until, Timer::Delay(instance, since));
     }
 
     /// A lock-delay has passed.
-    pub(crate) fn end_delay(&mut self, since: Slot) {
-        self.locks.delays.remove(&since);
+    pub(crate) fn end_delay(&mut self, instance: Instance, since: Slot) {
+        self.locks.delays.remove(&(since, instance));
     }
 
     /// Takes a waiter out of its queue.
@@ -167,7 +168,7 @@ impl Replica {
         }
         if only_try {
             let node = self.state.tree().get(instance).ok_or(Error::StaleHandle)?;
-            let delay = master.locks.delay_against(&node.lock, waiter.mode, now);
+            let delay = master.locks.delay_against(node, waiter.mode, now);
             let refusal = delay.map_or(Error::LockHeld, |remaining| Error::LockDelayed { remaining });
             self.dismiss(instance, session, handle, refusal);
             return Ok(());
@@ -291,9 +292,22 @@ impl Replica {
 
     /// The lock-delay of a node, if it has one that has passed: what a command must say to be let past it.
     pub(crate) fn delays_over(&self, instance: Instance) -> Vec<u64> {
-        let delay = self.state.tree().get(instance).and_then(|node| node.lock.delay());
-        let running = |since| self.master.as_ref().is_some_and(|m| m.locks.delays.contains_key(&since));
-        delay.filter(|delay| !running(delay.since)).map(|delay| delay.since.0).into_iter().collect()
+        self.delays_over_of_all(&[instance])
+    }
+
+    /// The same of several nodes that one command is about: it names a delay by its slot, and so none of which
+    /// another of those nodes still has to wait for.
+    pub(crate) fn delays_over_of_all(&self, instances: &[Instance]) -> Vec<u64> {
+        let Some(master) = &self.master else { return Vec::new() };
+        let delays = instances.iter().filter_map(|instance| {
+            let delay = self.state.tree().get(*instance)?.lock.delay()?;
+            Some((delay.since, master.locks.delays.contains_key(&(delay.since, *instance))))
+        });
+        let (running, over): (Vec<_>, Vec<_>) = delays.partition(|(_, runs)| *runs);
+        over.into_iter()
+            .filter(|(since, _)| !running.contains(&(*since, true)))
+            .map(|(since, _)| since.0)
+            .collect()
     }
 
     fn tell_holders_of_conflict(&mut self, instance: Instance) {

@@ -26,6 +26,19 @@ pub(crate) enum Origin {
     Grant(Asker, Instance, wombat_proto::HandleId),
 }
 
+impl Origin {
+    fn asker(&self) -> Option<Asker> {
+        match self {
+            Origin::Own => None,
+            Origin::Plain(asker)
+            | Origin::CreateSession(asker)
+            | Origin::Open(asker, _)
+            | Origin::Join(asker, _)
+            | Origin::Grant(asker, ..) => Some(*asker),
+        }
+    }
+}
+
 /// The proposals in flight, in slot order.
 #[derive(Default)]
 pub(crate) struct Proposals {
@@ -46,6 +59,14 @@ impl Proposals {
         self.waiting.push_back((slot, origin));
     }
 
+    /// Whether what a request asked for is on its way into the log.
+    pub(crate) fn is_waiting(&self, session: SessionId, number: u64) -> bool {
+        let asks = |origin: &Origin| {
+            origin.asker().is_some_and(|asker| (asker.session, asker.number) == (session, number))
+        };
+        self.waiting.iter().any(|(_, origin)| asks(origin))
+    }
+
     /// Forgets all of them: this replica will not see them end as their proposer.
     pub(crate) fn clear(&mut self) {
         self.waiting.clear();
@@ -61,14 +82,7 @@ impl Replica {
         delays_over: Vec<u64>,
         op: log::command::Op,
     ) -> Result<Slot> {
-        let asker = match origin {
-            Origin::Own => None,
-            Origin::Plain(asker)
-            | Origin::CreateSession(asker)
-            | Origin::Open(asker, _)
-            | Origin::Join(asker, _)
-            | Origin::Grant(asker, ..) => Some(asker),
-        };
+        let asker = origin.asker();
         let command = log::Command {
             epoch: self.paxos.ballot().epoch().0,
             wall_ms: self.moment.wall_ms,

@@ -95,6 +95,21 @@ impl Calls {
         self.pending.get_mut(&number)
     }
 
+    /// Whether an Acquire is being taken back, by a CancelAcquire or with its handle. It is not sent again: a
+    /// new master that knows the end of the one would take the other for new, and lock for nobody.
+    pub(crate) fn is_taken_back(&self, number: u64) -> bool {
+        let Some(Call::Acquire(acquire)) = self.pending.get(&number).map(|pending| &pending.call) else {
+            return false;
+        };
+        self.changes.range(number..).chain(&self.held_back).any(|change| {
+            match self.pending.get(change).map(|pending| &pending.call) {
+                Some(Call::CancelAcquire(cancel)) => cancel.acquire == number,
+                Some(Call::Close(close)) => close.handle == acquire.handle,
+                _ => false,
+            }
+        })
+    }
+
     /// Whether a call may go out now. A change beyond the bound of kept outcomes waits for its turn.
     pub(crate) fn admit(&mut self, number: u64, kind: Kind) -> bool {
         let admitted = match kind {
@@ -142,10 +157,23 @@ impl Calls {
         self.pending.get(&number).is_some_and(|pending| pending.kind == Kind::Change)
     }
 
-    /// Removes an Acquire that was taken back. Returns whether it was still without an answer.
-    pub(crate) fn end_acquire(&mut self, number: u64) -> bool {
-        let waits = self.pending.get(&number).is_some_and(|pending| pending.kind == Kind::Acquire);
-        waits && self.pending.remove(&number).is_some()
+    /// Removes the Acquires that are over because `call` was answered, and returns their numbers.
+    pub(crate) fn end_acquires(&mut self, call: &Call) -> Vec<u64> {
+        let over = |(number, pending): (&u64, &Pending)| match (call, &pending.call) {
+            (Call::CancelAcquire(cancel), Call::Acquire(_)) => (cancel.acquire == *number).then_some(*number),
+            (Call::Close(close), Call::Acquire(acquire)) => {
+                (close.handle == acquire.handle).then_some(*number)
+            }
+            _ => None,
+        };
+        let numbers: Vec<u64> = match call {
+            Call::CancelAcquire(_) | Call::Close(_) => self.pending.iter().filter_map(over).collect(),
+            _ => Vec::new(),
+        };
+        for number in &numbers {
+            self.pending.remove(number);
+        }
+        numbers
     }
 
     /// Every change with a number up to this has been answered. A call's own number is always greater.

@@ -527,10 +527,8 @@ impl Session {
         self.backoff.reset();
         // Whatever has become of it, an Acquire that was taken back is over: sent again to a new master, which
         // knows nothing of that, it would take a lock for nobody.
-        if let Call::CancelAcquire(cancel) = pending.call
-            && self.calls.end_acquire(cancel.acquire)
-        {
-            effects.done.push((cancel.acquire, Err(Error::Cancelled)));
+        for acquire in self.calls.end_acquires(&pending.call) {
+            effects.done.push((acquire, Err(Error::Cancelled)));
         }
         if let Ok(Answer::Opened(opened)) = &result {
             self.handles.opened(opened);
@@ -548,6 +546,9 @@ impl Session {
     /// Sends a call, if there is a connection that speaks for a session that is safe; else it waits.
     fn send(&mut self, number: u64, effects: &mut Effects) {
         let Some(kind) = self.calls.get_mut(number).map(|pending| pending.kind) else { return };
+        if kind == Kind::Acquire && self.calls.is_taken_back(number) {
+            return;
+        }
         let up = self.link == Link::Up && self.retiring.is_none();
         if !self.calls.admit(number, kind) || !up || !self.lease.is_safe() {
             return;

@@ -14,6 +14,8 @@ struct Script {
     session: Session,
     now: Instant,
     effects: Effects,
+    /// The number of the KeepAlive that was sent last.
+    pending: u64,
 }
 
 impl Script {
@@ -22,7 +24,8 @@ impl Script {
         let config =
             Config { cell: String::new(), client: "script".into(), grace: GRACE, rho: Rho(10), seed: 1 };
         let now = Instant::from_nanos(1_000_000_000_000);
-        let mut script = Script { session: Session::new(config, now), now, effects: Effects::default() };
+        let mut script =
+            Script { session: Session::new(config, now), now, effects: Effects::default(), pending: 0 };
         script.tick();
         assert_eq!(script.effects.connect.take(), Some(None));
         script
@@ -84,7 +87,10 @@ impl Script {
     }
 
     fn requests(&mut self) -> Vec<Request> {
-        core::mem::take(&mut self.effects.send)
+        let requests = core::mem::take(&mut self.effects.send);
+        let keep_alive = |request: &&Request| matches!(request.call, Some(Call::KeepAlive(_)));
+        self.pending = requests.iter().rfind(keep_alive).map_or(self.pending, |request| request.number);
+        requests
     }
 
     fn sent(&mut self) -> Vec<Call> {
@@ -513,17 +519,19 @@ impl Script {
         wire::Handle { id: number, events, ..wire::Handle::default() }
     }
 
-    /// Lets time pass while the master answers every KeepAlive in time.
-    fn keep(&mut self, duration: Duration) {
+    /// Lets time pass while the master answers every KeepAlive in time. Returns what else was sent.
+    fn keep(&mut self, duration: Duration) -> Vec<Request> {
         let end = self.now + duration;
+        let mut others = Vec::new();
+        self.tick();
         while self.now < end {
+            others.extend(self.requests());
+            self.keep_alive(self.pending, Duration::ZERO, 1, (1, Vec::new()));
             self.pass(Duration::from_secs(1));
-            for request in self.requests() {
-                if matches!(request.call, Some(Call::KeepAlive(_))) {
-                    self.keep_alive(request.number, Duration::ZERO, 1, (1, Vec::new()));
-                }
-            }
         }
+        others.extend(self.requests());
+        others.retain(|request| !matches!(request.call, Some(Call::KeepAlive(_))));
+        others
     }
 }
 
@@ -535,6 +543,7 @@ fn handles_that_keep_something_alive_or_listen_are_presented_to_the_next_master(
     let listens = script.open(false, 2);
     let closed = script.open(true, 0);
     script.submit(Call::Close(wire::Close { handle: Some(closed) }));
+    script.requests();
     script.reconnect(2);
     let presented: Vec<u64> = script
         .sent()
@@ -555,23 +564,15 @@ fn handles_that_keep_something_alive_or_listen_are_presented_to_the_next_master(
 #[test]
 fn a_session_that_is_idle_for_a_minute_ends_and_the_next_call_begins_another() {
     let mut script = Script::up();
-    script.keep_alive(3, Duration::ZERO, 1, (1, Vec::new()));
     let handle = script.open(false, 0);
-    script.keep(Duration::from_secs(300));
-    assert!(script.session.id().is_some(), "it has a handle");
+    assert!(script.keep(Duration::from_secs(300)).is_empty(), "it has a handle");
     let close = script.submit(Call::Close(wire::Close { handle: Some(handle) }));
     script.receive(close, done());
     script.requests();
-    script.pass(Duration::ZERO);
-    let idle_from = script.now;
-    script.keep_alive(close - 1, Duration::ZERO, 1, (1, Vec::new()));
-    while script.now < idle_from + Duration::from_secs(59) {
-        script.keep(Duration::from_secs(1));
-    }
-    assert!(script.sent().iter().all(|call| !matches!(call, Call::EndSession(_))));
-    script.pass(Duration::from_secs(1));
-    let end = script.requests();
-    let end = end.iter().find(|request| matches!(request.call, Some(Call::EndSession(_)))).unwrap();
+    assert!(script.keep(Duration::from_secs(59)).is_empty(), "not yet");
+    let sent = script.keep(Duration::from_secs(1));
+    let [end] = &sent[..] else { panic!("{sent:?}") };
+    assert!(matches!(end.call, Some(Call::EndSession(_))));
     // What is asked for meanwhile is a matter of the next session.
     let call = script.submit(get());
     assert!(script.requests().is_empty());
@@ -589,8 +590,7 @@ fn a_session_that_is_idle_for_a_minute_ends_and_the_next_call_begins_another() {
 #[test]
 fn a_session_at_rest_asks_for_nothing_until_it_is_asked() {
     let mut script = Script::up();
-    script.keep_alive(3, Duration::ZERO, 1, (1, Vec::new()));
-    script.keep(Duration::from_secs(60));
+    assert_eq!(script.keep(Duration::from_secs(60)).len(), 1);
     script.session.disconnected(script.now); // Whether its end was heard or not.
     assert_eq!((script.session.id(), script.session.next_deadline()), (None, None));
     script.pass(Duration::from_secs(1000));

@@ -2,18 +2,14 @@
 //!
 //! `cargo run --release -p wombat-sim -- cell --seeds 1000 --first-seed 1`
 
-mod client;
+mod cell;
 mod network;
-mod oracle;
 mod paxos;
 mod random;
-mod server;
-mod world;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use std::time::Instant;
-use world::World;
 
 #[derive(Parser)]
 #[command(version, about = "Simulates cells and looks for what must not happen")]
@@ -66,10 +62,13 @@ pub(crate) type Planted = std::convert::Infallible;
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Cell { seeds, first_seed, trace } => {
+            let mut tally = cell::Tally::default();
             run_seeds("cell", first_seed, seeds, trace, |seed, trace| {
-                let outcome = World::new(seed, trace).run();
+                let outcome = cell::World::new(seed, trace).run();
+                tally.add(&outcome.tally);
                 (outcome.events, outcome)
             });
+            println!("in all, in both runs: {tally}");
         }
         Command::Paxos {
             seeds,
@@ -98,7 +97,7 @@ fn run_seeds<O: PartialEq + std::fmt::Debug>(
     first: u64,
     seeds: u64,
     trace: bool,
-    run: impl Fn(u64, bool) -> (u64, O),
+    mut run: impl FnMut(u64, bool) -> (u64, O),
 ) {
     let begun = Instant::now();
     let mut events = 0;

@@ -24,6 +24,17 @@ impl Random {
         self.below(1000) < per_mille
     }
 
+    /// One of several, each as likely as its weight says; none if all weights are zero.
+    pub(crate) fn weighted(&mut self, weights: &[u64]) -> Option<usize> {
+        let total: u64 = weights.iter().sum();
+        let mut drawn = if total == 0 { return None } else { self.below(total) };
+        weights.iter().position(|weight| {
+            let here = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            here
+        })
+    }
+
     pub(crate) fn duration(&mut self, from: Duration, to: Duration) -> Duration {
         from + Duration::from_nanos(self.below((to - from).as_nanos() as u64 + 1))
     }

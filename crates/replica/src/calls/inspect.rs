@@ -131,7 +131,7 @@ impl Replica {
             lock_delay_ms: holder.lock_delay.as_millis() as u32,
         });
         let locks = self.master.as_ref().map(|master| &master.locks);
-        let delay = lock.delay().and_then(|delay| locks?.delay_left(delay.since, self.moment.now));
+        let delay = lock.delay().and_then(|delay| locks?.delay_left(instance, delay.since, self.moment.now));
         wire::LockInfo {
             path,
             generation: lock.generation().0,

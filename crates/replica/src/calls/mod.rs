@@ -65,11 +65,16 @@ impl Replica {
         if !matches!(call, Call::KeepAlive(_)) {
             self.serving()?.is_busy(asker.session)?;
         }
-        let answer = self.session_call(asker, acknowledged, call);
-        self.note_recreated();
         // No answer from the state is given unless nobody else can have been master meanwhile (SPEC §7): time
         // stands still in a step, so that was found out before the call was taken up.
-        answer
+        let answer = self.session_call(asker, acknowledged, call);
+        self.note_recreated();
+        match answer {
+            // It was asked before, and is on its way into the log: what comes of it there is the answer, though
+            // it would be refused by now.
+            Err(_) if self.proposals.is_waiting(asker.session, asker.number) => Ok(None),
+            answer => answer,
+        }
     }
 
     fn session_call(&mut self, asker: Asker, acknowledged: u64, call: Call) -> Result<Option<Answer>> {

@@ -114,16 +114,17 @@ impl Replica {
             let what = alloc::format!("a Multi of more than {MULTI_STEPS} guards and changes");
             return Err(Error::TooLarge { what });
         }
-        let mut delays_over = Vec::new();
+        let mut deleted = Vec::new();
         for path in multi.guards.iter().filter_map(path_of_guard) {
             self.parse(path)?;
         }
         for (path, deletes) in multi.changes.iter().filter_map(path_of_change) {
             let path = self.parse(path)?;
             if deletes && let Some(node) = self.state.tree().find(&path) {
-                delays_over.extend(self.delays_over(node.instance));
+                deleted.push(node.instance);
             }
         }
+        let delays_over = self.delays_over_of_all(&deleted);
         self.change(asker, acknowledged, delays_over, Op::Multi(log::Multi { steps: Some(multi) }))
     }
 }

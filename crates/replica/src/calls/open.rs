@@ -31,14 +31,14 @@ impl Replica {
             lock_delay_ms: open.lock_delay_ms,
             ..Handle::default()
         };
+        // Before anything else: the answer of an Open that made its node is kept beyond the Close.
+        if self.serving()?.session(asker.session)?.handles.was_closed(HandleId(asker.number)) {
+            return Err(Error::StaleHandle);
+        }
         if let Some(result) = self.opened_before(asker, unsealed) {
             return result.map(Some);
         }
-        let handles = &self.serving()?.session(asker.session)?.handles;
-        if handles.was_closed(HandleId(asker.number)) {
-            return Err(Error::StaleHandle);
-        }
-        if !handles.has_room() {
+        if !self.serving()?.session(asker.session)?.handles.has_room() {
             return Err(Error::QuotaExceeded { what: "open handles of one session".into() });
         }
         match self.locate(asker, &open)? {

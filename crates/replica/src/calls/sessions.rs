@@ -106,7 +106,7 @@ impl Replica {
     }
 
     pub(super) fn end_session(&mut self, asker: Asker) -> Result<Option<Answer>> {
-        let delays_over = self.delays_over_of_session(asker.session);
+        let delays_over = self.delays_over_of_sessions(&[asker.session]);
         let op = Op::EndSessions(log::EndSessions { sessions: [asker.session.0].into(), asked: true });
         self.propose(Origin::Plain(asker), 0, delays_over, op)?;
         Ok(None)

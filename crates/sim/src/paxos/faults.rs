@@ -2,8 +2,9 @@
 
 use super::host::Host;
 use super::operator::{Joins, MOST_HOSTS};
-use super::swarm::{self, Fault};
+use super::swarm::Fault;
 use super::world::{Event, LEASE, World};
+use crate::network::Weather;
 use std::time::Duration;
 use wombat_proto::ReplicaId;
 
@@ -52,7 +53,7 @@ impl World {
                 self.network.partition(&ids, master, &mut self.random);
             }
             Fault::Disconnect => self.lose(one),
-            Fault::Weather => self.network.weather = swarm::weather(&mut self.random),
+            Fault::Weather => self.network.weather = Weather::draw(&mut self.random),
             Fault::Wipe => self.wipe(one),
             Fault::Transfer => {
                 let master = self.master();

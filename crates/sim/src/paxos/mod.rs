@@ -2,7 +2,6 @@
 
 mod faults;
 mod host;
-mod network;
 mod operator;
 mod oracle;
 #[cfg(feature = "plant")]

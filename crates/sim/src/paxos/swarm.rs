@@ -1,7 +1,6 @@
 //! What kinds of trouble a run has. Each run draws some kinds and leaves others out, so that no kind hides
 //! behind another (swarm testing).
 
-use super::network::{Odd, Weather};
 use crate::random::Random;
 use std::time::Duration;
 
@@ -112,31 +111,6 @@ impl Swarm {
     }
 
     pub(super) fn next(&self, random: &mut Random) -> Option<Fault> {
-        let total: u64 = self.weights.iter().sum();
-        if total == 0 {
-            return None;
-        }
-        let mut drawn = random.below(total);
-        for (fault, weight) in ALL.into_iter().zip(self.weights) {
-            if drawn < weight {
-                return Some(fault);
-            }
-            drawn -= weight;
-        }
-        None
-    }
-}
-
-pub(super) fn weather(random: &mut Random) -> Weather {
-    // Above all what an election and a proposal need: Promise, Accept, Accepted, Heartbeat, Granted.
-    let kind = if random.chance(600) { 4 + random.below(5) } else { 1 + random.below(15) };
-    let kind = if random.chance(400) { kind } else { 0 };
-    let mut some = |per_mille: u64, most: u64| if random.chance(per_mille) { random.below(most) } else { 0 };
-    Weather {
-        lost: some(400, 300),
-        twice: some(400, 200),
-        slow: some(400, 500),
-        late: some(400, 40),
-        odd: Odd { kind, lost: some(500, 1000), slow: some(500, 1000) },
+        random.weighted(&self.weights).map(|place| ALL[place])
     }
 }

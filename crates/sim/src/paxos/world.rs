@@ -1,10 +1,10 @@
 //! The world of a run: real time, a queue of events, one source of chance.
 
 use super::host::{Applied, Host, Snapshot};
-use super::network::Network;
 use super::operator::Change;
 use super::oracle::{Oracle, number_of};
 use super::swarm::Swarm;
+use crate::network::{Network, kind_of};
 use crate::random::{Clock, Random};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -171,9 +171,7 @@ impl World {
 
     fn note(&mut self, event: &Event) {
         let (kind, who) = match event {
-            Event::Arrive(from, to, message) => {
-                (number_of_kind(message), u64::from(from.0) << 8 | u64::from(to.0))
-            }
+            Event::Arrive(from, to, message) => (kind_of(message), u64::from(from.0) << 8 | u64::from(to.0)),
             Event::Tick(id, ..) => (20, u64::from(id.0)),
             Event::Synced(id, _) => (21, u64::from(id.0)),
             Event::Installed(id, ..) => (22, u64::from(id.0)),
@@ -344,7 +342,7 @@ impl World {
 
     /// Sends a message on its way.
     fn carry(&mut self, from: ReplicaId, to: ReplicaId, message: Message) {
-        for delay in self.network.arrivals(from, to, number_of_kind(&message), &mut self.random) {
+        for delay in self.network.arrivals(from, to, kind_of(&message), &mut self.random) {
             self.after(delay, Event::Arrive(from, to, message.clone()));
         }
     }
@@ -495,25 +493,5 @@ impl World {
         let leads =
             |host: &&Host| host.running.as_ref().is_some_and(|running| running.paxos.leads().is_some());
         self.hosts.values().rfind(leads).map(|host| host.id)
-    }
-}
-
-fn number_of_kind(message: &Message) -> u64 {
-    match message {
-        Message::Ask { .. } => 1,
-        Message::Answer { .. } => 2,
-        Message::Prepare { .. } => 3,
-        Message::Promise { .. } => 4,
-        Message::Accept { .. } => 5,
-        Message::Accepted { .. } => 6,
-        Message::Heartbeat { .. } => 7,
-        Message::Granted { .. } => 8,
-        Message::Refused { .. } => 9,
-        Message::Fetch { .. } => 10,
-        Message::Learn { .. } => 11,
-        Message::Truncated { .. } => 12,
-        Message::FetchChunk { .. } => 13,
-        Message::Chunk { .. } => 14,
-        Message::TakeOver { .. } => 15,
     }
 }

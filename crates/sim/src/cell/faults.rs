@@ -1,0 +1,153 @@
+//! What goes wrong in a run, and how it is healed.
+
+use super::swarm::{Fault, Swarm};
+use super::world::{Event, World};
+use crate::network::Weather;
+use std::time::Duration;
+use wombat_proto::ReplicaId;
+use wombat_replica::Input;
+
+impl World {
+    pub(super) fn fault(&mut self) {
+        if self.now > self.faults_until {
+            return self.heal();
+        }
+        let wait = self.random.duration(Duration::from_millis(20), self.swarm.pause);
+        self.after(wait, Event::Fault);
+        let Some(fault) = self.swarm.next(&mut self.random) else { return };
+        let some = ReplicaId(1 + self.random.below(self.machines.len() as u64) as u32);
+        // The master is worth more trouble than others.
+        let one = self.master().filter(|_| self.random.chance(400)).unwrap_or(some);
+        self.strike(fault, one);
+    }
+
+    /// A master that has just begun is not to be for long.
+    pub(super) fn hunt(&mut self) {
+        if let Some(master) = self.master().filter(|_| !self.healed) {
+            let fault = Swarm::deposing(&mut self.random);
+            self.strike(fault, master);
+        }
+    }
+
+    /// Whoever serves, or thinks that it does.
+    fn master(&self) -> Option<ReplicaId> {
+        let masters = self.machines.values().filter_map(|machine| {
+            let replica = &machine.running.as_ref()?.replica;
+            replica.is_master().then(|| (replica.state().epoch(), machine.id))
+        });
+        masters.max().map(|(_, id)| id)
+    }
+
+    fn strike(&mut self, fault: Fault, one: ReplicaId) {
+        self.tell(&format!("{fault:?} {one}"));
+        let ids: Vec<ReplicaId> = self.machines.keys().copied().collect();
+        let client = self.random.below(self.clients.len() as u64) as usize;
+        let stop = self.now + self.random.duration(Duration::ZERO, self.swarm.stop);
+        match fault {
+            Fault::Kill => self.kill(one),
+            Fault::KillMany => {
+                let share = 300 + self.random.below(701);
+                for id in ids {
+                    if self.random.chance(share) {
+                        self.kill(id);
+                    }
+                }
+            }
+            Fault::Pause => self.machine(one).stopped_until = stop,
+            Fault::Partition => {
+                let master = self.master();
+                self.network.partition(&ids, master, &mut self.random);
+            }
+            Fault::Weather => self.network.weather = Weather::draw(&mut self.random),
+            Fault::Transfer => {
+                let to = ids[self.random.below(ids.len() as u64) as usize];
+                if self.machines[&one].stopped_until <= self.now {
+                    self.step(one, Input::Transfer { to });
+                }
+            }
+            Fault::Snapshot => self.snapshot(one),
+            Fault::SlowDisk => {
+                let slow = !self.machines[&one].slow;
+                let all = self.random.chance(300);
+                for machine in self.machines.values_mut().filter(|machine| all || machine.id == one) {
+                    machine.slow = slow;
+                }
+            }
+            Fault::StopClient => self.clients[client].stopped_until = stop,
+            Fault::KillClient => {
+                if !self.clients[client].is_finished() {
+                    self.clients[client].dead = true;
+                    self.bury(client);
+                    self.add_client();
+                }
+            }
+            Fault::Cut => self.cut(one, stop),
+            Fault::Break => {
+                for id in self.connections.ids() {
+                    if self.random.chance(400) {
+                        self.break_connection(id);
+                    }
+                }
+            }
+            Fault::Slowness => self.connections.slowness_ms = self.random.below(3000),
+        }
+    }
+
+    /// Some clients do not reach some replicas: one of them, or several.
+    fn cut(&mut self, one: ReplicaId, until: Duration) {
+        let clients = self.random.below(1001);
+        let replicas = if self.random.chance(500) { 0 } else { self.random.below(1001) };
+        for client in 0..self.clients.len() {
+            if !self.random.chance(clients) {
+                continue;
+            }
+            for id in self.machines.keys().copied().collect::<Vec<_>>() {
+                if id == one || self.random.chance(replicas) {
+                    self.connections.cut(client, id, until);
+                }
+            }
+        }
+    }
+
+    pub(super) fn kill(&mut self, id: ReplicaId) {
+        let (machines, random) = (&mut self.machines, &mut self.random);
+        let Some(machine) = machines.get_mut(&id).filter(|machine| machine.running.is_some()) else { return };
+        let power = random.chance(500);
+        machine.die(power, random);
+        for connection in self.connections.at_replica(id) {
+            self.connections.leave(connection, false);
+            // A process leaves word that it is gone; a machine does not.
+            let soon = if power { self.random.millis(0, 15_000) } else { self.random.millis(0, 50) };
+            self.after(soon, Event::LostAtClient(connection));
+        }
+        let down = self.random.duration(Duration::ZERO, self.swarm.down);
+        self.after(down, Event::Start(id));
+    }
+
+    /// A client has died.
+    pub(super) fn bury(&mut self, client: usize) {
+        if let Some(id) = self.clients[client].connection.take() {
+            self.hang_up(id);
+        }
+    }
+
+    /// The end of all trouble. The dead among the clients stay dead.
+    fn heal(&mut self) {
+        self.tell("healed");
+        self.healed = true;
+        self.network.heal();
+        self.connections.heal();
+        let now = self.now;
+        for machine in self.machines.values_mut() {
+            machine.stopped_until = machine.stopped_until.min(now);
+            machine.slow = false;
+        }
+        for client in &mut self.clients {
+            client.stopped_until = client.stopped_until.min(now);
+            client.left = client.left.min(4);
+        }
+        for id in self.machines.keys().copied().collect::<Vec<_>>() {
+            self.start(id);
+        }
+    }
+}

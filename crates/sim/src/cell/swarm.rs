@@ -1,0 +1,142 @@
+//! What kinds of trouble a run has, and on what terms its replicas serve. Each run draws some kinds and leaves
+//! others out, so that no kind hides behind another (swarm testing).
+
+use crate::random::Random;
+use std::time::Duration;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fault {
+    /// A replica dies and comes back.
+    Kill,
+    /// Several die at once, perhaps all.
+    KillMany,
+    /// A replica stops for a while and goes on, perhaps long after its lease.
+    Pause,
+    /// The network between replicas falls apart, or comes together.
+    Partition,
+    /// Its quality changes.
+    Weather,
+    /// The master is asked to hand over.
+    Transfer,
+    /// A replica writes a snapshot.
+    Snapshot,
+    /// A disk takes its time, or no longer.
+    SlowDisk,
+    /// A client stops for a while, perhaps for longer than its session lives.
+    StopClient,
+    /// A client dies.
+    KillClient,
+    /// Some clients and some replicas do not reach each other for a while.
+    Cut,
+    /// Connections break.
+    Break,
+    /// The network between clients and replicas is slow, or quick again.
+    Slowness,
+}
+
+const ALL: [Fault; 13] = [
+    Fault::Kill,
+    Fault::KillMany,
+    Fault::Pause,
+    Fault::Partition,
+    Fault::Weather,
+    Fault::Transfer,
+    Fault::Snapshot,
+    Fault::SlowDisk,
+    Fault::StopClient,
+    Fault::KillClient,
+    Fault::Cut,
+    Fault::Break,
+    Fault::Slowness,
+];
+
+/// What deposes a master.
+const DEPOSING: [Fault; 4] = [Fault::Kill, Fault::Pause, Fault::Partition, Fault::Transfer];
+
+/// The kinds of a run, each with its weight, and what else makes it what it is.
+pub(super) struct Swarm {
+    weights: [u64; ALL.len()],
+    /// How long between two, at most.
+    pub(super) pause: Duration,
+    /// Of a thousand masters, how many are deposed, and how long after they began at most.
+    pub(super) hunts: u64,
+    pub(super) hunted_within: Duration,
+    /// Of a thousand steps, after how many the replica dies in the middle of what it has to do.
+    pub(super) dies_in_step: u64,
+    /// How long a replica is down, at most, and how long anyone stops.
+    pub(super) down: Duration,
+    pub(super) stop: Duration,
+    /// How long a disk that is well takes, at most.
+    pub(super) disk: Duration,
+    /// How long a message between replicas takes that nothing happens to, at most.
+    pub(super) network: Duration,
+    /// Of a thousand requests, how many come again, and how much later at most.
+    pub(super) copies: u64,
+    pub(super) copied_within: Duration,
+    /// How long a client thinks, at most.
+    pub(super) thinking: Duration,
+    /// Whether clocks are as wrong as they may be.
+    pub(super) worst_clocks: bool,
+    pub(super) terms: Terms,
+}
+
+/// On what terms replicas serve.
+pub(super) struct Terms {
+    pub(super) master_lease: Duration,
+    /// The session lease; where leases vary, the longest.
+    pub(super) session_lease: Duration,
+    /// Whether a replica may come back with a shorter one.
+    leases_vary: bool,
+    pub(super) segment_bytes: u64,
+}
+
+impl Terms {
+    /// The session lease that a replica grants in the life that begins.
+    pub(super) fn lease(&self, random: &mut Random) -> Duration {
+        match self.leases_vary {
+            true => self.session_lease * [2, 3, 4][random.below(3) as usize] / 4,
+            false => self.session_lease,
+        }
+    }
+}
+
+impl Swarm {
+    pub(super) fn draw(random: &mut Random) -> Swarm {
+        let weights = std::array::from_fn(|_| if random.chance(500) { 1 + random.below(9) } else { 0 });
+        let fast = random.chance(300);
+        let (copies, hunts) = (
+            if random.chance(400) { random.below(150) } else { 0 },
+            if random.chance(500) { random.below(1001) } else { 0 },
+        );
+        Swarm {
+            weights,
+            pause: random.millis(500, 5000),
+            hunts,
+            hunted_within: random.millis(0, 8000),
+            dies_in_step: if random.chance(200) { random.below(4) } else { 0 },
+            down: random.millis(200, 8000),
+            stop: random.millis(1000, 15_000),
+            disk: Duration::from_micros(if fast { 500 } else { 20_000 }),
+            network: Duration::from_micros(if fast { 500 } else { 5000 }),
+            copies,
+            copied_within: random.millis(10, 10_000),
+            thinking: random.millis(20, 1500),
+            worst_clocks: random.chance(500),
+            terms: Terms {
+                master_lease: random.millis(500, 1500),
+                session_lease: random.millis(2000, 5000),
+                leases_vary: random.chance(300),
+                segment_bytes: 1024 * (4 + random.below(60)),
+            },
+        }
+    }
+
+    pub(super) fn next(&self, random: &mut Random) -> Option<Fault> {
+        random.weighted(&self.weights).map(|place| ALL[place])
+    }
+
+    /// Something that deposes a master, or tries to.
+    pub(super) fn deposing(random: &mut Random) -> Fault {
+        DEPOSING[random.below(DEPOSING.len() as u64) as usize]
+    }
+}

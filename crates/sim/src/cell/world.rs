@@ -1,0 +1,663 @@
+//! The world of a run: real time, a queue of events, one source of chance.
+
+use super::client::Client;
+use super::connections::Connections;
+use super::history::{History, Witness};
+use super::machine::Machine;
+use super::oracle::Oracle;
+use super::swarm::Swarm;
+use super::tally::Tally;
+use crate::network::Network;
+use crate::random::{Clock, Random};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use wombat_proto::wire::{Request, Response};
+use wombat_proto::{Instant, ReplicaId, SessionId, Slot};
+use wombat_replica::{ConnectionId, Input, PeerMessage};
+use wombat_session::SessionEvent;
+
+/// By when, after the faults, everything must have ended well.
+const HEALED: Duration = Duration::from_secs(120);
+/// Most clients of a run.
+const CLIENTS: usize = 16;
+/// How long a client waits for a connection that nobody answers.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// Something that is about to happen.
+pub(super) enum Event {
+    /// A request arrives at the replica's end of a connection, a response at the client's.
+    Request(u64, Request),
+    Response(u64, Response),
+    /// A connection's end is noticed by the replica, or by the client.
+    LostAtReplica(u64),
+    LostAtClient(u64),
+    /// A client's attempt to connect to a replica ends.
+    Connected(usize, ReplicaId),
+    /// A replica hears of another.
+    Arrive(ReplicaId, ReplicaId, PeerMessage),
+    /// A tick is due at that time of its clock, unless another is due by now.
+    Tick(ReplicaId, u64, Instant),
+    Synced(ReplicaId, u64),
+    /// A snapshot is on the disk.
+    Written(ReplicaId, u64, u64),
+    Start(ReplicaId),
+    ClientTick(usize),
+    /// The application of a client does its next thing.
+    Act(usize),
+    Fault,
+    /// The master of an epoch, if it is master still, has trouble.
+    Hunt,
+}
+
+/// How a run ended; equal for equal seeds.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) events: u64,
+    pub(crate) tally: Tally,
+    hash: u64,
+}
+
+pub(crate) struct World {
+    pub(super) now: Duration,
+    queue: BTreeMap<(Duration, u64), Event>,
+    scheduled: u64,
+    pub(super) random: Random,
+    pub(super) machines: BTreeMap<ReplicaId, Machine>,
+    pub(super) clients: Vec<Client>,
+    /// Between replicas, and between clients and replicas.
+    pub(super) network: Network,
+    pub(super) connections: Connections,
+    pub(super) oracle: Oracle,
+    pub(super) history: History,
+    pub(super) swarm: Swarm,
+    pub(super) faults_until: Duration,
+    pub(super) healed: bool,
+    pub(super) outcome: Outcome,
+    pub(super) trace: bool,
+}
+
+/// The clients, at an instant.
+struct Clients<'a>(&'a [Client], Duration);
+
+impl Witness for Clients<'_> {
+    fn is_live(&self, session: SessionId) -> bool {
+        self.0.iter().any(|client| client.id() == Some(session) && client.is_live(self.1))
+    }
+
+    fn has_asked_to_end(&self, session: SessionId) -> bool {
+        self.0.iter().any(|client| client.id() == Some(session) && client.asked_to_end)
+    }
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, trace: bool) -> World {
+        let mut random = Random(seed);
+        let swarm = Swarm::draw(&mut random);
+        let mut world = World {
+            now: Duration::ZERO,
+            queue: BTreeMap::new(),
+            scheduled: 0,
+            machines: BTreeMap::new(),
+            clients: Vec::new(),
+            network: Network::new(swarm.network),
+            connections: Connections::default(),
+            oracle: Oracle::default(),
+            history: History::default(),
+            faults_until: Duration::from_secs(20 + random.below(50)),
+            healed: false,
+            outcome: Outcome { events: 0, tally: Tally::default(), hash: 0 },
+            trace,
+            swarm,
+            random,
+        };
+        let replicas = [1, 3, 3, 3, 5][world.random.below(5) as usize];
+        for id in (1..=replicas).map(ReplicaId) {
+            let random = &mut world.random;
+            let clock = if world.swarm.worst_clocks { Clock::worst(random) } else { Clock::new(random) };
+            world.machines.insert(id, Machine::new(id, replicas, clock, random));
+            world.at(Duration::ZERO, Event::Start(id));
+        }
+        for _ in 0..3 + world.random.below(6) {
+            world.add_client();
+        }
+        let first_fault = world.random.millis(1, 5000);
+        world.at(first_fault, Event::Fault);
+        world
+    }
+
+    pub(super) fn add_client(&mut self) {
+        let name = self.clients.len();
+        let client = Client::new(name, self.now, &self.swarm, &mut self.random);
+        self.clients.push(client);
+        self.at(self.now, Event::ClientTick(name));
+        self.at(self.now, Event::Act(name));
+    }
+
+    pub(super) fn at(&mut self, time: Duration, event: Event) {
+        self.scheduled += 1;
+        self.queue.insert((time, self.scheduled), event);
+    }
+
+    pub(super) fn after(&mut self, wait: Duration, event: Event) {
+        self.at(self.now + wait, event);
+    }
+
+    /// A number that nobody had before.
+    pub(super) fn number(&mut self) -> u64 {
+        self.scheduled += 1;
+        self.scheduled
+    }
+
+    /// Runs to the end: first faults, then healing, then everything must come to a good end.
+    pub(crate) fn run(mut self) -> Outcome {
+        while let Some(((time, number), event)) = self.queue.pop_first() {
+            self.now = time;
+            if let Some(until) = self.postponed(&event).filter(|until| *until > time) {
+                // Whoever goes on looks at what has arrived before it looks at the clock.
+                let clock = matches!(event, Event::Tick(..) | Event::ClientTick(_));
+                self.queue.insert((until + Duration::from_nanos(clock.into()), number), event);
+                continue;
+            }
+            self.note(&event);
+            self.happen(event);
+            self.check();
+            if self.healed && self.ended_well() {
+                return self.end();
+            }
+            assert!(self.now < self.faults_until + HEALED, "liveness: {}", self.describe());
+        }
+        unreachable!("somebody always waits for something")
+    }
+
+    /// Until when the one whom an event concerns does not run.
+    fn postponed(&self, event: &Event) -> Option<Duration> {
+        let machine = |id: &ReplicaId| Some(self.machines[id].stopped_until);
+        match event {
+            Event::Request(connection, _) | Event::LostAtReplica(connection) => {
+                machine(&self.connections.get(*connection)?.replica)
+            }
+            Event::Arrive(_, id, _) | Event::Tick(id, ..) | Event::Synced(id, _) | Event::Written(id, ..) => {
+                machine(id)
+            }
+            Event::Response(connection, _) | Event::LostAtClient(connection) => {
+                Some(self.clients[self.connections.get(*connection)?.client].stopped_until)
+            }
+            Event::Connected(client, _) | Event::ClientTick(client) | Event::Act(client) => {
+                Some(self.clients[*client].stopped_until)
+            }
+            Event::Start(_) | Event::Fault | Event::Hunt => None,
+        }
+    }
+
+    fn note(&mut self, event: &Event) {
+        let (kind, detail) = match event {
+            Event::Request(connection, request) => (1, connection ^ request.number << 8),
+            Event::Response(connection, response) => (2, connection ^ response.number << 8),
+            Event::LostAtReplica(connection) => (3, *connection),
+            Event::LostAtClient(connection) => (4, *connection),
+            Event::Connected(client, id) => (5, *client as u64 ^ u64::from(id.0) << 8),
+            Event::Arrive(from, to, _) => (6, u64::from(from.0) << 8 | u64::from(to.0)),
+            Event::Tick(id, ..) => (7, u64::from(id.0)),
+            Event::Synced(id, life) => (8, u64::from(id.0) | life << 8),
+            Event::Written(id, ..) => (9, u64::from(id.0)),
+            Event::Start(id) => (10, u64::from(id.0)),
+            Event::ClientTick(client) => (11, *client as u64),
+            Event::Act(client) => (12, *client as u64),
+            Event::Fault => (13, 0),
+            Event::Hunt => (14, 0),
+        };
+        self.outcome.events += 1;
+        let mixed = self.outcome.hash ^ self.now.as_nanos() as u64 ^ (kind << 56) ^ detail;
+        self.outcome.hash = mixed.wrapping_mul(0x100_0000_01b3).rotate_left(17);
+        if !self.trace {
+            return;
+        }
+        let time = self.now.as_secs_f64();
+        match event {
+            Event::Request(connection, request) => {
+                if let Some(one) = self.connections.get(*connection) {
+                    eprintln!("{time:9.4} client {} → {} {request:?}", one.client, one.replica);
+                }
+            }
+            Event::Response(connection, response) => {
+                if let Some(one) = self.connections.get(*connection) {
+                    eprintln!("{time:9.4} {} → client {} {response:?}", one.replica, one.client);
+                }
+            }
+            Event::Start(id) => eprintln!("{time:9.4} {id} starts"),
+            Event::Connected(client, id) => eprintln!("{time:9.4} client {client} connects to {id}"),
+            _ => {}
+        }
+    }
+
+    pub(super) fn tell(&self, what: &str) {
+        if self.trace {
+            eprintln!("{:9.4} -- {what}", self.now.as_secs_f64());
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Start(id) => self.start(id),
+            Event::Request(id, request) => {
+                if let Some(connection) = self.connections.get(id).filter(|one| one.at_replica) {
+                    let (replica, connection) = (connection.replica, ConnectionId(id));
+                    self.step(replica, Input::Request { connection, request });
+                }
+            }
+            Event::LostAtReplica(id) => {
+                let Some(connection) = self.connections.get(id).filter(|one| one.at_replica) else { return };
+                let replica = connection.replica;
+                self.connections.leave(id, false);
+                self.step(replica, Input::Disconnected { connection: ConnectionId(id) });
+            }
+            Event::Arrive(from, to, message) => self.step(to, Input::Peer { from, message }),
+            Event::Tick(id, life, due) if self.machines[&id].life == life => {
+                let running = self.machine(id).running.as_mut();
+                if let Some(running) = running.filter(|running| running.tick_at == Some(due)) {
+                    running.tick_at = None;
+                    self.step(id, Input::Tick);
+                }
+            }
+            Event::Synced(id, life) if self.machines[&id].life == life => {
+                if let Some(input) = self.machine(id).end_sync() {
+                    self.step(id, input);
+                }
+            }
+            Event::Written(id, life, number) if self.machines[&id].life == life => {
+                if let Some(input) = self.machine(id).end_snapshot(number) {
+                    self.outcome.tally.count(match input {
+                        Input::SnapshotArrived { .. } => "snapshots received",
+                        _ => "snapshots written",
+                    });
+                    self.step(id, input);
+                }
+            }
+            Event::Tick(..) | Event::Synced(..) | Event::Written(..) => {}
+            Event::Response(id, response) => self.response(id, response),
+            Event::LostAtClient(id) => self.lost_at_client(id),
+            Event::Connected(client, id) => self.connected(client, id),
+            Event::ClientTick(client) => self.with_client(client, |client, now, effects| {
+                client.session.tick(client.clock.read(now), effects);
+            }),
+            Event::Act(client) => self.act(client),
+            Event::Fault => self.fault(),
+            Event::Hunt => self.hunt(),
+        }
+    }
+
+    pub(super) fn machine(&mut self, id: ReplicaId) -> &mut Machine {
+        self.machines.get_mut(&id).expect("a machine of the cell")
+    }
+
+    // ---- Replicas ----
+
+    pub(super) fn start(&mut self, id: ReplicaId) {
+        let (now, activity) = (self.now, self.trace);
+        let World { machines, swarm, random, .. } = self;
+        let machine = machines.get_mut(&id).expect("a machine of the cell");
+        if machine.running.is_some() {
+            return;
+        }
+        machine.start(now, &swarm.terms, random, activity);
+        self.learn(id);
+        self.step(id, Input::Tick);
+    }
+
+    pub(super) fn step(&mut self, id: ReplicaId, input: Input) {
+        let now = self.now;
+        let effects = self.machine(id).step(now, input);
+        self.learn(id);
+        self.carry_out(id, effects);
+        self.schedule_tick(id);
+    }
+
+    /// What a replica has applied that nobody had before goes down in history.
+    fn learn(&mut self, id: ReplicaId) {
+        let World { now, machines, clients, history, outcome, .. } = self;
+        let Some(running) = machines.get_mut(&id).and_then(|machine| machine.running.as_mut()) else {
+            return;
+        };
+        let state = running.replica.state();
+        let before = history.epoch();
+        while history.last() < state.applied() {
+            let value = running.accepted.get(&history.last().next());
+            let value = value.expect("what a replica applies is in its log");
+            history.chosen(value, *now, &Clients(clients, *now), &mut outcome.tally);
+        }
+        history.compare(state);
+        while running.accepted.first_key_value().is_some_and(|(slot, _)| *slot <= state.applied()) {
+            running.accepted.pop_first();
+        }
+        let began = history.epoch() > before;
+        if began && self.random.chance(self.swarm.hunts) {
+            let wait = self.random.duration(Duration::ZERO, self.swarm.hunted_within);
+            self.after(wait, Event::Hunt);
+        }
+    }
+
+    /// Carries out what follows from a step; the replica may die in the middle of it.
+    fn carry_out(&mut self, id: ReplicaId, effects: wombat_replica::Effects) {
+        for line in &effects.activity {
+            self.tell(&format!("{id}: {line}"));
+        }
+        assert_eq!(effects.diverged, None, "I19: replica {id} thinks that it has gone wrong");
+        for (to, message) in effects.send {
+            if self.dies_now(id) {
+                return;
+            }
+            self.carry(id, to, message);
+        }
+        for wanted in effects.wanted_chunks {
+            if let Some(message) = self.machine(id).chunk(&wanted) {
+                self.carry(id, wanted.to, message);
+            }
+        }
+        for received in effects.received_chunks {
+            let number = self.number();
+            match self.machine(id).take_chunk(number, received) {
+                Some(true) => self.schedule_written(id, number),
+                Some(false) => self.step(id, Input::SnapshotFailed),
+                None => {}
+            }
+        }
+        if effects.snapshot_wanted {
+            self.snapshot(id);
+        }
+        for (connection, response) in effects.replies {
+            if self.dies_now(id) {
+                return;
+            }
+            self.reply(id, connection.0, response);
+        }
+        for connection in effects.hang_up {
+            self.break_connection(connection.0);
+        }
+        if self.machine(id).begin_sync() {
+            let most = if self.machine(id).slow { Duration::from_secs(3) } else { self.swarm.disk };
+            let (wait, life) = (self.random.duration(Duration::ZERO, most), self.machine(id).life);
+            self.after(wait, Event::Synced(id, life));
+        }
+    }
+
+    fn dies_now(&mut self, id: ReplicaId) -> bool {
+        let dies = self.swarm.dies_in_step > 0 && !self.healed && self.random.chance(self.swarm.dies_in_step);
+        if dies {
+            self.kill(id);
+        }
+        dies
+    }
+
+    /// Sends a message to another replica on its way.
+    fn carry(&mut self, from: ReplicaId, to: ReplicaId, message: PeerMessage) {
+        let kind = match &message {
+            PeerMessage::Paxos(message) => crate::network::kind_of(message),
+            PeerMessage::Digest { .. } => 0,
+        };
+        for delay in self.network.arrivals(from, to, kind.max(1), &mut self.random) {
+            self.after(delay, Event::Arrive(from, to, message.clone()));
+        }
+    }
+
+    fn reply(&mut self, id: ReplicaId, connection: u64, response: Response) {
+        let now = self.now;
+        self.check_reply(id, &response);
+        let open = self.connections.get(connection).is_some_and(|one| one.at_client && one.at_replica);
+        let at = self.connections.reaches_client(connection, now, &mut self.random);
+        if let (true, Some(at)) = (open, at) {
+            self.at(at, Event::Response(connection, response));
+        }
+    }
+
+    fn schedule_tick(&mut self, id: ReplicaId) {
+        let now = self.now;
+        let machine = self.machine(id);
+        let (clock, life) = (machine.clock, machine.life);
+        let Some(running) = &mut machine.running else { return };
+        let longest = clock.read(now) + wombat_replica::LONGEST_TICK;
+        let due = running.replica.next_deadline().map_or(longest, |at| at.min(longest));
+        if running.tick_at.is_some_and(|at| at <= due) {
+            return;
+        }
+        running.tick_at = Some(due);
+        let at = clock.when(due).max(now + Duration::from_micros(100));
+        self.at(at, Event::Tick(id, life, due));
+    }
+
+    pub(super) fn snapshot(&mut self, id: ReplicaId) {
+        let number = self.number();
+        if self.machine(id).begin_snapshot(number) {
+            self.schedule_written(id, number);
+        }
+    }
+
+    fn schedule_written(&mut self, id: ReplicaId, number: u64) {
+        let most = if self.machine(id).slow { 3000 } else { 100 };
+        let (wait, life) = (self.random.millis(0, most), self.machine(id).life);
+        self.after(wait, Event::Written(id, life, number));
+    }
+
+    pub(super) fn break_connection(&mut self, id: u64) {
+        let (soon, later) = (self.random.millis(0, 50), self.random.millis(0, 3000));
+        self.after(soon, Event::LostAtClient(id));
+        self.after(later, Event::LostAtReplica(id));
+    }
+
+    // ---- Clients ----
+
+    /// Lets something happen to a client, and carries out what it wants.
+    fn with_client(
+        &mut self,
+        name: usize,
+        happen: impl FnOnce(&mut Client, Duration, &mut wombat_session::Effects),
+    ) {
+        let now = self.now;
+        let client = &mut self.clients[name];
+        if client.dead {
+            return;
+        }
+        let mut effects = wombat_session::Effects::default();
+        let (was_live, was_lost) = (client.is_live(now), client.session.is_expired());
+        happen(client, now, &mut effects);
+        if client.session.is_expired() && !was_lost && !client.asked_to_end {
+            assert!(!was_live, "I5: client {name} lost its session while its own view was live");
+        }
+        for event in &effects.session_events {
+            self.outcome.tally.count(match event {
+                SessionEvent::Jeopardy => "jeopardies",
+                SessionEvent::Safe => "safes",
+                SessionEvent::Expired => "sessions over at their clients",
+                SessionEvent::FailedOver { .. } => "fail-overs seen",
+            });
+            if self.trace {
+                eprintln!("{:9.4} -- client {name}: {event:?}", now.as_secs_f64());
+            }
+        }
+        for (number, result) in effects.done {
+            let (oracle, tally) = (&mut self.oracle, &mut self.outcome.tally);
+            self.clients[name].done(now, number, result, oracle, &self.history, tally);
+            let pause = self.random.duration(Duration::ZERO, self.swarm.thinking);
+            self.after(pause, Event::Act(name));
+        }
+        if let Some(hint) = effects.connect {
+            let to = ReplicaId(self.clients[name].endpoint(hint, self.machines.len() as u32));
+            let wait = match self.connections.is_cut(name, to, now) {
+                true => ATTEMPT,
+                false => self.random.millis(0, 20),
+            };
+            self.after(wait, Event::Connected(name, to));
+        }
+        self.send(name, effects.send);
+        if effects.disconnect
+            && let Some(id) = self.clients[name].connection.take()
+        {
+            self.hang_up(id);
+        }
+        let client = &self.clients[name];
+        if let Some(deadline) = client.session.next_deadline() {
+            let due = client.clock.when(deadline).max(now + Duration::from_millis(1));
+            self.at(due, Event::ClientTick(name));
+        }
+    }
+
+    fn send(&mut self, name: usize, requests: Vec<Request>) {
+        let Some(id) = self.clients[name].connection else { return };
+        let now = self.now;
+        for request in requests {
+            self.oracle.asks(&request);
+            let Some(at) = self.connections.reaches_replica(id, now, &mut self.random) else { continue };
+            if self.random.chance(self.swarm.copies) && !self.healed {
+                let later = self.random.duration(Duration::ZERO, self.swarm.copied_within);
+                self.at(at + later, Event::Request(id, request.clone()));
+            }
+            self.at(at, Event::Request(id, request));
+        }
+    }
+
+    /// A client has given a connection up; the replica hears of it behind all that was sent before.
+    pub(super) fn hang_up(&mut self, id: u64) {
+        let now = self.now;
+        self.connections.leave(id, true);
+        if let Some(at) = self.connections.reaches_replica(id, now, &mut self.random) {
+            self.at(at, Event::LostAtReplica(id));
+        }
+    }
+
+    fn connected(&mut self, name: usize, to: ReplicaId) {
+        if self.clients[name].dead {
+            return;
+        }
+        // Nobody listens while the replica is down, and a cut lets nobody through.
+        if self.machines[&to].running.is_none() || self.connections.is_cut(name, to, self.now) {
+            return self.with_client(name, |client, now, _| {
+                client.session.disconnected(client.clock.read(now));
+            });
+        }
+        self.clients[name].connection = Some(self.connections.connect(name, to));
+        self.with_client(name, |client, _, effects| client.session.connected(effects));
+    }
+
+    fn response(&mut self, id: u64, response: Response) {
+        let Some(connection) = self.connections.get(id).filter(|one| one.at_client) else { return };
+        let name = connection.client;
+        if self.clients[name].connection == Some(id) {
+            self.with_client(name, |client, now, effects| {
+                client.session.received(client.clock.read(now), response, effects);
+            });
+            self.with_client(name, |client, now, effects| {
+                client.session.tick(client.clock.read(now), effects);
+            });
+        }
+    }
+
+    fn lost_at_client(&mut self, id: u64) {
+        let Some(connection) = self.connections.get(id).filter(|one| one.at_client) else { return };
+        let name = connection.client;
+        self.connections.leave(id, true);
+        if self.clients[name].connection == Some(id) {
+            self.clients[name].connection = None;
+            self.with_client(name, |client, now, _| client.session.disconnected(client.clock.read(now)));
+        }
+    }
+
+    fn act(&mut self, name: usize) {
+        let mut effects = wombat_session::Effects::default();
+        let World { now, clients, oracle, history, random, .. } = self;
+        let was_finished = clients[name].is_finished();
+        clients[name].act(*now, oracle, history, random, &mut effects);
+        if clients[name].dead && !was_finished {
+            self.bury(name);
+        }
+        if self.clients[name].is_finished() {
+            if !was_finished && !self.healed && self.clients.len() < CLIENTS {
+                self.add_client(); // There is always somebody who wants something.
+            }
+        } else {
+            let pause = self.random.duration(Duration::ZERO, self.swarm.thinking * 2);
+            self.after(pause + Duration::from_millis(1), Event::Act(name));
+        }
+        self.with_client(name, |_, _, into| *into = effects);
+    }
+
+    // ---- What must hold at every instant ----
+
+    /// Only the holder of the master lease answers, and it knows everything that was ever chosen (I2).
+    fn check_reply(&mut self, id: ReplicaId, response: &Response) {
+        use wombat_proto::wire::response::Result as Answer;
+        let machine = &self.machines[&id];
+        if let Some(Answer::Contents(_) | Answer::KeptAlive(_)) = &response.result {
+            assert!(machine.serves(self.now), "I2: replica {id} answers without the master lease");
+        }
+        let Some(running) = &machine.running else { return };
+        self.oracle.answers(running.replica.state().epoch(), response);
+    }
+
+    fn check(&mut self) {
+        let now = self.now;
+        let mut master: Option<(ReplicaId, Slot)> = None;
+        for machine in self.machines.values().filter(|machine| machine.serves(now)) {
+            let applied = machine.running.as_ref().map(|running| running.replica.state().applied());
+            assert!(master.is_none(), "I2: {master:?} and {} hold the lease", machine.id);
+            master = applied.map(|applied| (machine.id, applied));
+        }
+        if let Some((id, applied)) = master {
+            let last = self.history.last();
+            assert!(applied >= last, "I2: {id} serves at {applied}, but {last} was applied elsewhere");
+        }
+        for lock in Client::locks() {
+            let holds = |client: &Client| Some((client.name, client.surely_holds(lock, now)?));
+            let holders: Vec<_> = self.clients.iter().filter_map(holds).collect();
+            self.oracle.check_holders(&holders);
+        }
+        for client in &self.clients {
+            client.check(now, &self.history);
+        }
+    }
+
+    // ---- The end ----
+
+    /// Every call of a client that lives has ended, one master serves, the sessions of those who died have
+    /// ended, and all replicas are where the last one is.
+    fn ended_well(&self) -> bool {
+        let last = self.history.last();
+        let there = |machine: &Machine| {
+            machine.running.as_ref().is_some_and(|running| running.replica.state().applied() == last)
+        };
+        let living = |session: SessionId| {
+            self.clients.iter().any(|client| client.id() == Some(session) && client.is_live(self.now))
+        };
+        self.clients.iter().all(Client::is_finished)
+            && self.machines.values().any(|machine| machine.serves(self.now))
+            && self.machines.values().all(there)
+            && self.history.state().sessions_after(SessionId(0)).all(|(id, _)| living(id))
+    }
+
+    fn end(mut self) -> Outcome {
+        let expected = self.history.state().digest();
+        for machine in self.machines.values() {
+            let digest = machine.running.as_ref().map(|running| running.replica.state().digest());
+            assert_eq!(digest, Some(expected), "I19: replica {} ends in another state", machine.id);
+        }
+        self.oracle.check_refused(&self.history);
+        let masters = self.outcome.tally.of("masters");
+        if masters > 3 {
+            self.outcome.tally.count("runs with three fail-overs or more");
+        }
+        self.outcome
+    }
+
+    fn describe(&self) -> String {
+        let waiting = self.clients.iter().filter(|client| !client.is_finished());
+        let clients: String = waiting.map(Client::describe).collect();
+        let machine = |machine: &Machine| match &machine.running {
+            None => format!("{} is down; ", machine.id),
+            Some(running) => {
+                let (standing, applied) = (running.replica.standing(), running.replica.state().applied());
+                format!("{}: {:?} at {applied}; ", machine.id, standing.standing)
+            }
+        };
+        let machines: String = self.machines.values().map(machine).collect();
+        let sessions = self.history.state().session_count();
+        format!("{clients}{machines}{sessions} sessions, last {}", self.history.last())
+    }
+}
