@@ -209,7 +209,7 @@ fn a_replica_that_lost_its_disk_comes_back_under_another_id() {
 fn mastership_is_handed_over_on_request() {
     let (_dir, five) = five();
     let before = five.status();
-    let said = wombat(&five.addresses(), &["transfer"]);
+    let said = wombat(&five.addresses(), &["admin", "transfer"]);
     assert!(said.contains("is master, epoch"), "{said}");
     assert_ne!(five.status()["master"], before["master"]);
 }
