@@ -20,13 +20,20 @@ fn example(name: &str) -> String {
 #[track_caller]
 fn check(lease: &str, command: &[&str], says: &[&str]) {
     let mut dev = Command::new(WOMBAT);
-    dev.args(["dev", "--session-lease", lease, "--"]).args(command).stdin(Stdio::null());
-    let output = dev.output().expect("it runs");
+    dev.args(["dev", "--session-lease", lease, "--"]).args(command);
+    check_says(&mut dev, says);
+}
+
+/// Runs a command, which says all that; returns what it says.
+#[track_caller]
+fn check_says(command: &mut Command, says: &[&str]) -> String {
+    let output = command.stdin(Stdio::null()).output().expect("it runs");
     assert!(output.status.success(), "{}", shown(&output));
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = String::from_utf8(output.stdout).expect("it speaks UTF-8");
     for part in says {
         assert!(text.contains(part), "{command:?} does not say {part:?}: {text}");
     }
+    text
 }
 
 #[test]
@@ -36,6 +43,26 @@ fn primary() {
         &[&example("primary")],
         &["alpha leads", "beta leads", "is its lock safe? false", "is stale"],
     );
+}
+
+#[test]
+fn zombie() {
+    let says = [
+        "the master, is killed",
+        "still, session",
+        "its lock-delay",
+        "is frozen",
+        "refused: token",
+        "is its lock safe? no",
+        "the session has expired",
+        "the zombie has done no harm",
+        "4 replicas of 5",
+    ];
+    // It brings a cell of its own.
+    let text = check_says(&mut Command::new(example("zombie")), &says);
+    let wide = text.lines().find(|line| line.chars().count() > 80);
+    assert_eq!(wide, None, "it fits into 80 columns");
+    assert!(!text.contains('\x1b'), "colours are for terminals");
 }
 
 #[test]
