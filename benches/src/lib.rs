@@ -1,6 +1,8 @@
 //! What the benches share: rates, medians, and the machine's own speed to compare with.
 
+pub mod load;
 pub mod peers;
+pub mod process;
 pub mod replicas;
 pub mod systems;
 

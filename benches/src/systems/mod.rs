@@ -9,6 +9,7 @@ use crate::Result;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How many nodes each system has.
@@ -56,37 +57,70 @@ pub fn gap<S: System + ?Sized>(
     node: usize,
     event: impl FnOnce(&mut S) -> Result<()>,
 ) -> Result<Duration> {
-    let mut writer = system.writer(node)?;
-    let acknowledged = Arc::new(Mutex::new(Vec::new()));
-    let stop = Arc::new(AtomicBool::new(false));
-    let (noted, stopped) = (Arc::clone(&acknowledged), Arc::clone(&stop));
-    let client = std::thread::spawn(move || {
-        while !stopped.load(Ordering::Relaxed) {
-            let begun = Instant::now();
-            writer.write().map_err(|error| error.to_string())?;
-            noted.lock().expect("nobody panics with it").push((begun, Instant::now()));
-            std::thread::sleep(INTERVAL);
-        }
-        std::result::Result::<(), String>::Ok(())
-    });
+    let writing = Writing::start(system.writer(node)?);
     std::thread::sleep(CALM);
     let before = Instant::now();
-    let happened = event(system);
+    event(system)?;
     let after = Instant::now();
-    let over = happened.and_then(|()| {
-        wait_for("a write after that", || {
-            let acknowledged = acknowledged.lock().expect("nobody panics with it");
-            let over = acknowledged.last().is_some_and(|(begun, _)| *begun > after);
-            (over || client.is_finished()).then_some(())
-        })
-    });
-    stop.store(true, Ordering::Relaxed);
-    over?;
-    client.join().map_err(|_| "the client panicked")??;
-    let ends: Vec<Instant> =
-        acknowledged.lock().expect("nobody panics with it").iter().map(|(_, end)| *end).collect();
-    let gaps = ends.windows(2).filter(|pair| pair[1] > before).map(|pair| pair[1] - pair[0]);
-    Ok(gaps.max().ok_or("nothing was written before it")?)
+    wait_for("a write after that", || (writing.goes_on_after(after) || writing.has_ended()).then_some(()))?;
+    writing.longest_gap(before)
+}
+
+/// A client that writes on a thread of its own, until this is dropped.
+pub struct Writing {
+    thread: Option<JoinHandle<std::result::Result<(), String>>>,
+    stop: Arc<AtomicBool>,
+    /// When each acknowledged write was begun, and when it was acknowledged.
+    acknowledged: Arc<Mutex<Vec<(Instant, Instant)>>>,
+}
+
+impl Writing {
+    /// Lets a client write one value after the other.
+    pub fn start(mut writer: Box<dyn Writer>) -> Writing {
+        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (stopped, noted) = (Arc::clone(&stop), Arc::clone(&acknowledged));
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                writer.write().map_err(|error| error.to_string())?;
+                noted.lock().expect("nobody panics with it").push((begun, Instant::now()));
+                std::thread::sleep(INTERVAL);
+            }
+            Ok(())
+        });
+        Writing { thread: Some(thread), stop, acknowledged }
+    }
+
+    /// Whether a write that was begun after that is acknowledged.
+    pub fn goes_on_after(&self, moment: Instant) -> bool {
+        let acknowledged = self.acknowledged.lock().expect("nobody panics with it");
+        acknowledged.last().is_some_and(|(begun, _)| *begun > moment)
+    }
+
+    /// Stops, and returns the longest time between two acknowledgements, the later of which came after `since`.
+    pub fn longest_gap(mut self, since: Instant) -> Result<Duration> {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().map_err(|_| "the client panicked")??;
+        }
+        let acknowledged = self.acknowledged.lock().expect("nobody panics with it");
+        let ends = acknowledged.windows(2).map(|pair| (pair[0].1, pair[1].1));
+        let gaps = ends.filter(|(_, end)| *end > since).map(|(begin, end)| end - begin);
+        Ok(gaps.max().ok_or("nothing was written before it, or after it")?)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _it_is_given_up = thread.join();
+        }
+    }
 }
 
 /// Asks for `wanted` until it is there.

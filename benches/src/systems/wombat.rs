@@ -63,15 +63,20 @@ impl System for Wombat {
 
     /// A session is always with the master.
     fn writer(&self, _node: usize) -> Result<Box<dyn Writer>> {
-        let runtime = runtime()?;
-        let options = OpenOptions::new().write().create(Create::May);
-        let (cell, node) = runtime.block_on(async {
-            let cell = Cell::connect(self.replicas.addresses().iter().cloned()).await?;
-            let node = cell.open("/ls/local/bench", options).await?;
-            wombat_client::Result::Ok((cell, node))
-        })?;
-        Ok(Box::new(Client { runtime, cell, node }))
+        writer(self.replicas.addresses())
     }
+}
+
+/// A client of a cell that writes.
+pub fn writer(addresses: &[String]) -> Result<Box<dyn Writer>> {
+    let runtime = runtime()?;
+    let options = OpenOptions::new().write().create(Create::May);
+    let (cell, node) = runtime.block_on(async {
+        let cell = Cell::connect(addresses.iter().cloned()).await?;
+        let node = cell.open("/ls/local/bench", options).await?;
+        wombat_client::Result::Ok((cell, node))
+    })?;
+    Ok(Box::new(Client { runtime, cell, node }))
 }
 
 struct Client {

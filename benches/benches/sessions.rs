@@ -1,0 +1,140 @@
+//! 90,000 sessions on one master, each with its KeepAlive pending, and what a fail-over of them costs.
+//! `cargo bench -p wombat-benches --bench sessions [-- seconds <n> sessions <n> replicas <n> connections <n>]`
+//!
+//! Three real replicas with default settings and the clients share this machine. A client is a light one, and
+//! many of them share a connection: one process may not have so many sockets here. Each computes its own view
+//! of its lease as SPEC §3 says; it is late if that ends before it is extended. Then the master dies by
+//! `kill -9`, and all sessions are resumed with the next one at once, which clients of their own would spread
+//! over some time.
+
+use std::time::{Duration, Instant};
+use wombat_benches::Result;
+use wombat_benches::load::{Load, Tally};
+use wombat_benches::process::{processor_time, resident};
+use wombat_benches::replicas::{Replicas, built};
+use wombat_benches::systems::{Writing, wombat};
+
+const SESSIONS: usize = 90_000;
+const REPLICAS: usize = 3;
+const CONNECTIONS: usize = 128;
+/// How long the sessions are kept alive.
+const SECONDS: usize = 60;
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// A session lease, and a little more: how long the sessions are looked at after the fail-over.
+const AFTERMATH: Duration = Duration::from_secs(15);
+
+fn main() -> Result<()> {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let wombat = built(env!("CARGO_TARGET_TMPDIR"))?;
+    let mut cell = Replicas::start(&wombat, dir.path(), argument("replicas", REPLICAS))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, measure(&mut cell))
+}
+
+/// The number after that word on the command line.
+fn argument(name: &str, usual: usize) -> usize {
+    let arguments: Vec<String> = std::env::args().collect();
+    let place = arguments.iter().position(|argument| argument == name);
+    place.and_then(|place| arguments.get(place + 1)?.parse().ok()).unwrap_or(usual)
+}
+
+async fn measure(cell: &mut Replicas) -> Result<()> {
+    let sessions = argument("sessions", SESSIONS);
+    let master = cell.master().await;
+    let number = cell.number_of(&master.master).ok_or("a master of another cell")?;
+    let pid = cell.pid(number).ok_or("a master that does not run")?;
+    let memory = resident(pid)?;
+
+    let (begun, used) = (Instant::now(), processor_time(Some(pid))?);
+    let load = Load::start(cell.addresses(), sessions, argument("connections", CONNECTIONS));
+    until("all sessions are there", || load.tally().created == sessions).await?;
+    let took = begun.elapsed();
+    line(&format!("{sessions} sessions created, s"), took.as_secs_f64(), "");
+    line("  master's processor, share of one", share(used, processor_time(Some(pid))?, took), "");
+
+    let duration = Duration::from_secs(argument("seconds", SECONDS) as u64);
+    load.forget_least_left();
+    let before = (load.tally(), processor_time(Some(pid))?, processor_time(None)?);
+    tokio::time::sleep(duration).await;
+    let tally = load.tally();
+    let answered = (tally.kept_alive - before.0.kept_alive) as f64;
+    line(
+        &format!("KeepAlives answered, 1/s, for {} s", duration.as_secs()),
+        answered / duration.as_secs_f64(),
+        "",
+    );
+    line("  master's processor, share of one", share(before.1, processor_time(Some(pid))?, duration), "");
+    line("  clients' processor, share of one", share(before.2, processor_time(None)?, duration), "");
+    line("  late sessions", late(&load, tally), "(goal 0)");
+    line("  least left of a lease view, s", tally.least_left.as_secs_f64(), "");
+    let grown = resident(pid)?.saturating_sub(memory);
+    line("master's memory, MiB", resident(pid)? as f64 / 1048576.0, "");
+    line("  bytes for a session", grown as f64 / sessions as f64, "(goal ≤ 4096)");
+    if cell.addresses().len() > 2 { fail_over(cell, number, &load, sessions).await } else { Ok(()) }
+}
+
+async fn fail_over(cell: &mut Replicas, number: usize, load: &Load, sessions: usize) -> Result<()> {
+    until("all have been kept alive", || load.tally().safe == sessions).await?;
+    let addresses = cell.addresses().to_vec();
+    let writer = move || wombat::writer(&addresses).map_err(|error| error.to_string());
+    let writing = Writing::start(tokio::task::spawn_blocking(writer).await??);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let used = processors(cell, number)?;
+    load.forget_least_left();
+    let begun = Instant::now();
+    cell.kill(number)?;
+    until("there is another master", || load.tally().safe < sessions).await?;
+    let found = begun.elapsed();
+    until("all sessions are safe", || load.tally().safe + load.tally().expired >= sessions).await?;
+    let took = begun.elapsed();
+    let master = cell.master().await;
+    let next = cell.number_of(&master.master).ok_or("a master of another cell")?;
+    let storm = processors(cell, number)?[next].saturating_sub(used[next]);
+    until("the writer goes on", || writing.goes_on_after(begun + took)).await?;
+    line("the master killed: until another one is found, s", found.as_secs_f64(), "");
+    line("  from then until all sessions are safe, s", (took - found).as_secs_f64(), "");
+    line("  processor time of the new master, s", storm.as_secs_f64(), "");
+    line("  a writer's longest wait, s", writing.longest_gap(begun)?.as_secs_f64(), "");
+    tokio::time::sleep(AFTERMATH).await;
+    let tally = load.tally();
+    line("  late sessions, from the beginning", late(load, tally), "(goal 0)");
+    line("  least left of a lease view, s", tally.least_left.as_secs_f64(), "");
+    line("  sessions that were lost", tally.expired as f64, "(goal 0)");
+    let pid = cell.pid(next).ok_or("a master that does not run")?;
+    line("  new master's memory, MiB", resident(pid)? as f64 / 1048576.0, "");
+    Ok(())
+}
+
+/// The processor time of each replica but one.
+fn processors(cell: &Replicas, without: usize) -> Result<Vec<Duration>> {
+    let of = |number: usize| match cell.pid(number).filter(|_| number != without) {
+        Some(pid) => processor_time(Some(pid)),
+        None => Ok(Duration::ZERO),
+    };
+    (0..cell.addresses().len()).map(of).collect()
+}
+
+/// Sessions that were extended too late, or should have been extended by now.
+fn late(load: &Load, tally: Tally) -> f64 {
+    (tally.late + load.overdue()) as f64
+}
+
+async fn until(what: &str, reached: impl Fn() -> bool) -> Result<()> {
+    let begun = Instant::now();
+    while !reached() {
+        if begun.elapsed() > PATIENCE {
+            return Err(format!("waited in vain until {what}").into());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+fn share(before: Duration, after: Duration, of: Duration) -> f64 {
+    after.saturating_sub(before).as_secs_f64() / of.as_secs_f64()
+}
+
+fn line(what: &str, figure: f64, goal: &str) {
+    println!("{what:52}{figure:>12.2} {goal}");
+}
