@@ -462,7 +462,8 @@ impl Replica {
     /// The first proposals of a master: the cell itself if it is new, then its epoch.
     fn begin(&mut self) {
         let Some(epoch) = self.paxos.leads() else { return };
-        let lease_ms = self.config.lease.as_millis() as u32;
+        // What an earlier master has promised is still to be kept if this one ends soon.
+        let lease_ms = self.config.lease.max(self.state.lease()).as_millis() as u32;
         let begin_epoch = Op::BeginEpoch(log::BeginEpoch { lease_ms });
         let found_cell = self.state.cell_name().is_none().then(|| {
             let key = Bytes::copy_from_slice(&self.config.fresh_key);
