@@ -155,7 +155,7 @@ impl Replica {
                 }
                 Timer::Delay(instance, since) => {
                     if let Some(master) = &mut self.master {
-                        master.end_delay(instance, since);
+                        master.end_delay(instance, since, now);
                     }
                     self.grant_turns(instance);
                 }

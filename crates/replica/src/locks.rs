@@ -127,9 +127,11 @@ impl Master {
         self.timers.set(until, Timer::Delay(instance, since));
     }
 
-    /// A lock-delay has passed.
-    pub(crate) fn end_delay(&mut self, instance: Instance, since: Slot) {
-        self.locks.delays.remove(&(since, instance));
+    /// A lock-delay has passed, unless it was made longer by another holder that ended with the first.
+    pub(crate) fn end_delay(&mut self, instance: Instance, since: Slot, now: Instant) {
+        if self.locks.delays.get(&(since, instance)).is_some_and(|until| *until <= now) {
+            self.locks.delays.remove(&(since, instance));
+        }
     }
 
     /// Takes a waiter out of its queue.

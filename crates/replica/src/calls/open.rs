@@ -32,9 +32,7 @@ impl Replica {
             ..Handle::default()
         };
         // Before anything else: the answer of an Open that made its node is kept beyond the Close.
-        if self.serving()?.session(asker.session)?.handles.was_closed(HandleId(asker.number)) {
-            return Err(Error::StaleHandle);
-        }
+        self.check_not_closed(asker)?;
         if let Some(result) = self.opened_before(asker, unsealed) {
             return result.map(Some);
         }
@@ -58,6 +56,12 @@ impl Replica {
                 Ok(None)
             }
         }
+    }
+
+    /// Refuses an Open whose handle was closed already: this is a delayed copy of it.
+    fn check_not_closed(&mut self, asker: Asker) -> Result<()> {
+        let handles = &self.serving()?.session(asker.session)?.handles;
+        if handles.was_closed(HandleId(asker.number)) { Err(Error::StaleHandle) } else { Ok(()) }
     }
 
     /// A retry of an Open that was answered, or would have been, finds its handle again.
@@ -113,6 +117,7 @@ impl Replica {
         created: bool,
         stat: wire::Stat,
     ) -> Result<Answer> {
+        self.check_not_closed(asker)?; // Two copies of it may have been in the log.
         let token = self.serving()?.open_handle(asker.session, unsealed)?;
         Ok(opened(token, created, stat))
     }
