@@ -1,6 +1,6 @@
 //! A cell of several real server processes, on loopback or on hosts that the test made itself.
 
-use super::{WOMBAT, signal, wait_for};
+use super::{WOMBAT, free_addresses, signal, wait_for};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -22,15 +22,7 @@ pub(crate) struct Five {
 impl Five {
     /// Starts as many replicas on free ports.
     pub(crate) fn start(dir: &Path, replicas: usize) -> Five {
-        let listeners: Vec<_> =
-            (0..replicas).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let at =
-            listeners.iter().map(|listener| (listener.local_addr().unwrap().to_string(), None)).collect();
-        drop(listeners);
-        Five::start_at(dir, at)
-    }
-
-    fn start_at(dir: &Path, at: Vec<(String, Option<String>)>) -> Five {
+        let at = free_addresses(replicas).into_iter().map(|address| (address, None)).collect();
         let five = Five::start_without_waiting(dir, at);
         five.master();
         five
@@ -38,6 +30,13 @@ impl Five {
 
     /// Starts a replica at each address, on that host.
     pub(crate) fn start_without_waiting(dir: &Path, at: Vec<(String, Option<String>)>) -> Five {
+        let mut five = Five::planned(dir, at);
+        (0..five.replicas.len()).for_each(|number| five.restart(number));
+        five
+    }
+
+    /// As many replicas, none of which runs yet.
+    pub(crate) fn planned(dir: &Path, at: Vec<(String, Option<String>)>) -> Five {
         let replica = |(number, (address, host)): (usize, (String, Option<String>))| Replica {
             address,
             dir: dir.join(number.to_string()),
@@ -45,9 +44,7 @@ impl Five {
             child: None,
         };
         let replicas = at.into_iter().enumerate().map(replica).collect();
-        let mut five = Five { replicas, lease: "6s".into() };
-        (0..five.replicas.len()).for_each(|number| five.restart(number));
-        five
+        Five { replicas, lease: "6s".into() }
     }
 
     pub(crate) fn addresses(&self) -> Vec<String> {
@@ -72,6 +69,11 @@ impl Five {
         let log = replica.dir.with_extension("log");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         replica.child = Some(command.stdin(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// What a replica has logged.
+    pub(crate) fn log(&self, number: usize) -> String {
+        std::fs::read_to_string(self.replicas[number].dir.with_extension("log")).unwrap()
     }
 
     /// `kill -9`.

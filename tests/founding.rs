@@ -1,0 +1,110 @@
+//! How a cell is founded by real processes, and what may go wrong before it is (docs/decisions/0009).
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use bytes::BytesMut;
+use common::five::Five;
+use common::wait_for;
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use wombat_proto::frame;
+use wombat_proto::wire::{VERSION, peer::Hello};
+
+/// A founder that shows itself only to whom the test lets see it.
+#[derive(Clone)]
+struct Shy {
+    address: String,
+    founders: Vec<String>,
+    shown_to: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Shy {
+    fn listen(listener: TcpListener, mut founders: Vec<String>) -> Shy {
+        founders.sort_unstable();
+        let address = listener.local_addr().unwrap().to_string();
+        let shy = Shy { address, founders, shown_to: Arc::default() };
+        let answering = shy.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let _it_comes_again = answering.meet(stream.unwrap());
+            }
+        });
+        shy
+    }
+
+    fn show_to(&self, address: &str) {
+        self.shown_to.lock().unwrap().insert(address.to_owned());
+    }
+
+    fn meet(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        stream.read_exact(&mut [0; 8])?;
+        let mut buffer = BytesMut::zeroed(4);
+        stream.read_exact(&mut buffer)?;
+        let length = u32::from_be_bytes(buffer[..].try_into().unwrap()) as usize;
+        buffer.resize(4 + length, 0);
+        stream.read_exact(&mut buffer[4..])?;
+        let hello: Hello = frame::read(&mut buffer).map_err(std::io::Error::other)?.unwrap();
+        if self.shown_to.lock().unwrap().contains(&hello.address) {
+            let own = Hello {
+                version: VERSION,
+                cell: "local".into(),
+                nonce: "5e".repeat(16),
+                founders: self.founders.clone(),
+                address: self.address.clone(),
+                ..Hello::default()
+            };
+            frame::write(&own, &mut buffer);
+            stream.write_all(&buffer)?;
+        }
+        Ok(())
+    }
+}
+
+/// Three founders, the third of which is shy. The first has met both others and founded the cell; the second
+/// has not seen the third.
+fn founded_by_the_first() -> (tempfile::TempDir, Five, Shy) {
+    let dir = tempfile::tempdir().unwrap();
+    let third = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut at = common::free_addresses(2);
+    at.push(third.local_addr().unwrap().to_string());
+    let third = Shy::listen(third, at.clone());
+    let mut five = Five::planned(dir.path(), at.into_iter().map(|address| (address, None)).collect());
+    third.show_to(&five.replicas[0].address);
+    five.restart(0);
+    five.restart(1);
+    let founded = || five.log(0).contains("founding the cell").then_some(());
+    wait_for("the first founder to have met the others", founded);
+    (dir, five, third)
+}
+
+/// The first and the second are two of three, if the second is a founder.
+fn check_they_are_a_quorum(five: &Five) {
+    let status = five.status();
+    let ids: Vec<_> = status["members"].as_array().unwrap().iter().map(|one| &one["replica"]).collect();
+    assert_eq!(ids, [1, 2, 3]);
+    assert!(five.log(1).contains("founding the cell"));
+}
+
+#[test]
+fn a_founder_that_restarts_when_another_has_founded_already_is_still_a_founder() {
+    let (_dir, mut five, third) = founded_by_the_first();
+    five.kill(1);
+    five.restart(1);
+    third.show_to(&five.replicas[1].address);
+    check_they_are_a_quorum(&five);
+}
+
+#[test]
+fn a_founder_that_has_begun_to_join_is_still_a_founder_once_it_meets_the_others() {
+    let (_dir, five, third) = founded_by_the_first();
+    wait_for("the second to try to join", || five.log(1).contains("exists already").then_some(()));
+    let mut status = std::process::Command::new(common::WOMBAT);
+    status.args(["status", "--endpoints", &five.addresses().join(",")]).env_remove("WOMBAT_CELL");
+    let said = common::shown(&status.output().unwrap());
+    assert!(said.contains(&format!("{} runs, but is not in the cell", five.replicas[1].address)), "{said}");
+    third.show_to(&five.replicas[1].address);
+    check_they_are_a_quorum(&five);
+}
