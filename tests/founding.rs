@@ -5,10 +5,12 @@ mod common;
 
 use bytes::BytesMut;
 use common::five::Five;
-use common::wait_for;
+use common::{WOMBAT, shown, wait_for};
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use wombat_proto::frame;
 use wombat_proto::wire::{VERSION, peer::Hello};
@@ -101,10 +103,49 @@ fn a_founder_that_restarts_when_another_has_founded_already_is_still_a_founder()
 fn a_founder_that_has_begun_to_join_is_still_a_founder_once_it_meets_the_others() {
     let (_dir, five, third) = founded_by_the_first();
     wait_for("the second to try to join", || five.log(1).contains("exists already").then_some(()));
-    let mut status = std::process::Command::new(common::WOMBAT);
+    let mut status = Command::new(WOMBAT);
     status.args(["status", "--endpoints", &five.addresses().join(",")]).env_remove("WOMBAT_CELL");
-    let said = common::shown(&status.output().unwrap());
+    let said = shown(&status.output().unwrap());
     assert!(said.contains(&format!("{} runs, but is not in the cell", five.replicas[1].address)), "{said}");
     third.show_to(&five.replicas[1].address);
     check_they_are_a_quorum(&five);
+}
+
+/// Starts a replica, and returns what it says before it refuses.
+fn refused(listen: &str, peers: &[&str]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let output = serve(dir.path(), listen, peers).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn serve(dir: &Path, listen: &str, peers: &[&str]) -> Command {
+    let mut command = Command::new(WOMBAT);
+    command.args(["serve", "--cell", "local", "--listen", listen, "--peers", &peers.join(",")]);
+    command.args(["--log", "info"]).arg("--dir").arg(dir.join("data")).env_remove("WOMBAT_CELL");
+    command
+}
+
+#[test]
+fn a_list_of_peers_that_cannot_be_right_is_refused() {
+    let (_dir, five, _third) = founded_by_the_first();
+    let founder = &five.replicas[0].address;
+    wait_for("the first to serve", || five.log(0).contains("ready:").then_some(()));
+    let own = &common::free_addresses(1)[0];
+    let said = refused(own, &[own, founder]);
+    assert!(said.contains(&format!("the replica at {founder} founded it with")), "{said}");
+    let said = refused(own, &[own, own]);
+    assert!(said.contains("named twice"), "{said}");
+}
+
+#[test]
+fn a_peer_that_cannot_be_found_by_its_name_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = &common::free_addresses(1)[0];
+    let mut child =
+        serve(dir.path(), own, &[own, "nowhere.invalid:7480"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("nowhere.invalid:7480 cannot be found by its name")));
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

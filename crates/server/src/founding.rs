@@ -92,6 +92,7 @@ async fn meet_founders(own: &Rc<Own>, join: bool) -> Result<Identity, ServerErro
     let mut missing_before = Vec::new();
     let mut rounds_founded = 0;
     let mut joining = Joining::default();
+    let mut unknown = BTreeSet::new();
     loop {
         let mut founded = None;
         // Only those that are met in one round count: one that was wiped meanwhile has another nonce.
@@ -100,7 +101,9 @@ async fn meet_founders(own: &Rc<Own>, join: bool) -> Result<Identity, ServerErro
         for at in &others {
             match hello::connect(at, own).await {
                 Ok((_, hello)) if hello.cell == own.cell.as_str() => {
-                    check_founders(own, at, &hello)?;
+                    if !join {
+                        check_founders(own, at, &hello)?;
+                    }
                     if !hello.cell_id.is_empty() {
                         founded = Some(hello.cell_id.clone());
                     }
@@ -112,7 +115,13 @@ async fn meet_founders(own: &Rc<Own>, join: bool) -> Result<Identity, ServerErro
                         hello.cell, own.cell
                     )));
                 }
-                Err(_) => {}
+                Err(error) => {
+                    // No error: the name may be of a machine that is still to come.
+                    if !unknown.contains(at) && !is_resolved(at).await {
+                        warn!("the peer {at} cannot be found by its name: {error}; is it spelt right?");
+                        unknown.insert(at.clone());
+                    }
+                }
             }
         }
         let missing: Vec<String> = others.into_iter().filter(|at| !nonces.contains_key(at)).collect();
@@ -143,17 +152,28 @@ async fn meet_founders(own: &Rc<Own>, join: bool) -> Result<Identity, ServerErro
     }
 }
 
-/// Refuses to found a cell together with replicas that have other founders in mind.
+/// Refuses to found a cell together with replicas that have other founders in mind, and to pass for a founder
+/// of a cell that had others. Whoever joined a cell later knows nothing of its founders.
 fn check_founders(own: &Own, at: &str, hello: &Hello) -> Result<(), ServerError> {
-    if hello.cell_id.is_empty() && hello.founders != own.founders {
-        return Err(ServerError::Config(format!(
-            "the replica at {at} was told that the founders are {}, and this one that they are {}: \
-             give all the same list of peers",
-            hello.founders.join(", "),
-            own.founders.join(", ")
-        )));
+    if hello.founders == own.founders || (hello.founders.is_empty() && !hello.cell_id.is_empty()) {
+        return Ok(());
     }
-    Ok(())
+    let (theirs, ours) = (hello.founders.join(", "), own.founders.join(", "));
+    Err(ServerError::Config(match hello.cell_id.is_empty() {
+        true => format!(
+            "the replica at {at} was told that the founders are {theirs}, and this one that they are {ours}: \
+             give all the same list of peers"
+        ),
+        false => format!(
+            "the cell exists already: the replica at {at} founded it with {theirs}, and this one was told \
+             that the founders are {ours}. If it is one of them, give it their list; if it is another, --join"
+        ),
+    }))
+}
+
+/// Whether an address is one, or a name that somebody knows.
+async fn is_resolved(address: &str) -> bool {
+    tokio::net::lookup_host(address).await.is_ok_and(|mut all| all.next().is_some())
 }
 
 fn cell_id(own: &Own, nonces: &BTreeMap<String, String>) -> String {
