@@ -218,9 +218,7 @@ fn mastership_is_handed_over_on_request() {
 fn a_founder_that_waits_for_the_others_stops_cleanly() {
     use std::io::{BufRead, BufReader};
     let dir = tempfile::tempdir().unwrap();
-    let listeners: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let at: Vec<String> = listeners.iter().map(|one| one.local_addr().unwrap().to_string()).collect();
-    drop(listeners);
+    let at = common::free_addresses(3);
     let mut command = Command::new(WOMBAT);
     command.args(["serve", "--cell", "local", "--listen", &at[0], "--peers", &at.join(","), "--log", "info"]);
     command.arg("--dir").arg(dir.path().join("data")).stderr(std::process::Stdio::piped());

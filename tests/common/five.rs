@@ -1,6 +1,6 @@
 //! A cell of several real server processes, on loopback or on hosts that the test made itself.
 
-use super::{WOMBAT, is_stopped, signal, wait_for};
+use super::{WOMBAT, free_addresses, is_stopped, signal, wait_for};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -21,7 +21,7 @@ pub(crate) struct Five {
 }
 
 /// The settings of a cell of which no more is said.
-const SETTINGS: [&str; 2] = ["--session-lease", "6s"];
+pub(crate) const SETTINGS: [&str; 2] = ["--session-lease", "6s"];
 
 impl Five {
     /// Starts as many replicas on free ports.
@@ -31,22 +31,19 @@ impl Five {
 
     /// Starts as many replicas on free ports, with settings of their own.
     pub(crate) fn start_with(dir: &Path, replicas: usize, settings: &[&str]) -> Five {
-        let listeners: Vec<_> =
-            (0..replicas).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let at =
-            listeners.iter().map(|listener| (listener.local_addr().unwrap().to_string(), None)).collect();
-        drop(listeners);
-        let five = Five::start_at(dir, at, settings);
+        let at = free_addresses(replicas).into_iter().map(|address| (address, None)).collect();
+        let five = Five::planned(dir, at, settings).started();
         five.master();
         five
     }
 
     /// Starts a replica at each address, on that host.
     pub(crate) fn start_without_waiting(dir: &Path, at: Vec<(String, Option<String>)>) -> Five {
-        Five::start_at(dir, at, &SETTINGS)
+        Five::planned(dir, at, &SETTINGS).started()
     }
 
-    fn start_at(dir: &Path, at: Vec<(String, Option<String>)>, settings: &[&str]) -> Five {
+    /// As many replicas, none of which runs yet.
+    pub(crate) fn planned(dir: &Path, at: Vec<(String, Option<String>)>, settings: &[&str]) -> Five {
         let replica = |(number, (address, host)): (usize, (String, Option<String>))| Replica {
             address,
             dir: dir.join(number.to_string()),
@@ -54,10 +51,12 @@ impl Five {
             child: None,
         };
         let replicas = at.into_iter().enumerate().map(replica).collect();
-        let settings = settings.iter().map(ToString::to_string).collect();
-        let mut five = Five { replicas, settings };
-        (0..five.replicas.len()).for_each(|number| five.restart(number));
-        five
+        Five { replicas, settings: settings.iter().map(ToString::to_string).collect() }
+    }
+
+    fn started(mut self) -> Five {
+        (0..self.replicas.len()).for_each(|number| self.restart(number));
+        self
     }
 
     pub(crate) fn addresses(&self) -> Vec<String> {
@@ -82,6 +81,11 @@ impl Five {
         let log = replica.dir.with_extension("log");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         replica.child = Some(command.stdin(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// What a replica has logged.
+    pub(crate) fn log(&self, number: usize) -> String {
+        std::fs::read_to_string(self.replicas[number].dir.with_extension("log")).unwrap()
     }
 
     /// `kill -9`.

@@ -13,6 +13,12 @@ use std::time::{Duration, Instant};
 
 pub(crate) const WOMBAT: &str = env!("CARGO_BIN_EXE_wombat");
 
+/// Addresses of this machine's at which nobody listens.
+pub(crate) fn free_addresses(count: usize) -> Vec<String> {
+    let listeners: Vec<_> = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
+}
+
 /// A server process on a data directory.
 pub(crate) struct Serve {
     pub(crate) dir: PathBuf,

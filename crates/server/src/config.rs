@@ -67,6 +67,12 @@ impl Config {
                 lease.as_millis()
             )));
         }
+        if let Some(twice) = self.peers.iter().enumerate().find(|(n, at)| self.peers[..*n].contains(at)) {
+            return Err(ServerError::Config(format!(
+                "{} is named twice among the peers: name each replica once",
+                twice.1
+            )));
+        }
         if self.peers.len() > limits::CELL_REPLICAS {
             return Err(ServerError::Config(format!(
                 "{} peers are too many: a cell has at most {} replicas",
@@ -84,7 +90,6 @@ impl Config {
         }
         let mut founders = self.peers.clone();
         founders.sort_unstable();
-        founders.dedup();
         if !self.join && !founders.iter().any(|at| at == own) {
             return Err(ServerError::Config(format!(
                 "this replica's address {own} is not among the peers {}: list it, or say by --advertise \

@@ -3,14 +3,15 @@
 //! Founders each throw in a random nonce, and the cell's id is a hash of all of them. So nobody founds a cell
 //! who has not met every other founder, and a founder whose disk was wiped meanwhile, and which therefore has
 //! another nonce, can never pass for what it was: it finds the cell founded with an id that it cannot
-//! compute, and joins it under an id of its own.
+//! compute, and joins it under an id of its own. A nonce is durable before anybody hears of it, so that one
+//! that merely restarts stays a founder.
 
 use crate::peers::Own;
 use crate::peers::hello;
 use crate::{Config, ServerError};
 use bytes::BytesMut;
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,7 +20,7 @@ use tracing::{info, warn};
 use wombat_proto::wire::peer::Hello;
 use wombat_proto::wire::{self, Request, Response, request::Call, response::Result as Answer};
 use wombat_proto::{Error, Members, ReplicaId, frame};
-use wombat_storage::{Identity, Origin};
+use wombat_storage::{Identity, Origin, RealDisk, founding_nonce};
 
 /// How often the other founders are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -32,13 +33,14 @@ const JOIN_WITHIN: Duration = Duration::from_secs(5);
 /// The identity that a replica without one gets.
 pub(crate) async fn found(
     config: &Config,
+    disk: &RealDisk,
     listener: &TcpListener,
     address: &str,
 ) -> Result<Identity, ServerError> {
-    let nonce = hex(&random::<16>()?);
+    let fresh = hex(&random::<16>()?);
     let founders = config.founders(address)?;
     if founders.len() == 1 && !config.join {
-        return Ok(Identity::alone(config.cell.clone(), nonce[..16].to_owned()));
+        return Ok(Identity::alone(config.cell.clone(), fresh[..16].to_owned()));
     }
     if config.join && founders.iter().all(|at| at == address) {
         return Err(ServerError::Config(
@@ -49,8 +51,8 @@ pub(crate) async fn found(
         cell: config.cell.clone(),
         cell_id: String::new(),
         replica: ReplicaId(0),
-        nonce: nonce.clone(),
-        founders: founders.clone(),
+        nonce: if config.join { fresh } else { founding_nonce(disk, &fresh)? },
+        founders,
         address: address.to_owned(),
         random: Cell::new(u64::from_ne_bytes(random()?)),
     });
@@ -89,15 +91,19 @@ fn listener_of(listener: &TcpListener) -> Result<TcpListener, ServerError> {
 async fn meet_founders(own: &Rc<Own>, join: bool) -> Result<Identity, ServerError> {
     let mut missing_before = Vec::new();
     let mut rounds_founded = 0;
+    let mut joining = Joining::default();
+    let mut unknown = BTreeSet::new();
     loop {
         let mut founded = None;
-        // Only those that are met in one round count: who restarts before it has founded has another nonce.
+        // Only those that are met in one round count: one that was wiped meanwhile has another nonce.
         let mut nonces = BTreeMap::from([(own.address.clone(), own.nonce.clone())]);
         let others: Vec<String> = own.founders.iter().filter(|at| **at != own.address).cloned().collect();
         for at in &others {
             match hello::connect(at, own).await {
                 Ok((_, hello)) if hello.cell == own.cell.as_str() => {
-                    check_founders(own, at, &hello)?;
+                    if !join {
+                        check_founders(own, at, &hello)?;
+                    }
                     if !hello.cell_id.is_empty() {
                         founded = Some(hello.cell_id.clone());
                     }
@@ -109,7 +115,13 @@ async fn meet_founders(own: &Rc<Own>, join: bool) -> Result<Identity, ServerErro
                         hello.cell, own.cell
                     )));
                 }
-                Err(_) => {}
+                Err(error) => {
+                    // No error: the name may be of a machine that is still to come.
+                    if !unknown.contains(at) && !is_resolved(at).await {
+                        warn!("the peer {at} cannot be found by its name: {error}; is it spelt right?");
+                        unknown.insert(at.clone());
+                    }
+                }
             }
         }
         let missing: Vec<String> = others.into_iter().filter(|at| !nonces.contains_key(at)).collect();
@@ -119,10 +131,11 @@ async fn meet_founders(own: &Rc<Own>, join: bool) -> Result<Identity, ServerErro
             (Some(theirs), Some(id)) if theirs == id && !join => return Ok(founder(own, id)),
             // It may still be one of the founders, as long as it has not met all of them.
             (Some(_), None) if !join && rounds_founded < ROUNDS_BEFORE_JOINING => rounds_founded += 1,
-            (Some(_), _) => {
-                warn!("the cell {} exists already, and nothing of it is here: joining it anew", own.cell);
-                return join_cell(own).await;
-            }
+            // To ask in vain does no harm: it may still meet the rest, and found.
+            (Some(_), _) => match joining.ask(own).await {
+                Some(identity) => return Ok(identity),
+                None => tokio::time::sleep(own.jitter(4 * LOOK_EVERY)).await,
+            },
             (None, _) => {}
         }
         if join && missing_before.is_empty() {
@@ -139,17 +152,28 @@ async fn meet_founders(own: &Rc<Own>, join: bool) -> Result<Identity, ServerErro
     }
 }
 
-/// Refuses to found a cell together with replicas that have other founders in mind.
+/// Refuses to found a cell together with replicas that have other founders in mind, and to pass for a founder
+/// of a cell that had others. Whoever joined a cell later knows nothing of its founders.
 fn check_founders(own: &Own, at: &str, hello: &Hello) -> Result<(), ServerError> {
-    if hello.cell_id.is_empty() && hello.founders != own.founders {
-        return Err(ServerError::Config(format!(
-            "the replica at {at} was told that the founders are {}, and this one that they are {}: \
-             give all the same list of peers",
-            hello.founders.join(", "),
-            own.founders.join(", ")
-        )));
+    if hello.founders == own.founders || (hello.founders.is_empty() && !hello.cell_id.is_empty()) {
+        return Ok(());
     }
-    Ok(())
+    let (theirs, ours) = (hello.founders.join(", "), own.founders.join(", "));
+    Err(ServerError::Config(match hello.cell_id.is_empty() {
+        true => format!(
+            "the replica at {at} was told that the founders are {theirs}, and this one that they are {ours}: \
+             give all the same list of peers"
+        ),
+        false => format!(
+            "the cell exists already: the replica at {at} founded it with {theirs}, and this one was told \
+             that the founders are {ours}. If it is one of them, give it their list; if it is another, --join"
+        ),
+    }))
+}
+
+/// Whether an address is one, or a name that somebody knows.
+async fn is_resolved(address: &str) -> bool {
+    tokio::net::lookup_host(address).await.is_ok_and(|mut all| all.next().is_some())
 }
 
 fn cell_id(own: &Own, nonces: &BTreeMap<String, String>) -> String {
@@ -176,37 +200,47 @@ fn founder(own: &Own, cell_id: String) -> Identity {
     }
 }
 
-/// Asks the master for an id, for as long as it takes.
-async fn join_cell(own: &Own) -> Result<Identity, ServerError> {
-    let mut at = own.founders.iter().filter(|at| **at != own.address).cycle();
-    let mut hint: Option<String> = None;
-    let mut told = String::new();
-    loop {
-        let Some(address) = hint.take().or_else(|| at.next().cloned()) else {
-            return Err(ServerError::Config("to join a cell, name other replicas of it as peers".into()));
-        };
-        let asked = tokio::time::timeout(JOIN_WITHIN, ask_to_join(&address, own)).await;
-        match asked {
-            Ok(Ok(Ok(joined))) if joined.replica != 0 && !joined.cell_id.is_empty() => {
-                info!("joined the cell {} as replica {}", own.cell, joined.replica);
-                return Ok(Identity {
-                    cell: own.cell.clone(),
-                    cell_id: joined.cell_id,
-                    replica: ReplicaId(joined.replica),
-                    origin: Origin::Joined,
-                });
-            }
-            Ok(Ok(Err(Error::NotMaster { hint: master }))) => hint = master.filter(|at| *at != own.address),
-            Ok(Ok(Err(error))) => {
-                let why = error.to_string();
-                if why != told {
-                    info!("{address} does not let it join yet: {why}");
-                    told = why;
-                }
-            }
-            Ok(Ok(Ok(_)) | Err(_)) | Err(_) => {}
+/// A replica's attempts to join its cell.
+#[derive(Default)]
+struct Joining {
+    begun: bool,
+    /// Who did not let it in, and why, as was told last.
+    told: Vec<String>,
+}
+
+impl Joining {
+    /// Asks each of the cell's replicas once, and whomever they take for the master.
+    async fn ask(&mut self, own: &Own) -> Option<Identity> {
+        if !std::mem::replace(&mut self.begun, true) {
+            warn!("the cell {} exists already, and nothing of it is here: joining it anew", own.cell);
         }
-        tokio::time::sleep(own.jitter(5 * LOOK_EVERY)).await;
+        let mut to_ask: Vec<String> = own.founders.iter().rev().cloned().collect();
+        let mut asked = BTreeSet::from([own.address.clone()]);
+        let mut refusals = Vec::new();
+        while let Some(address) = to_ask.pop() {
+            if !asked.insert(address.clone()) {
+                continue;
+            }
+            match tokio::time::timeout(JOIN_WITHIN, ask_to_join(&address, own)).await {
+                Ok(Ok(Ok(joined))) if joined.replica != 0 && !joined.cell_id.is_empty() => {
+                    info!("joined the cell {} as replica {}", own.cell, joined.replica);
+                    return Some(Identity {
+                        cell: own.cell.clone(),
+                        cell_id: joined.cell_id,
+                        replica: ReplicaId(joined.replica),
+                        origin: Origin::Joined,
+                    });
+                }
+                Ok(Ok(Err(Error::NotMaster { hint: Some(master) }))) => to_ask.push(master),
+                Ok(Ok(Err(error))) => refusals.push(format!("{address}: {error}")),
+                Ok(Ok(Ok(_)) | Err(_)) | Err(_) => {}
+            }
+        }
+        if !refusals.is_empty() && refusals != self.told {
+            info!("nobody lets it join yet: {}", refusals.join("; "));
+            self.told = refusals;
+        }
+        None
     }
 }
 

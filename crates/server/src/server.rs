@@ -174,7 +174,7 @@ fn run(
         let identity = match Identity::of(&disk)? {
             Some(identity) => Identity { cell: config.cell.clone(), ..identity },
             None => tokio::select! {
-                identity = founding::found(config, &listener, &reached_at) => identity?,
+                identity = founding::found(config, &disk, &listener, &reached_at) => identity?,
                 _ = &mut stopped => return Ok(()),
             },
         };

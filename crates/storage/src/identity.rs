@@ -1,7 +1,7 @@
 //! Whose data a directory holds, in words that people can read.
 
-use crate::StorageError;
 use crate::disk::{Disk, DiskFile};
+use crate::{StorageError, nonce};
 use wombat_proto::{CellName, ReplicaId};
 
 pub(crate) const FILE: &str = "identity";
@@ -70,12 +70,7 @@ impl Identity {
 
     /// Makes a directory's identity durable, whole or not at all.
     pub(crate) fn write<D: Disk>(&self, disk: &D) -> Result<(), StorageError> {
-        let failed = |operation| move |error| StorageError::io(disk.describe(FILE), operation, error);
-        let file = disk.create(TEMPORARY).map_err(failed("make"))?;
-        file.write_at(0, self.to_text().as_bytes()).map_err(failed("write"))?;
-        file.sync().map_err(failed("sync"))?;
-        disk.rename(TEMPORARY, FILE).map_err(failed("name"))?;
-        disk.sync_directory().map_err(failed("name"))
+        write_whole(disk, FILE, TEMPORARY, &self.to_text())
     }
 
     /// Reads a directory's identity.
@@ -126,6 +121,21 @@ impl Identity {
     }
 }
 
+/// Makes a file durable, whole or not at all.
+pub(crate) fn write_whole<D: Disk>(
+    disk: &D,
+    name: &str,
+    temporary: &str,
+    text: &str,
+) -> Result<(), StorageError> {
+    let failed = |operation| move |error| StorageError::io(disk.describe(name), operation, error);
+    let file = disk.create(temporary).map_err(failed("make"))?;
+    file.write_at(0, text.as_bytes()).map_err(failed("write"))?;
+    file.sync().map_err(failed("sync"))?;
+    disk.rename(temporary, name).map_err(failed("name"))?;
+    disk.sync_directory().map_err(failed("name"))
+}
+
 /// Marks a directory whose data has turned out to be wrong.
 pub(crate) fn condemn<D: Disk>(disk: &D, why: &str) -> Result<(), StorageError> {
     let failed = |operation| move |error| StorageError::io(disk.describe(CONDEMNED), operation, error);
@@ -148,5 +158,6 @@ pub(crate) fn check_not_condemned<D: Disk>(disk: &D, names: &[String]) -> Result
 /// Whether a file may stand in a directory that is not founded yet: what a crash leaves of founding it, and
 /// what a file system has at its root.
 pub(crate) fn is_of_founding(name: &str) -> bool {
-    [TEMPORARY, crate::real::LOCK_FILE, "lost+found"].contains(&name) || name == crate::segment::name(1)
+    let expected = [TEMPORARY, nonce::FILE, nonce::TEMPORARY, crate::real::LOCK_FILE, "lost+found"];
+    expected.contains(&name) || name == crate::segment::name(1)
 }

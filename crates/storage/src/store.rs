@@ -4,7 +4,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::identity::{self, Identity};
 use crate::log::Log;
 use crate::snapshot::{self, SnapshotReader, SnapshotWriter};
-use crate::{StorageError, segment};
+use crate::{StorageError, nonce, segment};
 use bytes::Bytes;
 use std::time::Duration;
 use wombat_proto::limits::COMMAND_BYTES;
@@ -73,6 +73,7 @@ impl<D: Disk> Store<D> {
         }
         let identity = Identity::read(&disk)?;
         identity.check(&disk, wanted)?;
+        nonce::remove(&disk, &names)?;
         let (mut log, contents) = Log::recover(disk.clone(), &identity.cell_id, segment_bytes, step_bytes)?;
         snapshot::remove_unfinished(&disk)?;
         let newest = snapshot::list(&disk)?.last().copied();
@@ -172,7 +173,7 @@ impl<D: Disk> Store<D> {
 }
 
 /// A directory without an identity may hold only what a crash leaves of founding it, and no record.
-fn refuse_leftovers<D: Disk>(disk: &D, names: &[String]) -> Result<(), StorageError> {
+pub(crate) fn refuse_leftovers<D: Disk>(disk: &D, names: &[String]) -> Result<(), StorageError> {
     let missing = || {
         let identity = disk.describe(identity::FILE);
         StorageError::damaged(identity, 0, "the log is there, but the identity is missing")

@@ -91,12 +91,11 @@ fn no_master(settings: &Settings, views: &Views, json: bool) -> Failure {
         let why: Vec<String> =
             views.values().filter_map(|view| Some(view.as_ref().err()?.to_string())).collect();
         let failure = Failure::unreachable(&format!("{}: {}", settings.endpoints.join(", "), why.join("; ")));
-        // Whoever closes without an answer is there.
-        return match why.iter().any(|why| why.contains("closed without an answer")) {
-            true => {
+        return match outside(views).is_empty() {
+            false => {
                 failure.hint("a replica that is not in its cell yet answers nobody: are all founders up?")
             }
-            false => failure,
+            true => failure,
         };
     }
     if json {
@@ -119,11 +118,26 @@ fn no_master(settings: &Settings, views: &Views, json: bool) -> Failure {
     let voters = reached.iter().map(|(_, view)| view.members.iter().filter(|one| one.voter).count()).max();
     let (reached, voters) = (reached.len(), voters.unwrap_or(0));
     let text = format!("the cell has no master: {reached} of its {voters} voters answer");
+    let outside = outside(views);
     let hint = match reached > voters / 2 {
         true => "one should be elected within seconds; look again".to_owned(),
-        false => format!("it takes {} to elect one: start those that are down", voters / 2 + 1),
+        false if outside.is_empty() => {
+            format!("it takes {} to elect one: start those that are down", voters / 2 + 1)
+        }
+        false => format!(
+            "it takes {} to elect one: start those that are down; {} runs, but is not in the cell yet: \
+             it waits for the others, its log says for whom",
+            voters / 2 + 1,
+            outside.join(", ")
+        ),
     };
     Failure::new(crate::exit::UNREACHABLE, "NoQuorum", text).hint(hint)
+}
+
+/// Who is there, and in no cell yet: whoever closes without an answer.
+fn outside(views: &Views) -> Vec<&str> {
+    let is_outside = |error: &Error| matches!(error, Error::NotFound { what } if what.contains("closed without an answer"));
+    views.iter().filter(|(_, view)| view.as_ref().is_err_and(is_outside)).map(|(at, _)| at.as_str()).collect()
 }
 
 fn replica_object(at: &str, view: &Status) -> Value {

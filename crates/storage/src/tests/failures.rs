@@ -1,6 +1,7 @@
 //! Full disks, snapshots that come to nothing, and what callers get wrong.
 
 use super::*;
+use crate::founding_nonce;
 use crate::record::{self, Entry, Placed};
 
 #[test]
@@ -310,4 +311,50 @@ fn data_that_was_given_up_is_never_opened_again() {
     disk.crash(1);
     let Err(error) = open(&disk) else { panic!("opened") };
     assert!(error.to_string().contains("it differs") && error.to_string().contains("joins its cell anew"));
+}
+
+#[test]
+fn a_nonce_that_was_given_once_comes_back_until_the_directory_is_founded() {
+    // A power failure after each operation: either nobody was told a nonce, or it is the one that comes back.
+    for operations in 0.. {
+        let disk = SimulatedDisk::new();
+        disk.stop_after(operations);
+        let told = founding_nonce(&disk, "0a");
+        disk.crash(operations);
+        let later = founding_nonce(&disk, "0b").unwrap();
+        assert!(told.is_err() || later == "0a", "after {operations} operations {later} replaces {told:?}");
+        assert_eq!(founding_nonce(&disk, "0c").unwrap(), later);
+        assert!(open(&disk).unwrap().1.founded);
+        assert!(!disk.list().unwrap().iter().any(|name| name.starts_with("nonce")));
+        if told.is_ok() {
+            assert!(operations > 4, "{operations} operations make nothing durable");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_damaged_nonce_is_refused() {
+    let disk = SimulatedDisk::new();
+    founding_nonce(&disk, "0a").unwrap();
+    for offset in 0..disk.contents("nonce").len() as u64 {
+        let damaged = copy(&disk);
+        damaged.flip("nonce", offset, 3);
+        let refused = founding_nonce(&damaged, "0b");
+        assert!(matches!(refused, Err(StorageError::Damaged { .. })), "{offset}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_nonce_does_not_hide_a_lost_identity_or_somebody_elses_files() {
+    let disk = SimulatedDisk::new();
+    founding_nonce(&disk, "0a").unwrap();
+    let (mut store, _) = open(&disk).unwrap();
+    store.append(&[accept(1)]).unwrap();
+    store.close().unwrap();
+    disk.remove("identity").unwrap();
+    assert!(matches!(founding_nonce(&disk, "0b"), Err(StorageError::Damaged { .. })));
+    let disk = SimulatedDisk::new();
+    disk.create("thesis.tex").unwrap();
+    assert!(matches!(founding_nonce(&disk, "0b"), Err(StorageError::NotADataDirectory { .. })));
 }
