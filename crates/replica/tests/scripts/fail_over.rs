@@ -136,6 +136,72 @@ fn an_ephemeral_whose_handle_nobody_presents_for_a_minute_goes() {
     assert!(world.lives(&forgets), "its session goes on");
 }
 
+/// A fail-over in which every step has something to do, with a crash after any number of its records, and then
+/// another fail-over: whoever lives has what was theirs, whoever has gone has nothing.
+#[test]
+fn a_crash_in_any_step_loses_nothing_and_brings_nothing_back() {
+    let mut records = 0;
+    loop {
+        let mut world = World::new();
+        let connection = world.connect();
+        let (mut holder, mut caching) = (world.client(), world.client_on(connection, true));
+        let (mut waits, mut gone, mut forgets) = (world.client(), world.client(), world.client());
+        let lock = world.open(&mut holder, "/ls/test/lock");
+        let granted = world.call(&mut holder, acquire(lock)).unwrap();
+        let mine = world.open_with(&mut holder, ephemeral("/ls/test/mine"));
+        let wanted = world.open(&mut waits, "/ls/test/lock");
+        let queued = world.send(&mut waits, acquire(wanted));
+        let file = world.open(&mut caching, "/ls/test/file");
+        world.open_with(&mut gone, ephemeral("/ls/test/gone"));
+        world.open_with(&mut forgets, ephemeral("/ls/test/forgotten"));
+        let closed = world.open(&mut holder, "/ls/test/file");
+        world.restart();
+
+        world.records_left = Some(records);
+        let mut number = 0;
+        let mut live = [&mut holder, &mut caching, &mut waits, &mut forgets];
+        for client in &mut live {
+            let _crashed = world.try_resume(client);
+        }
+        let [holder, caching, waits, _] = &mut live;
+        world.send(holder, get_stat(mine));
+        world.send(holder, Call::Close(wire::Close { handle: Some(closed) }));
+        world.send_again(waits, queued, acquire(wanted));
+        world.send(caching, crate::world::set(file, "new"));
+        for _ in 0..24 {
+            for client in &mut live {
+                number += 1;
+                world.send(client, keep_alive(u64::from(number > 4)));
+            }
+            world.pass(LEASE / 4);
+        }
+        let finished = world.records_left != Some(0);
+        world.records_left = None;
+        world.restart();
+
+        for client in &mut live {
+            world.resume(client).unwrap();
+        }
+        let [holder, caching, waits, _] = &mut live;
+        world.send(caching, keep_alive(0));
+        world.send(caching, keep_alive(1));
+        let again = Call::GetSequencer(wire::GetSequencer { handle: Some(lock) });
+        assert_eq!(world.call(holder, again), Ok(granted), "after {records} records");
+        assert!(world.call(holder, get_stat(mine)).is_ok(), "after {records} records");
+        assert!(world.call(caching, get_stat(file)).is_ok());
+        world.send_again(waits, queued, acquire(wanted));
+        world.call(holder, Call::Release(wire::Release { handle: Some(lock) })).unwrap();
+        assert!(matches!(world.answer(waits, queued), Some(Ok(Answer::Granted(_)))), "after {records} records");
+        world.keep(&mut [holder, caching, waits], 61 * SECOND);
+        assert_eq!(world.replica.state().tree().len(), 4, "neither what is gone nor what is forgotten");
+        assert!(!world.lives(&gone));
+        if finished {
+            return assert!(records > 5, "it had {records} records only");
+        }
+        records += 1;
+    }
+}
+
 #[test]
 fn what_an_earlier_master_may_have_granted_outlives_a_chain_of_masters_that_grant_less() {
     let mut world = World::with_lease(5 * LEASE);

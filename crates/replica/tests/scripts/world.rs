@@ -30,6 +30,8 @@ pub(crate) struct World {
     starts: u32,
     /// While set, the disk is busy: nothing becomes durable.
     pub(crate) hold_disk: bool,
+    /// After so many more records the disk is busy for good.
+    pub(crate) records_left: Option<u64>,
     pub(crate) replies: BTreeMap<u64, Vec<Response>>,
     pub(crate) hung_up: Vec<u64>,
     /// The steps of fail-overs, in words.
@@ -55,6 +57,7 @@ impl World {
             persisted: 0,
             starts: 1,
             hold_disk: false,
+            records_left: None,
             replies: BTreeMap::new(),
             hung_up: Vec::new(),
             stages: Vec::new(),
@@ -86,8 +89,10 @@ impl World {
 
     /// Lets the disk catch up, unless it is held.
     pub(crate) fn flush(&mut self) {
-        while !self.hold_disk && self.persisted < self.appended {
-            self.persisted = self.appended;
+        while !self.hold_disk && self.persisted < self.appended && self.records_left != Some(0) {
+            let some = (self.appended - self.persisted).min(self.records_left.unwrap_or(u64::MAX));
+            self.records_left = self.records_left.map(|left| left - some);
+            self.persisted += some;
             let mut effects = Effects::default();
             let through = self.persisted;
             self.replica.step(self.moment(), Input::Persisted { through }, &mut effects);
@@ -155,6 +160,19 @@ impl World {
             number: 0,
             lease_ms: opened.lease_ms,
         }
+    }
+
+    /// The same, of a replica that may hang.
+    pub(crate) fn try_resume(&mut self, client: &mut Client) -> Option<()> {
+        client.connection = self.connect();
+        let (secret_high, secret_low) = client.secret;
+        let resume = Call::ResumeSession(wire::ResumeSession { secret_high, secret_low });
+        self.send_raw(client.connection, Request { session: client.session, ..request(resume) });
+        match self.replies.entry(client.connection).or_default().pop()?.result {
+            Some(Answer::SessionOpened(opened)) => client.epoch = opened.epoch,
+            other => drop(other),
+        }
+        Some(())
     }
 
     /// Shows the session's secret on a new connection.
