@@ -407,11 +407,7 @@ impl Replica {
             Ok(None) => return,
             Err(error) => Err(error),
         };
-        let result = match result {
-            Ok(Some(answer)) => Ok(answer),
-            Ok(None) => return,
-            Err(error) => Err(error),
-        };
+        let Some(result) = result.transpose() else { return };
         if attached { self.reply(asker, result) } else { self.send(connection, asker, result) }
     }
 
