@@ -67,6 +67,7 @@ async fn measure(cell: &mut Replicas) -> Result<()> {
     line("  master's processor, share of one", share(before.1, processor_time(Some(pid))?, duration), "");
     line("  clients' processor, share of one", share(before.2, processor_time(None)?, duration), "");
     line("  late sessions", late(&load, tally), "(goal 0)");
+    line("  epochs that passed", (load.epoch() - master.epoch) as f64, "(goal 0)");
     line("  least left of a lease view, s", tally.least_left.as_secs_f64(), "");
     let grown = resident(pid)?.saturating_sub(memory);
     line("master's memory, MiB", resident(pid)? as f64 / 1048576.0, "");

@@ -92,6 +92,11 @@ impl Load {
         self.tally.get()
     }
 
+    /// The epoch of the master that speaks for the sessions.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.get()
+    }
+
     /// From now on the least that is left of a view is measured anew.
     pub fn forget_least_left(&self) {
         self.note(|tally| tally.least_left = Duration::MAX);

@@ -175,6 +175,9 @@ pub enum Input {
     },
     /// Time has passed; due by [`Replica::next_deadline`], welcome at any time.
     Tick,
+    /// Time has passed, but KeepAlives that have arrived are still to come: only the agreement is told, whose
+    /// heartbeats must not wait, and nobody's lease is looked at.
+    Pulse,
 }
 
 /// What the shell has to do.
@@ -334,6 +337,7 @@ impl Replica {
             Input::Transfer { to } => {
                 let _only_a_master_can = self.transfer(&wire::Transfer { replica: to.0 });
             }
+            Input::Pulse => self.paxos.tick(self.moment.now),
             Input::Tick => {
                 self.paxos.tick(self.moment.now);
                 self.run_timers();

@@ -109,14 +109,15 @@ impl Core {
     pub(crate) fn turn(&mut self, inbox: &Inbox) -> Result<(), ServerError> {
         let moment = moment();
         self.peers.meet_callers();
-        for input in inbox.take() {
+        let (inputs, urgent_left) = inbox.take();
+        for input in inputs {
             if let Input::Disconnected { connection } = &input {
                 self.outboxes.remove(connection);
             }
             self.step(input, moment);
         }
         // After the requests: a KeepAlive that has arrived counts before the lease is looked at.
-        self.step(Input::Tick, moment);
+        self.step(if urgent_left { Input::Pulse } else { Input::Tick }, moment);
         self.settle()?;
         if self.disk.is_snapshot_due() {
             self.disk.write_snapshot(self.replica.snapshot())?;

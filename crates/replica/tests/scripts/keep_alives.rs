@@ -5,6 +5,7 @@ use std::time::Duration;
 use wombat_proto::Error;
 use wombat_proto::wire::event::Kind;
 use wombat_proto::wire::{self, request::Call, response::Result as Answer};
+use wombat_replica::Input;
 
 fn keep_alive(events_acknowledged: u64) -> Call {
     Call::KeepAlive(wire::KeepAlive { events_acknowledged, ..wire::KeepAlive::default() })
@@ -41,6 +42,22 @@ fn a_session_lives_for_as_long_as_it_is_kept_alive() {
         kept_alive(&mut world, &client, number);
     }
     assert!(world.replica.state().session(wombat_proto::SessionId(client.session)).is_some());
+}
+
+#[test]
+fn a_keep_alive_that_has_arrived_counts_before_the_lease_is_looked_at() {
+    let mut world = World::new();
+    let (mut client, silent) = (world.client(), world.client());
+    world.pass(LEASE - Duration::from_millis(1));
+    world.stall(Duration::from_millis(2));
+    // Others' requests come first, and there are too many of them for one turn.
+    world.step(Input::Pulse);
+    let number = world.send(&mut client, keep_alive(0));
+    kept_alive(&mut world, &client, number);
+    world.step(Input::Tick);
+    let lives =
+        |client: &Client| world.replica.state().session(wombat_proto::SessionId(client.session)).is_some();
+    assert!(lives(&client) && !lives(&silent));
 }
 
 #[test]
