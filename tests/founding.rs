@@ -73,7 +73,8 @@ fn founded_by_the_first() -> (tempfile::TempDir, Five, Shy) {
     let mut at = common::free_addresses(2);
     at.push(third.local_addr().unwrap().to_string());
     let third = Shy::listen(third, at.clone());
-    let mut five = Five::planned(dir.path(), at.into_iter().map(|address| (address, None)).collect(), &SETTINGS);
+    let mut five =
+        Five::planned(dir.path(), at.into_iter().map(|address| (address, None)).collect(), &SETTINGS);
     third.show_to(&five.replicas[0].address);
     five.restart(0);
     five.restart(1);

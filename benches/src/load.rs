@@ -156,7 +156,7 @@ impl Load {
         let mut stream = TcpStream::connect(master).await?;
         stream.set_nodelay(true)?;
         let (mut inward, mut outward) = (BytesMut::new(), BytesMut::new());
-        let hello = wire::Hello { version: wire::VERSION, cell: String::new() };
+        let hello = wire::Hello { version: wire::VERSION, ..wire::Hello::default() };
         write(0, 1, 0, Call::Hello(hello), &mut outward);
         // Greeted and sessions' requests go together: a replica that is no master refuses them all.
         own.iter().for_each(|id| self.resume(*id, &mut outward));
@@ -165,7 +165,7 @@ impl Load {
             while own.len() + creating.len() < share && creating.len() < CREATED_AT_ONCE {
                 number += 1;
                 creating.insert(number, clock::now());
-                let create = wire::CreateSession { client: format!("load {number}") };
+                let create = wire::CreateSession { client: format!("load {number}"), caches: false };
                 write(0, number, 0, Call::CreateSession(create), &mut outward);
             }
             stream.write_all_buf(&mut outward).await?;
@@ -280,7 +280,7 @@ impl Session {
     }
 
     fn keep_alive(&mut self, id: u64, outward: &mut BytesMut) {
-        let keep_alive = wire::KeepAlive { events_acknowledged: self.last_event };
+        let keep_alive = wire::KeepAlive { events_acknowledged: self.last_event, idle: false };
         self.ask(id, Call::KeepAlive(keep_alive), outward);
     }
 

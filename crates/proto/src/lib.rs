@@ -26,7 +26,7 @@ pub use error::{Class, Error, Result};
 pub use ids::{
     Ballot, Epoch, Generation, HandleId, Incarnation, Instance, ReplicaId, SessionId, Slot, Token,
 };
-pub use log::{Accepted, Record, Value};
+pub use log::{Accepted, Durable, Record, Value};
 pub use members::{Member, Members};
 pub use name::{CellName, Name, NodePath, Path};
 pub use sequencer::{LockMode, Sequencer};

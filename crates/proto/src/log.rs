@@ -1,6 +1,7 @@
 //! What a replica writes to its log: the part of Paxos that must survive a crash.
 
 use crate::{Ballot, Members, Slot};
+use alloc::collections::BTreeMap;
 use bytes::Bytes;
 use core::time::Duration;
 
@@ -49,4 +50,36 @@ pub enum Record {
     Chosen(Slot),
     /// The acceptor may grant master leases as long as this: for so long it keeps silent after a restart.
     LeaseBound(Duration),
+}
+
+/// What the records that are durable come to.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Durable {
+    /// The highest ballot that the acceptor promised to take part in.
+    pub promised: Ballot,
+    /// The longest master lease that it may have granted.
+    pub lease_bound: Duration,
+    /// Every slot up to here is known to be chosen.
+    pub chosen: Slot,
+    /// What it accepted; of several ballots for a slot, the highest.
+    pub accepted: BTreeMap<Slot, Accepted>,
+}
+
+impl Durable {
+    /// Takes one more record in.
+    pub fn take(&mut self, record: Record) {
+        match record {
+            Record::Promise(ballot) => self.promised = self.promised.max(ballot),
+            Record::Accept(accepted) => {
+                // To accept is to promise.
+                self.promised = self.promised.max(accepted.ballot);
+                let known = self.accepted.get(&accepted.slot);
+                if known.is_none_or(|known| known.ballot <= accepted.ballot) {
+                    self.accepted.insert(accepted.slot, accepted);
+                }
+            }
+            Record::Chosen(slot) => self.chosen = self.chosen.max(slot),
+            Record::LeaseBound(bound) => self.lease_bound = self.lease_bound.max(bound),
+        }
+    }
 }

@@ -159,13 +159,8 @@ pub enum Input {
         /// Of which slot.
         slot: Slot,
     },
-    /// All chunks of another replica's snapshot have arrived, and are durable.
-    SnapshotArrived {
-        /// Of which slot.
-        slot: Slot,
-        /// The chunks.
-        chunks: Vec<Bytes>,
-    },
+    /// Another replica's snapshot has arrived whole, and is durable.
+    SnapshotArrived(Snapshot),
     /// Another replica's snapshot has arrived, and cannot be used.
     SnapshotFailed,
     /// Hand mastership to another voter.
@@ -332,7 +327,7 @@ impl Replica {
             }
             Input::PeerLost { peer } => self.paxos.lost(self.moment.now, peer),
             Input::Snapshotted { slot } => self.paxos.snapshotted(slot),
-            Input::SnapshotArrived { slot, chunks } => self.install(slot, chunks),
+            Input::SnapshotArrived(snapshot) => self.install(snapshot),
             Input::SnapshotFailed => self.paxos.install_failed(),
             Input::Transfer { to } => {
                 let _only_a_master_can = self.transfer(&wire::Transfer { replica: to.0 });
@@ -469,14 +464,10 @@ impl Replica {
     }
 
     /// Puts another replica's snapshot in the place of the state, if it is newer.
-    fn install(&mut self, slot: Slot, chunks: Vec<Bytes>) {
-        match Snapshot::restore(slot, chunks) {
-            Ok(Snapshot { configurations, state }) => {
-                if self.paxos.installed(self.moment.now, slot, configurations) {
-                    self.state = state;
-                }
-            }
-            Err(_) => self.paxos.install_failed(),
+    fn install(&mut self, snapshot: Snapshot) {
+        let Snapshot { configurations, state } = snapshot;
+        if self.paxos.installed(self.moment.now, state.applied(), configurations) {
+            self.state = state;
         }
     }
 

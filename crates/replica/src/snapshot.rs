@@ -33,13 +33,8 @@ impl Snapshot {
         core::iter::once(Bytes::from(configurations.encode_to_vec())).chain(self.state.snapshot())
     }
 
-    /// Whether these are the chunks of a snapshot of `slot`.
-    pub fn check(slot: Slot, chunks: Vec<Bytes>) -> Result<(), SnapshotError> {
-        Snapshot::restore(slot, chunks).map(drop)
-    }
-
     /// The snapshot of `slot` that [`Snapshot::chunks`] gave.
-    pub(crate) fn restore(slot: Slot, chunks: Vec<Bytes>) -> Result<Snapshot, SnapshotError> {
+    pub fn restore(slot: Slot, chunks: Vec<Bytes>) -> Result<Snapshot, SnapshotError> {
         let mut chunks = chunks.into_iter();
         let first = chunks.next().ok_or(SnapshotError::new("it is empty"))?;
         let configurations =

@@ -33,10 +33,8 @@ impl Outgoing {
 
     /// What to say to whoever wants a chunk; `None` until the snapshot is read: it will ask again.
     pub(crate) fn answer(&self, wanted: &WantedChunk) -> Option<PeerMessage> {
+        self.forget_if_idle();
         let mut loaded = self.loaded.borrow_mut();
-        if loaded.as_ref().is_some_and(|loaded| loaded.used.elapsed() > KEEP) {
-            *loaded = None;
-        }
         let Some(loaded) = loaded.as_mut().filter(|loaded| loaded.slot >= wanted.snapshot) else {
             self.load();
             return None;

@@ -32,10 +32,10 @@ enum Job {
 /// A snapshot that a thread has written.
 struct Written {
     slot: Slot,
-    /// How many bytes it has, or why there is none.
-    result: Result<u64, String>,
-    /// The chunks, if they came from another replica.
-    arrived: Option<Vec<Bytes>>,
+    /// How many bytes it has, and what it is if it came from another replica; or why there is none.
+    result: Result<(u64, Option<Snapshot>), String>,
+    /// What to say if there is none.
+    in_vain: fn() -> Done,
 }
 
 /// What the disk has done.
@@ -45,7 +45,7 @@ pub(crate) enum Done {
     /// A snapshot of the replica's own is durable.
     Snapshotted { slot: Slot, bytes: u64, log_bytes: u64 },
     /// Another replica's snapshot is durable.
-    Arrived { slot: Slot, chunks: Vec<Bytes> },
+    Arrived(Snapshot),
     /// Writing a snapshot failed; the log still has everything.
     SnapshotFailed,
     /// Another replica's snapshot makes no sense, or could not be written; what was here is as it was.
@@ -72,17 +72,23 @@ impl Worker {
             }
             Job::Snapshot(snapshot) => {
                 let slot = snapshot.slot();
-                return self.write(slot, None, move |writer| {
-                    write_chunks(writer.map_err(|error| error.to_string())?, snapshot.chunks())
-                });
+                return self.write(
+                    slot,
+                    || Done::SnapshotFailed,
+                    move |writer| Ok((write_chunks(writer, snapshot.chunks())?, None)),
+                );
             }
             Job::Arrived(slot, chunks) => {
-                let copy = chunks.clone();
-                // What cannot be read must not take the place of what can.
-                return self.write(slot, Some(chunks), move |writer| {
-                    Snapshot::check(slot, copy.clone()).map_err(|error| error.to_string())?;
-                    write_chunks(writer.map_err(|error| error.to_string())?, copy.into_iter())
-                });
+                return self.write(
+                    slot,
+                    || Done::ArrivedInVain,
+                    move |writer| {
+                        // What cannot be read must not take the place of what can.
+                        let snapshot =
+                            Snapshot::restore(slot, chunks.clone()).map_err(|error| error.to_string())?;
+                        Ok((write_chunks(writer, chunks.into_iter())?, Some(snapshot)))
+                    },
+                );
             }
             Job::Written(written) => return self.written(written).map(Some),
             Job::Close => {}
@@ -94,40 +100,39 @@ impl Worker {
     fn write(
         &mut self,
         slot: Slot,
-        arrived: Option<Vec<Bytes>>,
-        write: impl FnOnce(Result<SnapshotWriter<RealDisk>, StorageError>) -> Result<u64, String> + Send + 'static,
+        in_vain: fn() -> Done,
+        write: impl FnOnce(Writer) -> Result<(u64, Option<Snapshot>), String> + Send + 'static,
     ) -> Result<Option<Done>, StorageError> {
         let writer = self.store.begin_snapshot(slot);
         let told = self.written.clone();
-        let in_vain = if arrived.is_some() { Done::ArrivedInVain } else { Done::SnapshotFailed };
         let job = move || {
             let result = write(writer);
-            let _nobody_listens_any_more = told.send(Job::Written(Written { slot, result, arrived }));
+            let _nobody_listens_any_more = told.send(Job::Written(Written { slot, result, in_vain }));
         };
         let thread = std::thread::Builder::new().name("wombat-snapshot".into());
         match thread.spawn(job) {
             Ok(_) => Ok(None),
             Err(error) => {
                 warn!("no thread to write a snapshot: {error}");
-                Ok(Some(in_vain))
+                Ok(Some(in_vain()))
             }
         }
     }
 
     fn written(&mut self, written: Written) -> Result<Done, StorageError> {
-        let Written { slot, result, arrived } = written;
-        let bytes = match result {
-            Ok(bytes) => bytes,
+        let Written { slot, result, in_vain } = written;
+        let (bytes, arrived) = match result {
+            Ok(wrote) => wrote,
             Err(error) => {
                 // The log still holds everything; it is tried again when the log has grown further.
                 warn!("a snapshot failed: {error}");
-                return Ok(if arrived.is_some() { Done::ArrivedInVain } else { Done::SnapshotFailed });
+                return Ok(in_vain());
             }
         };
         self.store.truncate_behind(slot)?;
         info!(%slot, bytes, "wrote a snapshot");
         Ok(match arrived {
-            Some(chunks) => Done::Arrived { slot, chunks },
+            Some(snapshot) => Done::Arrived(snapshot),
             None => Done::Snapshotted { slot, bytes, log_bytes: self.store.log_bytes() },
         })
     }
@@ -168,10 +173,11 @@ impl Worker {
     }
 }
 
-fn write_chunks(
-    mut writer: SnapshotWriter<RealDisk>,
-    chunks: impl Iterator<Item = Bytes>,
-) -> Result<u64, String> {
+/// What writes a snapshot, or why nothing can.
+type Writer = Result<SnapshotWriter<RealDisk>, StorageError>;
+
+fn write_chunks(writer: Writer, chunks: impl Iterator<Item = Bytes>) -> Result<u64, String> {
+    let mut writer = writer.map_err(|error| error.to_string())?;
     let mut bytes = 0;
     for chunk in chunks {
         bytes += chunk.len() as u64;
@@ -312,7 +318,7 @@ impl ReplicaDisk {
                 (self.writing, self.log_bytes) = (false, *log_bytes);
                 (self.snapshot, self.log_bytes_at_snapshot) = (*slot, *log_bytes);
             }
-            Done::Arrived { slot, .. } => self.snapshot = self.snapshot.max(*slot),
+            Done::Arrived(snapshot) => self.snapshot = self.snapshot.max(snapshot.slot()),
             Done::SnapshotFailed => self.writing = false,
             Done::ArrivedInVain | Done::Failed(_) => {}
         }

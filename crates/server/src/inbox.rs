@@ -57,8 +57,7 @@ impl Inbox {
 
     /// Tells that a connection of another replica is gone, behind what it brought.
     pub(crate) fn peer_lost(&self, peer: ReplicaId) {
-        self.urgent.borrow_mut().push(Input::PeerLost { peer });
-        self.filled.notify_one();
+        self.put(&self.peers, Input::PeerLost { peer }, 0);
     }
 
     /// Tells that a connection is gone, behind what it sent.

@@ -4,9 +4,9 @@ use crate::StorageError;
 use crate::disk::{Disk, DiskFile};
 use crate::record::{self, Entry, Found, Placed};
 use crate::segment::{self, FIRST_RECORD, Header, Segment};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
-use wombat_proto::{Accepted, Ballot, Record, Slot};
+use wombat_proto::{Ballot, Durable, Record, Slot};
 
 /// The log of a replica.
 pub(crate) struct Log<D: Disk> {
@@ -36,11 +36,8 @@ pub(crate) struct Log<D: Disk> {
 /// What a log held.
 #[derive(Default)]
 pub(crate) struct Contents {
-    pub(crate) promised: Ballot,
-    pub(crate) lease_bound: Duration,
-    pub(crate) chosen: Slot,
+    pub(crate) durable: Durable,
     pub(crate) starts: u32,
-    pub(crate) accepted: BTreeMap<Slot, Accepted>,
     /// A snapshot of this slot or a later one is what the log was cut for,
     pub(crate) behind: Slot,
     /// and this is the first record that was kept.
@@ -51,17 +48,7 @@ pub(crate) struct Contents {
 impl Contents {
     fn take(&mut self, entry: Entry) {
         match entry {
-            Entry::Paxos(Record::Promise(ballot)) => self.promised = self.promised.max(ballot),
-            Entry::Paxos(Record::Accept(accepted)) => {
-                // To accept is to promise.
-                self.promised = self.promised.max(accepted.ballot);
-                let known = self.accepted.get(&accepted.slot);
-                if known.is_none_or(|known| known.ballot <= accepted.ballot) {
-                    self.accepted.insert(accepted.slot, accepted);
-                }
-            }
-            Entry::Paxos(Record::Chosen(slot)) => self.chosen = self.chosen.max(slot),
-            Entry::Paxos(Record::LeaseBound(bound)) => self.lease_bound = self.lease_bound.max(bound),
+            Entry::Paxos(record) => self.durable.take(record),
             Entry::Mark | Entry::Seal => {}
             Entry::Start(count) => self.starts = self.starts.max(count),
             Entry::Cut { behind, begins } => {
@@ -130,8 +117,8 @@ impl<D: Disk> Log<D> {
             end: FIRST_RECORD as u64,
             last: 0,
             durable: 0,
-            promised: contents.promised,
-            lease_bound: contents.lease_bound,
+            promised: contents.durable.promised,
+            lease_bound: contents.durable.lease_bound,
             starts: contents.starts,
             behind: contents.behind,
             begins: contents.begins,
@@ -341,8 +328,8 @@ fn scan<D: Disk>(
     if header.first != first || header.cell_id != cell_id {
         return Err(damaged(16, "the segment is of another log"));
     }
-    contents.promised = contents.promised.max(header.promised);
-    contents.lease_bound = contents.lease_bound.max(header.lease_bound);
+    contents.durable.take(Record::Promise(header.promised));
+    contents.durable.take(Record::LeaseBound(header.lease_bound));
     contents.starts = contents.starts.max(header.starts);
     contents.take(Entry::Cut { behind: header.behind, begins: header.begins });
     let (mut end, mut last, mut highest) = (FIRST_RECORD, first - 1, Slot(0));

@@ -8,7 +8,7 @@ use crate::{StorageError, nonce, segment};
 use bytes::Bytes;
 use std::time::Duration;
 use wombat_proto::limits::COMMAND_BYTES;
-use wombat_proto::{Accepted, Ballot, Record, Slot, Value};
+use wombat_proto::{Accepted, Ballot, Durable, Record, Slot, Value};
 
 /// Sizes; the default is for real disks, tests take smaller ones.
 #[derive(Clone, Copy, Debug)]
@@ -91,14 +91,15 @@ impl<D: Disk> Store<D> {
             Some(slot) => Some((slot, snapshot::read(&disk, slot, &identity.cell_id)?)),
         };
         let starts = log.start()?;
+        let Durable { promised, lease_bound, chosen, accepted } = contents.durable;
         let recovered = Recovered {
             founded,
             starts,
-            promised: contents.promised,
-            lease_bound: contents.lease_bound,
-            chosen: contents.chosen,
+            promised,
+            lease_bound,
+            chosen,
             snapshot,
-            accepted: contents.accepted.into_values().filter(|accepted| accepted.slot > above).collect(),
+            accepted: accepted.into_values().filter(|accepted| accepted.slot > above).collect(),
             dropped_tail_bytes: contents.dropped_tail_bytes,
         };
         Ok((Store { disk, identity, log: Some(log) }, recovered))

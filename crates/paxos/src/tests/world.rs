@@ -11,7 +11,7 @@ use alloc::{format, vec};
 use bytes::Bytes;
 use core::time::Duration;
 use wombat_proto::{
-    Accepted, Ballot, Epoch, Instant, Member, Members, Record, ReplicaId, Result, Slot, Value,
+    Ballot, Durable, Epoch, Instant, Member, Members, Record, ReplicaId, Result, Slot, Value,
 };
 
 /// The master lease of all scripts.
@@ -21,10 +21,7 @@ pub(crate) const M: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(crate) struct Disk {
     starts: u32,
-    promised: Ballot,
-    lease_bound: Duration,
-    chosen: Slot,
-    accepted: BTreeMap<Slot, Accepted>,
+    kept: Durable,
     snapshot: Option<(Slot, Configurations)>,
     unsynced: Vec<Record>,
 }
@@ -34,17 +31,7 @@ impl Disk {
         let records = core::mem::take(&mut self.unsynced);
         let count = records.len() as u64;
         for record in records {
-            match record {
-                Record::Promise(ballot) => self.promised = self.promised.max(ballot),
-                Record::Accept(one) => {
-                    self.promised = self.promised.max(one.ballot);
-                    if self.accepted.get(&one.slot).is_none_or(|known| known.ballot <= one.ballot) {
-                        self.accepted.insert(one.slot, one);
-                    }
-                }
-                Record::Chosen(slot) => self.chosen = self.chosen.max(slot),
-                Record::LeaseBound(bound) => self.lease_bound = self.lease_bound.max(bound),
-            }
+            self.kept.take(record);
         }
         count
     }
@@ -210,12 +197,12 @@ impl World {
         };
         let recovered = Recovered {
             starts: disk.starts,
-            promised: disk.promised,
-            lease_bound: disk.lease_bound,
-            chosen: disk.chosen,
+            promised: disk.kept.promised,
+            lease_bound: disk.kept.lease_bound,
+            chosen: disk.kept.chosen,
             snapshot,
             configurations,
-            accepted: disk.accepted.values().cloned().collect(),
+            accepted: disk.kept.accepted.values().cloned().collect(),
         };
         host.paxos = Some(Paxos::new(config, recovered, now));
         self.flush(id);
@@ -267,7 +254,7 @@ impl World {
         self.snapshots.insert(slot, configurations.clone());
         let host = self.host(id);
         host.disk.snapshot = Some((slot, configurations));
-        host.disk.accepted.retain(|at, _| *at > slot);
+        host.disk.kept.accepted.retain(|at, _| *at > slot);
         self.with_paxos(id, |paxos, _| paxos.snapshotted(slot));
     }
 
@@ -452,7 +439,7 @@ impl World {
             let (slot, configurations) = (received.snapshot, self.snapshots[&received.snapshot].clone());
             let host = self.hosts.get_mut(&id).unwrap();
             host.disk.snapshot = Some((slot, configurations.clone()));
-            host.disk.accepted.retain(|at, _| *at > slot);
+            host.disk.kept.accepted.retain(|at, _| *at > slot);
             self.with_paxos(id, |paxos, now| paxos.installed(now, slot, configurations));
         }
         self.check();

@@ -131,7 +131,7 @@ impl Model for Replacement {
             told = deliver(&perform(&told, Action::Deliver(change)), second, first);
         }
         assert_eq!(told.host(first).paxos.chosen(), Slot(2));
-        let accepted = told.host(first).disk.accepted[&Slot(2)].clone();
+        let accepted = told.host(first).disk.kept.accepted[&Slot(2)].clone();
         let lesson = Message::Learn { chosen: vec![accepted], through: Slot(2) };
         let lesson = self.world.packet(first, second, lesson);
         let mut told = perform(&told, Action::Deliver(lesson));

@@ -16,9 +16,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use wombat_paxos::{Batch, Config, Configurations, Effects, Message, Paxos, Persist, Recovered, Standing};
-use wombat_proto::{Accepted, Ballot, Instant, Members, Record, ReplicaId, Slot, Value};
+use wombat_proto::{Ballot, Durable, Instant, Members, Record, ReplicaId, Slot, Value};
 
 /// A value that is kept once and compared by its number.
 pub(crate) struct Shared<T: 'static> {
@@ -137,27 +136,7 @@ fn essence(mut text: String) -> String {
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Disk {
     starts: u32,
-    pub(crate) promised: Ballot,
-    lease_bound: Duration,
-    chosen: Slot,
-    pub(crate) accepted: BTreeMap<Slot, Accepted>,
-}
-
-impl Disk {
-    fn take(&mut self, record: Record) {
-        match record {
-            Record::Promise(ballot) => self.promised = self.promised.max(ballot),
-            Record::Accept(accepted) => {
-                self.promised = self.promised.max(accepted.ballot);
-                let known = self.accepted.get(&accepted.slot);
-                if known.is_none_or(|known| known.ballot <= accepted.ballot) {
-                    self.accepted.insert(accepted.slot, accepted);
-                }
-            }
-            Record::Chosen(slot) => self.chosen = self.chosen.max(slot),
-            Record::LeaseBound(bound) => self.lease_bound = self.lease_bound.max(bound),
-        }
-    }
+    pub(crate) kept: Durable,
 }
 
 /// A replica and its disk.
@@ -325,12 +304,12 @@ impl World {
         };
         let recovered = Recovered {
             starts: disk.starts,
-            promised: disk.promised,
-            lease_bound: disk.lease_bound,
-            chosen: disk.chosen,
+            promised: disk.kept.promised,
+            lease_bound: disk.kept.lease_bound,
+            chosen: disk.kept.chosen,
             snapshot: Slot(0),
             configurations,
-            accepted: disk.accepted.values().cloned().collect(),
+            accepted: disk.kept.accepted.values().cloned().collect(),
         };
         let mut paxos = Paxos::new(config, recovered, Instant::from_nanos(clock));
         let mut effects = Effects::default();
@@ -364,14 +343,14 @@ impl World {
             Input::Receive(packet) => host.paxos.receive(now, packet.from, packet.message.clone()),
             Input::Sync(records) => {
                 for record in host.pending.drain(..records) {
-                    host.disk.take(record);
+                    host.disk.kept.take(record);
                 }
                 host.durable += *records as u64;
                 host.paxos.persisted(now, host.durable);
             }
             Input::Restart(kept) => {
                 for record in host.pending.drain(..kept) {
-                    host.disk.take(record);
+                    host.disk.kept.take(record);
                 }
                 (host, effects) = self.start(host.id, host.disk, host.clock);
             }
@@ -540,7 +519,7 @@ fn is_dead(packet: &Packet, hosts: &[Shared<Host>], forgets: impl Fn(ReplicaId) 
         }
         Message::Prepare { ballot, .. }
         | Message::Accept { ballot, .. }
-        | Message::Heartbeat { ballot, .. } => to.disk.promised > *ballot,
+        | Message::Heartbeat { ballot, .. } => to.disk.kept.promised > *ballot,
         Message::Learn { through, .. } => !forgets(packet.to) && to.paxos.chosen() >= *through,
         Message::Refused { promised } => to.paxos.ballot() >= *promised,
         _ => false,
@@ -574,7 +553,7 @@ fn is_outdated(packet: &Packet, newer: &Packet) -> bool {
 pub(crate) fn chosen_are_durable(state: &State, governing: impl Fn(Slot) -> Members) -> bool {
     state.chosen.iter().all(|(slot, value)| {
         let holds = |id: ReplicaId| {
-            state.host(id).disk.accepted.get(slot).is_some_and(|accepted| accepted.value == *value)
+            state.host(id).disk.kept.accepted.get(slot).is_some_and(|accepted| accepted.value == *value)
         };
         governing(*slot).is_quorum(holds)
     })

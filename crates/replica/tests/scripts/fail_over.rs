@@ -191,7 +191,10 @@ fn a_crash_in_any_step_loses_nothing_and_brings_nothing_back() {
         assert!(world.call(caching, get_stat(file)).is_ok());
         world.send_again(waits, queued, acquire(wanted));
         world.call(holder, Call::Release(wire::Release { handle: Some(lock) })).unwrap();
-        assert!(matches!(world.answer(waits, queued), Some(Ok(Answer::Granted(_)))), "after {records} records");
+        assert!(
+            matches!(world.answer(waits, queued), Some(Ok(Answer::Granted(_)))),
+            "after {records} records"
+        );
         world.keep(&mut [holder, caching, waits], 61 * SECOND);
         assert_eq!(world.replica.state().tree().len(), 4, "neither what is gone nor what is forgotten");
         assert!(!world.lives(&gone));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wombat_proto::wire::{self, Request, Response, request::Call, response::Result as Answer};
-use wombat_proto::{CellName, Error, Instant, Members, Record, ReplicaId};
+use wombat_proto::{CellName, Durable, Error, Instant, Members, Record, ReplicaId};
 use wombat_replica::{Config, ConnectionId, Effects, Input, Moment, Recovered, Replica};
 
 pub(crate) const LEASE: Duration = Duration::from_secs(12);
@@ -286,14 +286,11 @@ pub(crate) fn request(call: Call) -> Request {
 }
 
 fn start(starts: u32, records: &[Record], now: Duration, lease: Duration) -> Replica {
-    let mut recovered = Recovered { starts, ..Recovered::default() };
-    for record in records {
-        match record {
-            Record::Promise(ballot) => recovered.promised = *ballot,
-            Record::Chosen(_) | Record::LeaseBound(_) => {}
-            Record::Accept(accepted) => recovered.accepted.push(accepted.clone()),
-        }
-    }
+    let mut kept = Durable::default();
+    records.iter().cloned().for_each(|record| kept.take(record));
+    let Durable { promised, lease_bound, chosen, accepted } = kept;
+    let accepted = accepted.into_values().collect();
+    let recovered = Recovered { starts, promised, lease_bound, chosen, snapshot: None, accepted };
     let config = Config {
         cell: CellName::parse("test").unwrap(),
         replica: ReplicaId(1),

@@ -1,10 +1,9 @@
 //! A machine that a replica runs on: its disk, its clock, and what it has applied.
 
 use crate::random::{Clock, Random};
-use std::collections::BTreeMap;
 use std::time::Duration;
 use wombat_paxos::{Config, Configurations, Effects, Paxos, Persist, Recovered};
-use wombat_proto::{Accepted, Ballot, Instant, Record, ReplicaId, Slot, Value};
+use wombat_proto::{Accepted, Ballot, Durable, Instant, Record, ReplicaId, Slot, Value};
 
 /// What stands for the state of a cell: a hash of everything applied so far, in order.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -43,35 +42,17 @@ pub(super) struct Snapshot {
 #[derive(Default)]
 pub(super) struct Disk {
     pub(super) starts: u32,
-    pub(super) promised: Ballot,
-    pub(super) lease_bound: Duration,
-    chosen: Slot,
-    pub(super) accepted: BTreeMap<Slot, Accepted>,
+    pub(super) kept: Durable,
     pub(super) snapshot: Option<Snapshot>,
     /// Written and not synced.
     pub(super) unsynced: Vec<Record>,
 }
 
 impl Disk {
-    fn take(&mut self, record: Record) {
-        match record {
-            Record::Promise(ballot) => self.promised = self.promised.max(ballot),
-            Record::Accept(accepted) => {
-                self.promised = self.promised.max(accepted.ballot);
-                let known = self.accepted.get(&accepted.slot);
-                if known.is_none_or(|known| known.ballot <= accepted.ballot) {
-                    self.accepted.insert(accepted.slot, accepted);
-                }
-            }
-            Record::Chosen(slot) => self.chosen = self.chosen.max(slot),
-            Record::LeaseBound(bound) => self.lease_bound = self.lease_bound.max(bound),
-        }
-    }
-
     /// Makes the first records that wait durable.
     pub(super) fn sync(&mut self, records: usize) {
         for record in self.unsynced.drain(..records).collect::<Vec<_>>() {
-            self.take(record);
+            self.kept.take(record);
         }
     }
 
@@ -79,7 +60,7 @@ impl Disk {
         let slot = snapshot.applied.slot;
         if self.snapshot_slot() < slot {
             self.snapshot = Some(snapshot);
-            self.accepted.retain(|at, _| *at > slot);
+            self.kept.accepted.retain(|at, _| *at > slot);
         }
     }
 
@@ -89,13 +70,13 @@ impl Disk {
 
     /// Whether it knows anything of a slot.
     pub(super) fn has(&self, slot: Slot) -> bool {
-        self.snapshot_slot() >= slot || self.accepted.contains_key(&slot)
+        self.snapshot_slot() >= slot || self.kept.accepted.contains_key(&slot)
     }
 
     /// Whether what was chosen for a slot, under a ballot, would survive here.
     pub(super) fn holds(&self, slot: Slot, ballot: Ballot, value: &Value) -> bool {
         let holds = |one: &Accepted| one.value == *value && one.ballot >= ballot;
-        self.snapshot_slot() >= slot || self.accepted.get(&slot).is_some_and(holds)
+        self.snapshot_slot() >= slot || self.kept.accepted.get(&slot).is_some_and(holds)
     }
 }
 
@@ -165,12 +146,12 @@ impl Host {
         };
         let recovered = Recovered {
             starts: disk.starts,
-            promised: disk.promised,
-            lease_bound: disk.lease_bound,
-            chosen: disk.chosen,
+            promised: disk.kept.promised,
+            lease_bound: disk.kept.lease_bound,
+            chosen: disk.kept.chosen,
             snapshot: applied.slot,
             configurations,
-            accepted: disk.accepted.values().cloned().collect(),
+            accepted: disk.kept.accepted.values().cloned().collect(),
         };
         let paxos = Paxos::new(config, recovered, self.clock.read(real));
         self.running = Some(Running {
@@ -232,7 +213,7 @@ impl Host {
     /// Whether it promises nothing to anyone else now: it has granted the lease, is dead, or keeps silent as
     /// it may have granted it before it died.
     pub(super) fn is_bound_to(&self, master: ReplicaId, real: Duration) -> bool {
-        let silent = self.started + self.disk.lease_bound > real;
+        let silent = self.started + self.disk.kept.lease_bound > real;
         self.running.as_ref().is_none_or(|running| silent || running.paxos.bound_to() == Some(master))
     }
 

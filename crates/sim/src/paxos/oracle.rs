@@ -131,7 +131,7 @@ impl Oracle {
         for peer in status.peers.iter().filter(|peer| peer.accepted > base) {
             let Some(disk) = hosts.get(&peer.id).map(|host| &host.disk) else { continue };
             let is_so = disk.snapshot_slot() >= peer.accepted
-                || disk.accepted.get(&peer.accepted).is_some_and(|held| {
+                || disk.kept.accepted.get(&peer.accepted).is_some_and(|held| {
                     held.ballot >= status.ballot || self.chosen.get(&peer.accepted) == Some(&held.value)
                 });
             assert!(is_so, "replica {} counts on {} for slot {}", host.id, peer.id, peer.accepted);
@@ -142,26 +142,30 @@ impl Oracle {
     /// it is the first proposal of a master.
     pub(super) fn said(&mut self, host: &Host, message: &Message, hosts: &BTreeMap<ReplicaId, Host>) -> bool {
         let (id, disk) = (host.id, &host.disk);
-        let promised =
-            |id: ReplicaId, ballot: Ballot| hosts.get(&id).is_some_and(|host| host.disk.promised >= ballot);
+        let promised = |id: ReplicaId, ballot: Ballot| {
+            hosts.get(&id).is_some_and(|host| host.disk.kept.promised >= ballot)
+        };
         match message {
             Message::Promise { ballot, accepted, .. } => {
-                assert!(disk.promised >= *ballot, "replica {id} tells a promise that is not durable");
+                assert!(disk.kept.promised >= *ballot, "replica {id} tells a promise that is not durable");
                 for one in accepted {
                     assert!(disk.has(one.slot), "replica {id} reports slot {}, not durable", one.slot);
                 }
             }
             Message::Granted { ballot, .. } => {
                 let lease = self.ballots.get(ballot).map_or(Duration::ZERO, |(lease, _)| *lease);
-                assert!(disk.promised >= *ballot, "replica {id} grants a lease without a durable promise");
-                assert!(disk.lease_bound >= lease, "replica {id} grants a lease that it would forget");
+                assert!(
+                    disk.kept.promised >= *ballot,
+                    "replica {id} grants a lease without a durable promise"
+                );
+                assert!(disk.kept.lease_bound >= lease, "replica {id} grants a lease that it would forget");
             }
             Message::Accepted { ballot, through } => {
                 let base = self.ballots.get(ballot).map_or(Slot(0), |(_, base)| *base);
                 let long_ago = Slot(through.0.saturating_sub(self.window));
                 let first = base.max(long_ago).max(disk.snapshot_slot()).next();
                 for slot in (first.0..=through.0).map(Slot) {
-                    let is_so = disk.accepted.get(&slot).is_some_and(|held| {
+                    let is_so = disk.kept.accepted.get(&slot).is_some_and(|held| {
                         held.ballot >= *ballot || self.chosen.get(&slot) == Some(&held.value)
                     });
                     assert!(is_so, "replica {id} says that it has accepted slot {slot}");
@@ -183,7 +187,7 @@ impl Oracle {
                 let before = self.proposed.get(ballot).copied();
                 let last = Slot(first.0 + values.len() as u64 - 1);
                 for slot in (before.unwrap_or_default().next().max(*first).0..=last.0).map(Slot) {
-                    let promised = |id| hosts.get(&id).is_some_and(|host| host.disk.promised >= *ballot);
+                    let promised = |id| hosts.get(&id).is_some_and(|host| host.disk.kept.promised >= *ballot);
                     let voters = self.configurations.at(slot);
                     assert!(
                         voters.is_quorum(promised),
