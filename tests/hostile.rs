@@ -301,6 +301,41 @@ fn greeting(cell: &str, cell_id: &str, replica: u8, address: &str) -> Vec<u8> {
     [&b"WOMBAT-1"[..], &frame(&hello)].concat()
 }
 
+/// The most memory that the server ever took, in KiB.
+fn most_memory(serve: &Serve) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", serve.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_flood_of_tiny_frames_takes_no_more_memory_than_one_of_big_ones() {
+    let (_dir, serve) = serve();
+    // KeepAlives without a Hello before them: none is answered.
+    let flood = frame(&[0x72, 0]).repeat(400_000);
+    let mut streams: Vec<TcpStream> = (0..60).map(|_| connect(&serve)).collect();
+    // All of it waits when the server goes on.
+    common::signal(serve.pid(), "STOP");
+    let mut sent = 0;
+    for stream in &mut streams {
+        stream.set_nonblocking(true).unwrap();
+        while let Ok(more) = stream.write(&flood) {
+            sent += more;
+        }
+        stream.set_nonblocking(false).unwrap();
+    }
+    let before = most_memory(&serve);
+    common::signal(serve.pid(), "CONT");
+    for mut stream in streams {
+        let _reset_is_closed_too = stream.read_to_end(&mut Vec::new());
+    }
+    let grown = most_memory(&serve) - before;
+    assert!(sent > 20 << 20, "a flood of {sent} bytes is none");
+    // Some 64 MiB of them wait at once; the place that they wait in doubles as it grows.
+    assert!(grown < 320 << 10, "{sent} bytes take {grown} KiB");
+    check_unharmed(serve);
+}
+
 fn cell_id(serve: &Serve) -> String {
     let status: serde_json::Value = serde_json::from_str(&serve.ok(&["status", "--json"])).unwrap();
     status["cell_id"].as_str().unwrap().to_owned()

@@ -25,7 +25,8 @@ pub const MULTI_STEPS: usize = 128;
 
 /// Largest frame between replicas, in bytes: a batch, or a chunk of a snapshot.
 pub const PEER_FRAME_BYTES: usize = 4 * 1024 * 1024;
-/// Bytes that wait to be sent to another replica, on each lane, before what comes further is dropped.
+/// Bytes that wait to be sent to another replica, on each lane, before what comes further is dropped. One that
+/// reads nothing holds twice as much: as much again is on its way.
 pub const PEER_OUTBOX_BYTES: usize = 32 * 1024 * 1024;
 /// Most replicas in a cell, learners included.
 pub const CELL_REPLICAS: usize = 15;
@@ -50,7 +51,8 @@ pub const UNACKNOWLEDGED_OUTCOMES: usize = 1024;
 pub const EVENTS_PER_SESSION: usize = 1024;
 /// Most client connections of one server; a process here may have some 20,000 descriptors.
 pub const CONNECTIONS: usize = 16_384;
-/// Bytes of requests that wait for the replica's next turn before connections are read no further.
+/// Memory of requests that wait for the replica's next turn, in each of its two lanes, before connections are
+/// read no further.
 pub const INBOX_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of requests that a master holds back while its lease has lapsed, or a fail-over goes on.
 pub const HELD_BYTES: usize = 64 * 1024 * 1024;

@@ -147,14 +147,10 @@ impl History {
                 }
             }
             (Some(Op::Open(open)), Ok(Outcome::Opened { stat, .. })) if stat.ephemeral => {
-                if self
-                    .state
-                    .session(session)
-                    .is_some_and(|s| s.has_handle(Instance(stat.instance), HandleId(open.handle)))
-                {
-                    let openers = self.ephemerals.entry(Instance(stat.instance)).or_default();
-                    openers.insert((session, HandleId(open.handle)));
-                }
+                let (instance, handle) = (Instance(stat.instance), HandleId(open.handle));
+                let holds = self.state.session(session).is_some_and(|held| held.has_handle(instance, handle));
+                let openers = self.ephemerals.entry(instance).or_default();
+                openers.extend(holds.then_some((session, handle)));
             }
             (Some(Op::Multi(multi)), Ok(_)) if !applied.changes.is_empty() => {
                 self.guarded(session, multi);

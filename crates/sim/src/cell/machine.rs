@@ -60,7 +60,7 @@ struct Writing {
     slot: Slot,
     writer: SnapshotWriter<SimulatedDisk>,
     /// The chunks, if it is another replica's.
-    arrived: Option<Vec<Bytes>>,
+    arrived: Option<Snapshot>,
 }
 
 impl Machine {
@@ -198,7 +198,7 @@ impl Machine {
         writer.finish().expect("the disk works");
         running.store.truncate_behind(slot).expect("the disk works");
         Some(match arrived {
-            Some(chunks) => Input::SnapshotArrived { slot, chunks },
+            Some(snapshot) => Input::SnapshotArrived(snapshot),
             None => Input::Snapshotted { slot },
         })
     }
@@ -240,8 +240,8 @@ impl Machine {
             return None;
         }
         let chunks = std::mem::take(&mut running.incoming.1);
-        Snapshot::check(snapshot, chunks.clone()).expect("a snapshot arrives as it was sent");
-        Some(running.write(number, snapshot, chunks.clone().into_iter(), Some(chunks)))
+        let arrived = Snapshot::restore(snapshot, chunks.clone()).expect("a snapshot arrives as it was sent");
+        Some(running.write(number, snapshot, chunks.into_iter(), Some(arrived)))
     }
 
     /// The replica dies; with the machine's power, or only as a process.
@@ -263,7 +263,7 @@ impl Running {
         number: u64,
         slot: Slot,
         chunks: impl Iterator<Item = Bytes>,
-        arrived: Option<Vec<Bytes>>,
+        arrived: Option<Snapshot>,
     ) -> bool {
         let Ok(mut writer) = self.store.begin_snapshot(slot) else { return false };
         for chunk in chunks {
