@@ -9,7 +9,7 @@ use wombat_proto::SessionId;
 pub(crate) struct Connection {
     /// The sessions whose secret it has shown, or that it created.
     pub(crate) sessions: BTreeSet<SessionId>,
-    /// Whether it is being closed, because the master that it came to is none any more. What its client had
-    /// sent by then still arrives.
-    pub(crate) sent_away: bool,
+    /// Whether it is being closed. What its client had sent by then still arrives and is not answered: it asks
+    /// again on another.
+    pub(crate) closing: bool,
 }

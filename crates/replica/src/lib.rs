@@ -400,6 +400,9 @@ impl Replica {
         let asker = Asker { connection, session: SessionId(request.session), number: request.number };
         // Who has not shown the session's secret hears only on its own connection.
         let known = self.connections.get(&connection);
+        if known.is_some_and(|known| known.closing) {
+            return;
+        }
         let attached = known.is_some_and(|known| known.sessions.contains(&asker.session));
         let result = match self.hold_back(connection, request) {
             Ok(Some(request)) => self.call(asker, request),
@@ -408,6 +411,12 @@ impl Replica {
         };
         let Some(result) = result.transpose() else { return };
         if attached { self.reply(asker, result) } else { self.send(connection, asker, result) }
+    }
+
+    /// Lets a connection be closed, once what was answered on it is sent.
+    fn hang_up(&mut self, id: ConnectionId) {
+        self.connections.insert(id, Connection { closing: true, ..Connection::default() });
+        self.effects.hang_up.push(id);
     }
 
     /// Answers to where the session was attached last: a copy of a request that was delayed on a connection

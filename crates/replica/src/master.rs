@@ -1,6 +1,5 @@
 //! The memory of a master: whatever it need not take from an earlier one, or rebuilds conservatively.
 
-use crate::connection::Connection;
 use crate::events::EventQueue;
 use crate::fail_over::FailOver;
 use crate::handles::Handles;
@@ -106,9 +105,8 @@ impl Replica {
                 self.send(asker.connection, asker, Err(Error::NotMaster { hint: hint.clone() }));
             }
         }
-        for (id, connection) in &mut self.connections {
-            *connection = Connection { sent_away: true, ..Connection::default() };
-            self.effects.hang_up.push(*id);
+        for id in self.connections.keys().copied().collect::<Vec<_>>() {
+            self.hang_up(id);
         }
     }
 

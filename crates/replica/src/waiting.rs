@@ -86,13 +86,15 @@ impl Replica {
         }
     }
 
-    /// Holds a request back that must not be answered now. Returns it if it may be.
+    /// Holds a request back that must not be answered now, on a connection that has said Hello. Returns it if it
+    /// may be.
     pub(crate) fn hold_back(
         &mut self,
         connection: ConnectionId,
         request: Request,
     ) -> Result<Option<Request>> {
-        let gate = request.call.as_ref().and_then(|call| self.gate(call));
+        let known = self.connections.contains_key(&connection);
+        let gate = request.call.as_ref().filter(|_| known).and_then(|call| self.gate(call));
         match (gate, &mut self.master) {
             (Some(gate), Some(master)) => master.hold(gate, connection, request).map(|()| None),
             _ => Ok(Some(request)),
@@ -115,7 +117,10 @@ impl Replica {
             if let Some(master) = &mut self.master {
                 master.held.bytes -= request.encoded_len() + HELD_OVERHEAD;
             }
-            self.request(connection, request);
+            // Whoever has gone meanwhile asks again on another connection.
+            if self.connections.contains_key(&connection) {
+                self.request(connection, request);
+            }
         }
         any
     }

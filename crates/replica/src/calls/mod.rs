@@ -24,12 +24,9 @@ impl Replica {
             return self.hello(asker, hello);
         }
         let Some(connection) = self.connections.get(&asker.connection) else {
-            self.effects.hang_up.push(asker.connection);
+            self.hang_up(asker.connection);
             return Err(Error::invalid("the first request of a connection is Hello"));
         };
-        if connection.sent_away {
-            return Err(Error::NotMaster { hint: None });
-        }
         let attached = connection.sessions.contains(&asker.session);
         if needs_master(&call) {
             self.serving()?;

@@ -22,7 +22,7 @@ impl Replica {
             None
         };
         if let Some(refusal) = refusal {
-            self.effects.hang_up.push(asker.connection);
+            self.hang_up(asker.connection);
             return Err(Error::invalid(refusal));
         }
         self.connections.entry(asker.connection).or_default();
