@@ -22,7 +22,6 @@ const LOCK_DELAY: Duration = Duration::from_secs(1);
 const AT_MOST: Duration = Duration::from_secs(120);
 
 /// Every process of the story is this program, in another role.
-/// Every process of the story is this program, in another role.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
