@@ -31,17 +31,35 @@ impl Replica {
         if needs_master(&call) {
             self.serving()?;
         }
-        match call {
+        let result = match call {
             Call::GetStatus(_) => return Ok(Some(self.status())),
-            Call::CreateSession(create) => return self.create_session(asker, create),
-            Call::ResumeSession(resume) => return self.resume_session(asker, &resume).map(Some),
-            Call::ListSessions(list) => return self.list_sessions(&list).map(Some),
-            Call::ListLocks(list) => return self.list_locks(&list).map(Some),
-            Call::CheckSequencer(check) => return self.check_sequencer(&check).map(Some),
-            Call::Join(join) => return self.join(asker, join).map(|()| None),
             Call::Transfer(transfer) => return self.transfer(&transfer).map(Some),
-            _ => {}
+            Call::Join(join) => return self.join(asker, join).map(|()| None),
+            Call::CreateSession(create) => self.create_session(asker, create),
+            Call::ResumeSession(resume) => self.resume_session(asker, &resume).map(Some),
+            Call::ListSessions(list) => self.list_sessions(&list).map(Some),
+            Call::ListLocks(list) => self.list_locks(&list).map(Some),
+            Call::CheckSequencer(check) => self.check_sequencer(&check).map(Some),
+            call => self.attached_call(asker, attached, epoch, acknowledged, call),
+        };
+        // The lease is checked after reading (SPEC §7): what the state says, be it that there is no such thing,
+        // is told only if nobody else can have been master while it was looked up.
+        match result {
+            Ok(None) => Ok(None),
+            result if self.paxos.lease_holds(self.moment.now) => result,
+            _ => Err(Error::NotMaster { hint: None }),
         }
+    }
+
+    /// A call of a session, which only a connection that speaks for it may make.
+    fn attached_call(
+        &mut self,
+        asker: Asker,
+        attached: bool,
+        epoch: u64,
+        acknowledged: u64,
+        call: Call,
+    ) -> Result<Option<Answer>> {
         if !attached {
             // A session that has ended is known to have; whether another one lives is not told.
             let ended = self.state.session(asker.session).is_none()
@@ -59,18 +77,12 @@ impl Replica {
             return Err(Error::invalid("a request's number is greater than what it acknowledges"));
         }
         self.serving()?.session(asker.session)?.handles.acknowledge(acknowledged);
-        let answer = match self.session_call(asker, acknowledged, call) {
+        match self.session_call(asker, acknowledged, call) {
             // It was asked before, and is on its way into the log: what comes of it there is the answer, though
             // it would be refused by now.
-            Err(_) if self.proposals.is_waiting(asker.session, asker.number) => return Ok(None),
-            result => result?,
-        };
-        // The lease is checked after reading (SPEC §7): an answer from the state is given only if nobody else
-        // can have been master while it was looked up.
-        if answer.is_some() && !self.paxos.lease_holds(self.moment.now) {
-            return Err(Error::NotMaster { hint: None });
+            Err(_) if self.proposals.is_waiting(asker.session, asker.number) => Ok(None),
+            result => result,
         }
-        Ok(answer)
     }
 
     fn session_call(&mut self, asker: Asker, acknowledged: u64, call: Call) -> Result<Option<Answer>> {
