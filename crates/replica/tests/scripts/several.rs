@@ -173,6 +173,45 @@ fn a_master_that_is_cut_off_drops_its_memory_and_its_clients() {
 }
 
 #[test]
+fn a_deposed_master_says_nothing_on_the_connections_that_it_closes() {
+    // Found by the simulator: a call behind the news was answered as if the connection had never said Hello,
+    // and its client took that for the outcome.
+    let mut cell = Cell::new();
+    let old = cell.master();
+    let create = Call::CreateSession(wire::CreateSession::default());
+    assert!(matches!(cell.ask(old, vec![hello(), create.clone()]), Answer::SessionOpened(_)));
+    cell.cut_off = Some(old);
+    cell.pass(Duration::from_secs(10));
+    cell.replies.clear();
+    let request = wire::Request { number: 3, ..request(create) };
+    cell.step(old, Input::Request { connection: ConnectionId(1), request });
+    assert_eq!(cell.replies, []);
+}
+
+#[test]
+fn a_master_that_was_stopped_says_nothing_from_its_state() {
+    // Found by the simulator: a session was resumed, and its lease extended, without a look at the master's.
+    let mut cell = Cell::new();
+    let old = cell.master();
+    let create = Call::CreateSession(wire::CreateSession::default());
+    let Answer::SessionOpened(opened) = cell.ask(old, vec![hello(), create]) else { panic!("a session") };
+    let (secret_high, secret_low) = (opened.secret_high, opened.secret_low);
+    let resume = Call::ResumeSession(wire::ResumeSession { secret_high, secret_low });
+    let unknown = Call::ResumeSession(wire::ResumeSession::default());
+    let mut ask = |cell: &mut Cell, number, call: &Call| {
+        let request = wire::Request { session: opened.session, number, ..request(call.clone()) };
+        cell.step(old, Input::Request { connection: ConnectionId(1), request });
+        cell.replies.pop().and_then(|response| response.result).expect("an answer")
+    };
+    assert!(matches!(ask(&mut cell, 3, &resume), Answer::SessionOpened(_)));
+    cell.now += Duration::from_secs(10); // Another may be master by now; it has not looked at the clock yet.
+    for (number, call) in [(4, resume), (5, unknown), (6, Call::ListLocks(wire::ListLocks::default()))] {
+        let Answer::Error(error) = ask(&mut cell, number, &call) else { panic!("no error: {call:?}") };
+        assert_eq!(error.code(), wire::error::Code::NotMaster, "P§2.9");
+    }
+}
+
+#[test]
 fn replicas_that_agree_go_on_and_one_that_differs_is_told_to_stop() {
     let mut cell = Cell::new();
     cell.pass(Duration::from_secs(60));

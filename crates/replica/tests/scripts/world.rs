@@ -31,13 +31,15 @@ pub(crate) struct World {
     pub(crate) replies: BTreeMap<u64, Vec<Response>>,
     pub(crate) hung_up: Vec<u64>,
     next_connection: u64,
+    /// The session lease that the replica grants from its next start on.
+    pub(crate) lease: Duration,
 }
 
 impl World {
     pub(crate) fn new() -> World {
         let records = Vec::new();
         let mut world = World {
-            replica: start(1, &records, Duration::from_secs(100)),
+            replica: start(1, &records, Duration::from_secs(100), LEASE),
             now: Duration::from_secs(100),
             records,
             appended: 0,
@@ -47,6 +49,7 @@ impl World {
             replies: BTreeMap::new(),
             hung_up: Vec::new(),
             next_connection: 1,
+            lease: LEASE,
         };
         world.step(Input::Tick);
         world
@@ -59,7 +62,7 @@ impl World {
         self.starts += 1;
         (self.appended, self.persisted) = (0, 0);
         self.replies.clear();
-        self.replica = start(self.starts, &self.records, self.now);
+        self.replica = start(self.starts, &self.records, self.now, self.lease);
         self.step(Input::Tick);
     }
 
@@ -246,7 +249,7 @@ pub(crate) fn request(call: Call) -> Request {
     Request { call: Some(call), ..Request::default() }
 }
 
-fn start(starts: u32, records: &[Record], now: Duration) -> Replica {
+fn start(starts: u32, records: &[Record], now: Duration, lease: Duration) -> Replica {
     let mut recovered = Recovered { starts, ..Recovered::default() };
     for record in records {
         match record {
@@ -262,7 +265,7 @@ fn start(starts: u32, records: &[Record], now: Duration) -> Replica {
         founders: Members::founding(["127.0.0.1:1".into()]),
         master_lease: Duration::from_secs(2),
         seed: 1,
-        lease: LEASE,
+        lease,
         version: "test".into(),
         fresh_key: [7; 32],
         activity: true,
