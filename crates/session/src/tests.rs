@@ -432,6 +432,27 @@ fn an_acquire_that_was_taken_back_is_not_sent_again() {
 }
 
 #[test]
+fn an_acquire_that_is_being_taken_back_is_not_sent_again_either() {
+    // Found by the simulator: the next master knew that the cancellation had been applied, and answered it, but
+    // not that the Acquire had been sent before it, and took the lock for nobody. The same with a Close.
+    let handle = Some(wire::Handle { id: 7, ..wire::Handle::default() });
+    for closes in [false, true] {
+        let mut script = Script::up();
+        let acquire = script.submit(Call::Acquire(wire::Acquire { handle, ..wire::Acquire::default() }));
+        let end = script.submit(match closes {
+            false => Call::CancelAcquire(wire::CancelAcquire { handle, acquire }),
+            true => Call::Close(wire::Close { handle }),
+        });
+        assert_eq!(script.requests().len(), 2);
+        script.reconnect(2);
+        let again: Vec<u64> = script.requests().iter().map(|request| request.number).collect();
+        assert!(again.contains(&end) && !again.contains(&acquire), "{again:?}");
+        script.receive(end, done());
+        assert_eq!(script.done(), [(acquire, Err(Error::Cancelled)), (end, done())]);
+    }
+}
+
+#[test]
 fn no_lock_is_sure_from_when_the_end_of_the_session_is_asked_for() {
     let mut script = Script::up();
     let end = script.submit(Call::EndSession(wire::EndSession {}));

@@ -4,6 +4,7 @@
 
 mod fail_over;
 mod keep_alives;
+mod lock_delays;
 mod lock_queue;
 mod restarts;
 mod sessions;

@@ -1,6 +1,7 @@
 //! What survives a restart, and what must not (P§2.9).
 
 use crate::world::{LEASE, World, acquire, may_create, set};
+use std::time::Duration;
 use wombat_proto::wire::event::Kind;
 use wombat_proto::wire::{self, request::Call, response::Result as Answer};
 use wombat_proto::{Error, SessionId};
@@ -38,6 +39,38 @@ fn the_new_master_gives_every_session_a_whole_lease_and_tells_it() {
 }
 
 #[test]
+fn a_lease_of_the_master_before_the_last_is_kept_too() {
+    // Found by the simulator: the second of two new masters knew only what the first grants, which was less.
+    let mut world = World::new();
+    let client = world.client();
+    let alive = |world: &World| world.replica.state().session(SessionId(client.session)).is_some();
+    world.lease = LEASE / 4;
+    world.restart();
+    world.restart();
+    world.pass(LEASE - Duration::from_millis(1));
+    assert!(alive(&world), "I5");
+    world.pass(Duration::from_millis(1));
+    assert!(!alive(&world));
+}
+
+#[test]
+fn a_change_that_comes_again_while_it_is_under_way_is_not_refused() {
+    // Found by the simulator: the copy was told that the handle is closed, for good, and the first took effect.
+    let mut world = World::new();
+    let mut client = world.client();
+    let handle = world.open(&mut client, "/ls/test/file");
+    world.hold_disk = true;
+    let number = world.send(&mut client, set(handle, "written"));
+    world.call(&mut client, Call::Close(wire::Close { handle: Some(handle) })).unwrap();
+    world.resume(&mut client).unwrap();
+    world.send_again(&client, number, set(handle, "written"));
+    assert_eq!(world.answer(&client, number), None);
+    world.hold_disk = false;
+    world.flush();
+    assert!(matches!(world.answer(&client, number), Some(Ok(Answer::Stat(_)))));
+}
+
+#[test]
 fn what_was_not_durable_was_not_answered_and_is_gone() {
     let mut world = World::new();
     let mut client = world.client();
@@ -61,6 +94,25 @@ fn a_closed_handle_stays_closed() {
     world.resume(&mut client).unwrap();
     assert!(world.read(&mut client, handle).is_ok(), "made again on use");
     world.call(&mut client, Call::Close(wire::Close { handle: Some(handle) })).unwrap();
+    assert_eq!(world.read(&mut client, handle), Err(Error::StaleHandle), "I16");
+}
+
+#[test]
+fn a_delayed_open_does_not_bring_back_what_it_opened() {
+    // Found by the simulator: the kept answer of an Open that made its node made the closed handle again.
+    let mut world = World::new();
+    let mut client = world.client();
+    let open = || Call::Open(wire::Open { path: "/ls/test/file".into(), ..may_create() });
+    let close = |handle| Call::Close(wire::Close { handle: Some(handle) });
+    let opened = |world: &mut World, client: &_, number| match world.answer(client, number) {
+        Some(Ok(Answer::Opened(opened))) => opened.handle.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let number = world.send(&mut client, open());
+    let handle = opened(&mut world, &client, number);
+    world.call(&mut client, close(handle)).unwrap();
+    world.send_again(&client, number, open());
+    assert_eq!(world.answer(&client, number), Some(Err(Error::StaleHandle)), "I16");
     assert_eq!(world.read(&mut client, handle), Err(Error::StaleHandle), "I16");
 }
 

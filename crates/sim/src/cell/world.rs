@@ -583,11 +583,15 @@ impl World {
 
     /// Only the holder of the master lease answers, and it knows everything that was ever chosen (I2).
     fn check_reply(&mut self, id: ReplicaId, response: &Response) {
-        use wombat_proto::wire::response::Result as Answer;
+        use wombat_proto::wire::{error::Code, response::Result as Answer};
         let machine = &self.machines[&id];
-        if let Some(Answer::Contents(_) | Answer::KeptAlive(_)) = &response.result {
-            assert!(machine.serves(self.now), "I2: replica {id} answers without the master lease");
-        }
+        let alone = match &response.result {
+            Some(Answer::Contents(_) | Answer::KeptAlive(_)) => true,
+            Some(Answer::SessionOpened(_)) => response.session != 0, // It was there before.
+            Some(Answer::Error(error)) => matches!(error.code(), Code::SessionUnknown | Code::SequencerStale),
+            _ => false,
+        };
+        assert!(!alone || machine.serves(self.now), "I2: replica {id} answers without the master lease");
         let Some(running) = &machine.running else { return };
         self.oracle.answers(running.replica.state().epoch(), response);
     }
