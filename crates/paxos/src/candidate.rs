@@ -168,11 +168,7 @@ impl Paxos {
     /// Asks the voters who were not asked yet.
     pub(crate) fn ask_for_reports(&mut self) {
         let (voters, above) = (self.other_voters(), self.chosen);
-        let reports = match &mut self.role {
-            Role::Preparing(candidacy) => &mut candidacy.reports,
-            Role::Leading(leadership) => &mut leadership.reports,
-            Role::Following | Role::Asking(_) => return,
-        };
+        let Some((reports, _)) = self.role.gathering() else { return };
         let new: Vec<ReplicaId> = voters.into_iter().filter(|id| !reports.from.contains_key(id)).collect();
         for id in &new {
             reports.from.insert(*id, Report { above, complete: false });
@@ -189,11 +185,7 @@ impl Paxos {
 
     /// Says Prepare again to those who have not told all.
     pub(crate) fn resend_prepares(&mut self) {
-        let reports = match &mut self.role {
-            Role::Preparing(candidacy) => &mut candidacy.reports,
-            Role::Leading(leadership) => &mut leadership.reports,
-            Role::Following | Role::Asking(_) => return,
-        };
+        let Some((reports, _)) = self.role.gathering() else { return };
         for (id, above) in reports.awaited(self.chosen) {
             self.send_prepare(id, above);
         }
@@ -211,14 +203,7 @@ impl Paxos {
         if ballot != self.promised {
             return;
         }
-        let (reports, proposed) = match &mut self.role {
-            Role::Preparing(candidacy) => (&mut candidacy.reports, Slot(0)),
-            Role::Leading(leadership) => {
-                let proposed = leadership.last_proposed();
-                (&mut leadership.reports, proposed)
-            }
-            Role::Following | Role::Asking(_) => return,
-        };
+        let Some((reports, proposed)) = self.role.gathering() else { return };
         let Some(report) = reports.from.get_mut(&from).filter(|report| report.above == above) else { return };
         if report.complete {
             return;
@@ -243,19 +228,12 @@ impl Paxos {
             return;
         }
         let (own, chosen) = (self.config.replica, self.chosen);
-        let (reports, proposed) = match &mut self.role {
-            Role::Preparing(candidacy) => (&mut candidacy.reports, chosen),
-            Role::Leading(leadership) => {
-                let proposed = leadership.last_proposed();
-                (&mut leadership.reports, proposed)
-            }
-            Role::Following | Role::Asking(_) => return,
-        };
+        let Some((reports, proposed)) = self.role.gathering() else { return };
         if reports.is_complete(own) {
             return;
         }
         reports.from.insert(own, Report { above: chosen, complete: true });
-        for (slot, ballot, value) in self.log.range(proposed.next(), self.log.last()) {
+        for (slot, ballot, value) in self.log.range(proposed.max(chosen).next(), self.log.last()) {
             reports.take(slot, ballot, value);
         }
         self.count_reports();

@@ -46,7 +46,7 @@ use acceptor::{Grant, Run};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use candidate::{Asking, Candidacy};
+use candidate::{Asking, Candidacy, Reports};
 use catch_up::CatchUp;
 use core::time::Duration;
 use leader::Leadership;
@@ -133,6 +133,20 @@ enum Role {
     Preparing(Candidacy),
     /// Phase 2.
     Leading(Leadership),
+}
+
+impl Role {
+    /// The reports that it gathers, and the last slot that it has proposed so far.
+    fn gathering(&mut self) -> Option<(&mut Reports, Slot)> {
+        match self {
+            Role::Preparing(candidacy) => Some((&mut candidacy.reports, Slot(0))),
+            Role::Leading(leadership) => {
+                let proposed = leadership.last_proposed();
+                Some((&mut leadership.reports, proposed))
+            }
+            Role::Following | Role::Asking(_) => None,
+        }
+    }
 }
 
 /// One replica's part in the agreement. `Clone + Hash`, so that a model checker can walk its states.
