@@ -68,7 +68,9 @@ async fn measure(cell: &mut Replicas) -> Result<()> {
     line("  clients' processor, share of one", share(before.2, processor_time(None)?, duration), "");
     line("  late sessions", late(&load, tally), "(goal 0)");
     line("  epochs that passed", (load.epoch() - master.epoch) as f64, "(goal 0)");
-    line("  least left of a lease view, s", tally.least_left.as_secs_f64(), "");
+    if answered > 0.0 {
+        line("  least left of a lease view, s", tally.least_left.as_secs_f64(), "");
+    }
     let grown = resident(pid)?.saturating_sub(memory);
     line("master's memory, MiB", resident(pid)? as f64 / 1048576.0, "");
     line("  bytes for a session", grown as f64 / sessions as f64, "(goal ≤ 4096)");
