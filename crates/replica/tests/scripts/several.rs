@@ -198,7 +198,7 @@ fn a_master_that_was_stopped_says_nothing_from_its_state() {
     let (secret_high, secret_low) = (opened.secret_high, opened.secret_low);
     let resume = Call::ResumeSession(wire::ResumeSession { secret_high, secret_low });
     let unknown = Call::ResumeSession(wire::ResumeSession::default());
-    let mut ask = |cell: &mut Cell, number, call: &Call| {
+    let ask = |cell: &mut Cell, number, call: &Call| {
         let request = wire::Request { session: opened.session, number, ..request(call.clone()) };
         cell.step(old, Input::Request { connection: ConnectionId(1), request });
         cell.replies.pop().and_then(|response| response.result).expect("an answer")

@@ -147,14 +147,7 @@ impl History {
                 }
             }
             (Some(Op::Open(open)), Ok(Outcome::Opened { stat, .. })) if stat.ephemeral => {
-                if self
-                    .state
-                    .session(session)
-                    .is_some_and(|s| s.has_handle(Instance(stat.instance), HandleId(open.handle)))
-                {
-                    let openers = self.ephemerals.entry(Instance(stat.instance)).or_default();
-                    openers.insert((session, HandleId(open.handle)));
-                }
+                self.opened(session, Instance(stat.instance), HandleId(open.handle));
             }
             (Some(Op::Multi(multi)), Ok(_)) if !applied.changes.is_empty() => {
                 self.guarded(session, multi);
@@ -243,6 +236,13 @@ impl History {
         holders.insert((session, HandleId(grant.handle)), Held { mode, token, lock_delay });
         let exclusive = holders.values().any(|held| held.mode == LockMode::Exclusive);
         assert!(!exclusive || holders.len() == 1, "I3: several hold the lock of node {instance}");
+    }
+
+    /// An ephemeral node was opened. A retry may be told so although it has been closed since.
+    fn opened(&mut self, session: SessionId, instance: Instance, handle: HandleId) {
+        if self.state.session(session).is_some_and(|session| session.has_handle(instance, handle)) {
+            self.ephemerals.entry(instance).or_default().insert((session, handle));
+        }
     }
 
     fn free(&mut self, instance: Instance, session: SessionId, handle: HandleId) {
