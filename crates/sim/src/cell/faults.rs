@@ -109,6 +109,16 @@ impl World {
         }
     }
 
+    /// What is on its way to a client still arrives; from now on it reaches nobody.
+    pub(super) fn strand(&mut self, connection: u64) {
+        let Some(client) = self.connections.get(connection).map(|one| one.client) else { return };
+        let until = self.now + self.random.duration(Duration::ZERO, self.swarm.stop);
+        self.tell(&format!("client {client} is stranded"));
+        for id in self.machines.keys() {
+            self.connections.cut(client, *id, until);
+        }
+    }
+
     pub(super) fn kill(&mut self, id: ReplicaId) {
         let (machines, random) = (&mut self.machines, &mut self.random);
         let Some(machine) = machines.get_mut(&id).filter(|machine| machine.running.is_some()) else { return };

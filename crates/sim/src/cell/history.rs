@@ -147,10 +147,7 @@ impl History {
                 }
             }
             (Some(Op::Open(open)), Ok(Outcome::Opened { stat, .. })) if stat.ephemeral => {
-                let (instance, handle) = (Instance(stat.instance), HandleId(open.handle));
-                let holds = self.state.session(session).is_some_and(|held| held.has_handle(instance, handle));
-                let openers = self.ephemerals.entry(instance).or_default();
-                openers.extend(holds.then_some((session, handle)));
+                self.opened(session, Instance(stat.instance), HandleId(open.handle));
             }
             (Some(Op::Multi(multi)), Ok(_)) if !applied.changes.is_empty() => {
                 self.guarded(session, multi);
@@ -239,6 +236,13 @@ impl History {
         holders.insert((session, HandleId(grant.handle)), Held { mode, token, lock_delay });
         let exclusive = holders.values().any(|held| held.mode == LockMode::Exclusive);
         assert!(!exclusive || holders.len() == 1, "I3: several hold the lock of node {instance}");
+    }
+
+    /// An ephemeral node was opened. A retry may be told so although it has been closed since.
+    fn opened(&mut self, session: SessionId, instance: Instance, handle: HandleId) {
+        if self.state.session(session).is_some_and(|session| session.has_handle(instance, handle)) {
+            self.ephemerals.entry(instance).or_default().insert((session, handle));
+        }
     }
 
     fn free(&mut self, instance: Instance, session: SessionId, handle: HandleId) {

@@ -73,6 +73,9 @@ pub(super) struct Swarm {
     /// Of a thousand requests, how many come again, and how much later at most.
     pub(super) copies: u64,
     pub(super) copied_within: Duration,
+    /// Of a thousand KeepAlives that are answered, after how many the client reaches nobody for a while: its
+    /// session then has no longer than what it was promised.
+    pub(super) strands: u64,
     /// How long a client thinks, at most.
     pub(super) thinking: Duration,
     /// Whether clocks are as wrong as they may be.
@@ -120,6 +123,7 @@ impl Swarm {
             network: Duration::from_micros(if fast { 500 } else { 5000 }),
             copies,
             copied_within: random.millis(10, 10_000),
+            strands: if random.chance(300) { random.below(100) } else { 0 },
             thinking: random.millis(20, 1500),
             worst_clocks: random.chance(500),
             terms: Terms {

@@ -11,7 +11,7 @@ use crate::network::Network;
 use crate::random::{Clock, Random};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wombat_proto::wire::{Request, Response};
+use wombat_proto::wire::{Request, Response, error::Code, response::Result as Answer};
 use wombat_proto::{Instant, ReplicaId, SessionId, Slot};
 use wombat_replica::{ConnectionId, Input, PeerMessage};
 use wombat_session::SessionEvent;
@@ -405,7 +405,11 @@ impl World {
         let open = self.connections.get(connection).is_some_and(|one| one.at_client && one.at_replica);
         let at = self.connections.reaches_client(connection, now, &mut self.random);
         if let (true, Some(at)) = (open, at) {
+            let promised = matches!(response.result, Some(Answer::KeptAlive(_)));
             self.at(at, Event::Response(connection, response));
+            if promised && !self.healed && self.random.chance(self.swarm.strands) {
+                self.strand(connection);
+            }
         }
     }
 
@@ -583,7 +587,6 @@ impl World {
 
     /// Only the holder of the master lease answers, and it knows everything that was ever chosen (I2).
     fn check_reply(&mut self, id: ReplicaId, response: &Response) {
-        use wombat_proto::wire::{error::Code, response::Result as Answer};
         let machine = &self.machines[&id];
         let alone = match &response.result {
             Some(Answer::Contents(_) | Answer::KeptAlive(_)) => true,
