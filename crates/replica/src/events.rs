@@ -22,6 +22,12 @@ pub(crate) struct EventQueue {
 }
 
 impl EventQueue {
+    /// The queue of a session at a new master: its first event says so.
+    pub(crate) fn of_fail_over() -> EventQueue {
+        let waiting = [Event { kind: Kind::FailedOver.into(), ..Event::default() }].into();
+        EventQueue { last: 1, waiting }
+    }
+
     /// Queues an event. When the queue is full, all that wait give way to one GAP.
     fn push(&mut self, event: Event) {
         if self.waiting.len() >= EVENTS_PER_SESSION {

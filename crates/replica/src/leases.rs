@@ -40,17 +40,17 @@ struct Parked {
     answer_at: Instant,
 }
 
-impl Master {
-    /// Takes a session in whose lease lasts until `until`.
-    pub(crate) fn admit(&mut self, session: SessionId, until: Instant) {
+impl LiveSession {
+    pub(crate) fn new(until: Instant, events: EventQueue) -> LiveSession {
         let lease = Lease { until, ending: false, parked: None, last_keep_alive: 0, idle_since: None };
-        let live = LiveSession {
-            lease,
-            handles: Handles::default(),
-            events: EventQueue::default(),
-            connection: None,
-        };
-        self.sessions.insert(session, live);
+        LiveSession { lease, handles: Handles::default(), events, connection: None }
+    }
+}
+
+impl Master {
+    /// Takes a new session in whose lease lasts until `until`.
+    pub(crate) fn admit(&mut self, session: SessionId, until: Instant) {
+        self.sessions.insert(session, LiveSession::new(until, EventQueue::default()));
         self.timers.set(until, Timer::Lease(session));
     }
 

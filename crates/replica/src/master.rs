@@ -11,7 +11,6 @@ use crate::waiting::Held;
 use crate::{ConnectionId, Replica};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use wombat_proto::wire::event::Kind;
 use wombat_proto::{Epoch, Error, HandleId, Instance, Instant, Result, SessionId};
 
 /// A master's memory.
@@ -56,22 +55,20 @@ impl Replica {
         let longest_lease = self.state.lease();
         let now = self.moment.now;
         let key = self.state.key().expect("a cell that has an epoch is founded");
+        let until = now + longest_lease;
+        let ids = || self.state.sessions_after(SessionId(0)).map(|(id, _)| id);
         let mut master = Master {
             epoch: self.state.epoch(),
             seal: Seal::new(key),
-            sessions: BTreeMap::new(),
+            sessions: ids().map(|id| (id, LiveSession::new(until, EventQueue::of_fail_over()))).collect(),
             locks: Locks::default(),
             subscribers: BTreeMap::new(),
             to_notify: BTreeSet::new(),
-            timers: Timers::default(),
+            timers: Timers::of(ids().map(|id| (until, Timer::Lease(id)))),
             fail_over: FailOver::new(self.state.epoch(), self.state.applied(), now),
             held: Held::default(),
             lease_in_force: LeaseInForce::default(),
         };
-        for (id, _) in self.state.sessions_after(SessionId(0)) {
-            master.admit(id, now + longest_lease);
-            master.notify(id, Kind::FailedOver, None);
-        }
         let delayed = self.state.tree().nodes().filter_map(|node| Some((node.instance, node.lock.delay()?)));
         for (instance, delay) in delayed.collect::<Vec<_>>() {
             master.start_delay(instance, delay.since, now + delay.length);

@@ -25,6 +25,10 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
+    pub(crate) fn of(due: impl Iterator<Item = (Instant, Timer)>) -> Timers {
+        Timers { due: due.collect() }
+    }
+
     pub(crate) fn set(&mut self, at: Instant, timer: Timer) {
         self.due.insert((at, timer));
     }

@@ -26,6 +26,9 @@ pub struct Config {
     pub cell: String,
     /// What the client says of itself, for people.
     pub client: String,
+    /// Whether the client may cache. A new master waits until such a client has acknowledged the fail-over, and
+    /// so has dropped its cache, or its lease has ended (SPEC I10).
+    pub caches: bool,
     /// How long after the end of its lease view the session looks for a master (P§2.8: 45 s).
     pub grace: Duration,
     /// By how much the master's clock may differ in rate.
@@ -358,8 +361,8 @@ impl Session {
         let number = self.calls.number();
         let (session, call) = match self.identity {
             None => {
-                let client = self.config.client.clone();
-                (0, Call::CreateSession(wire::CreateSession { client, caches: false }))
+                let Config { client, caches, .. } = self.config.clone();
+                (0, Call::CreateSession(wire::CreateSession { client, caches }))
             }
             Some(Identity { id, secret_high, secret_low }) => {
                 (id.0, Call::ResumeSession(wire::ResumeSession { secret_high, secret_low }))

@@ -21,8 +21,14 @@ struct Script {
 impl Script {
     /// A session that asks for a connection.
     fn new() -> Script {
-        let config =
-            Config { cell: String::new(), client: "script".into(), grace: GRACE, rho: Rho(10), seed: 1 };
+        let config = Config {
+            cell: String::new(),
+            client: "script".into(),
+            caches: false,
+            grace: GRACE,
+            rho: Rho(10),
+            seed: 1,
+        };
         let now = Instant::from_nanos(1_000_000_000_000);
         let mut script =
             Script { session: Session::new(config, now), now, effects: Effects::default(), pending: 0 };

@@ -10,7 +10,7 @@ use crate::random::{Clock, Random};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wombat_proto::wire::{self, Handle, change, guard, request::Call, response::Result as Answer};
-use wombat_proto::{Error, HandleId, Instance, LockMode, Rho, Sequencer, SessionId, Token};
+use wombat_proto::{Epoch, Error, HandleId, Instance, LockMode, Rho, Sequencer, SessionId, Token};
 use wombat_session::{Config, Effects, Session};
 
 pub(super) const GRACE: Duration = Duration::from_secs(12);
@@ -80,14 +80,17 @@ pub(super) struct Client {
     pub(super) left: u64,
     leaving: Leaving,
     pub(super) asked_to_end: bool,
+    caches: bool,
 }
 
 impl Client {
     pub(super) fn new(name: usize, real: Duration, swarm: &Swarm, random: &mut Random) -> Client {
         let clock = if swarm.worst_clocks { Clock::worst(random) } else { Clock::new(random) };
+        let caches = random.chance(swarm.caching);
         let config = Config {
             cell: String::new(),
             client: format!("client {name}"),
+            caches,
             grace: GRACE,
             rho: Rho::default(),
             seed: random.next(),
@@ -115,6 +118,7 @@ impl Client {
             left: 5 + random.below(60),
             leaving,
             asked_to_end: false,
+            caches,
         }
     }
 
@@ -125,6 +129,11 @@ impl Client {
     /// Whether its own view says that its session lives.
     pub(super) fn is_live(&self, real: Duration) -> bool {
         self.clock.read(real) < self.session.safe_until()
+    }
+
+    /// Whether it may still use what it cached under a master of an epoch before this one.
+    pub(super) fn may_use_cache_of_before(&self, epoch: Epoch, real: Duration) -> bool {
+        self.caches && !self.dead && self.is_live(real) && self.session.epoch() < epoch
     }
 
     /// How its own view says that it holds a lock (SPEC I3).

@@ -130,6 +130,11 @@ impl World {
             let soon = if power { self.random.millis(0, 15_000) } else { self.random.millis(0, 50) };
             self.after(soon, Event::LostAtClient(connection));
         }
+        let others: Vec<ReplicaId> = self.machines.keys().copied().filter(|other| *other != id).collect();
+        for other in others.into_iter().filter(|_| !power) {
+            let soon = self.random.millis(0, 50);
+            self.after(soon, Event::PeerLost(other, id));
+        }
         let down = self.random.duration(Duration::ZERO, self.swarm.down);
         self.after(down, Event::Start(id));
     }

@@ -78,6 +78,8 @@ pub(super) struct Swarm {
     pub(super) strands: u64,
     /// How long a client thinks, at most.
     pub(super) thinking: Duration,
+    /// Of a thousand clients, how many cache.
+    pub(super) caching: u64,
     /// Whether clocks are as wrong as they may be.
     pub(super) worst_clocks: bool,
     pub(super) terms: Terms,
@@ -125,6 +127,7 @@ impl Swarm {
             copied_within: random.millis(10, 10_000),
             strands: if random.chance(300) { random.below(100) } else { 0 },
             thinking: random.millis(20, 1500),
+            caching: if random.chance(400) { random.below(1001) } else { 0 },
             worst_clocks: random.chance(500),
             terms: Terms {
                 master_lease: random.millis(500, 1500),

@@ -35,6 +35,8 @@ pub(super) enum Event {
     Connected(usize, ReplicaId),
     /// A replica hears of another.
     Arrive(ReplicaId, ReplicaId, PeerMessage),
+    /// A replica notices that its connection to another is gone.
+    PeerLost(ReplicaId, ReplicaId),
     /// A tick is due at that time of its clock, unless another is due by now.
     Tick(ReplicaId, u64, Instant),
     Synced(ReplicaId, u64),
@@ -176,9 +178,11 @@ impl World {
             Event::Request(connection, _) | Event::LostAtReplica(connection) => {
                 machine(&self.connections.get(*connection)?.replica)
             }
-            Event::Arrive(_, id, _) | Event::Tick(id, ..) | Event::Synced(id, _) | Event::Written(id, ..) => {
-                machine(id)
-            }
+            Event::Arrive(_, id, _)
+            | Event::PeerLost(id, _)
+            | Event::Tick(id, ..)
+            | Event::Synced(id, _)
+            | Event::Written(id, ..) => machine(id),
             Event::Response(connection, _) | Event::LostAtClient(connection) => {
                 Some(self.clients[self.connections.get(*connection)?.client].stopped_until)
             }
@@ -205,6 +209,7 @@ impl World {
             Event::Act(client) => (12, *client as u64),
             Event::Fault => (13, 0),
             Event::Hunt => (14, 0),
+            Event::PeerLost(id, peer) => (15, u64::from(id.0) << 8 | u64::from(peer.0)),
         };
         self.outcome.events += 1;
         let mixed = self.outcome.hash ^ self.now.as_nanos() as u64 ^ (kind << 56) ^ detail;
@@ -252,6 +257,7 @@ impl World {
                 self.step(replica, Input::Disconnected { connection: ConnectionId(id) });
             }
             Event::Arrive(from, to, message) => self.step(to, Input::Peer { from, message }),
+            Event::PeerLost(id, peer) => self.step(id, Input::PeerLost { peer }),
             Event::Tick(id, life, due) if self.machines[&id].life == life => {
                 let running = self.machine(id).running.as_mut();
                 if let Some(running) = running.filter(|running| running.tick_at == Some(due)) {
@@ -596,7 +602,23 @@ impl World {
         };
         assert!(!alone || machine.serves(self.now), "I2: replica {id} answers without the master lease");
         let Some(running) = &machine.running else { return };
-        self.oracle.answers(running.replica.state().epoch(), response);
+        let epoch = running.replica.state().epoch();
+        self.oracle.answers(epoch, response);
+        let general = matches!(
+            &response.result,
+            Some(
+                Answer::Opened(_)
+                    | Answer::Contents(_)
+                    | Answer::Stat(_)
+                    | Answer::Entries(_)
+                    | Answer::Granted(_)
+                    | Answer::MultiDone(_)
+            )
+        );
+        let knows_not = |client: &&Client| general && client.may_use_cache_of_before(epoch, self.now);
+        if let Some(client) = self.clients.iter().find(knows_not) {
+            panic!("I10: client {} has not heard of epoch {epoch}, in which {id} answers", client.name);
+        }
     }
 
     fn check(&mut self) {
