@@ -158,3 +158,22 @@ fn an_ended_session_cannot_be_resumed() {
     assert_eq!(world.resume(&mut client), Err(Error::SessionExpired));
     assert!(world.replica.state().session(SessionId(client.session)).is_none());
 }
+
+#[test]
+fn a_second_copy_of_an_open_in_the_log_does_not_bring_a_closed_handle_back() {
+    // Found by the simulator (I16).
+    let mut world = World::new();
+    let mut client = world.client();
+    let open = wire::Open { path: "/ls/test/file".into(), ..may_create() };
+    world.records_left = Some(0);
+    let number = world.send(&mut client, Call::Open(open.clone()));
+    world.send_again(&client, number, Call::Open(open));
+    world.records_left = Some(1);
+    world.flush();
+    let Some(Ok(Answer::Opened(opened))) = world.answer(&client, number) else { panic!("not opened") };
+    let handle = opened.handle.unwrap();
+    world.call(&mut client, Call::Close(wire::Close { handle: Some(handle) })).unwrap();
+    world.records_left = None;
+    world.flush();
+    assert_eq!(world.read(&mut client, handle), Err(Error::StaleHandle));
+}
