@@ -136,6 +136,11 @@ impl FailOver {
         session.0 < self.slot.0 && then <= self.begun
     }
 
+    /// Whether the session has still to acknowledge the fail-over.
+    pub(crate) fn awaits(&self, session: SessionId) -> bool {
+        self.awaited.contains(&session)
+    }
+
     /// The session knows of the fail-over, or has ended.
     pub(crate) fn settled(&mut self, session: SessionId) {
         self.awaited.remove(&session);

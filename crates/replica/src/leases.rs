@@ -100,6 +100,14 @@ impl Replica {
         self.wanted_lease().min(self.state.lease())
     }
 
+    /// The lease that a session is granted now. One that has still to acknowledge the fail-over gets no longer
+    /// one than it had from the start: whatever else it says, the others wait no longer for it.
+    pub(crate) fn lease_of(&self, session: SessionId) -> Duration {
+        let master = self.master.as_ref().filter(|master| master.fail_over.awaits(session));
+        let awaited = master.and_then(|master| master.sessions.get(&session));
+        awaited.map_or(Duration::MAX, |live| live.lease.until.since(self.moment.now)).min(self.lease())
+    }
+
     /// Every session sends a KeepAlive in about half of its lease.
     fn wanted_lease(&self) -> Duration {
         let sessions = u32::try_from(self.state.session_count()).unwrap_or(u32::MAX);
@@ -188,7 +196,7 @@ impl Replica {
 
     /// Answers the parked KeepAlive of a session, if one waits. The lease of the master holds.
     pub(crate) fn answer_keep_alive(&mut self, session: SessionId) {
-        let (now, lease) = (self.moment.now, self.lease());
+        let (now, lease) = (self.moment.now, self.lease_of(session));
         let Ok(master) = self.serving() else { return };
         let epoch = master.epoch.0;
         let Ok(live) = master.session(session) else { return };
@@ -242,7 +250,7 @@ impl Replica {
             let Some(live) = master.sessions.get_mut(&id) else { continue };
             if live.lease.until > now {
                 master.timers.set(live.lease.until, Timer::Lease(id));
-            } else if live.lease.parked.is_some() {
+            } else if live.lease.parked.is_some() && !master.fail_over.awaits(id) {
                 // Its client is there; it is this master that could not answer, for want of its own lease.
                 master.to_notify.insert(id);
                 master.timers.set(now + STALL, Timer::Lease(id));

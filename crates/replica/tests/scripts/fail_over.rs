@@ -333,3 +333,34 @@ fn the_time_of_an_acquire_runs_on_at_the_next_master() {
     world.pass(Duration::from_millis(1));
     assert_eq!(world.answer(&waits, number), Some(Err(Error::Timeout)));
 }
+
+#[test]
+fn a_session_that_caches_and_never_acknowledges_is_awaited_for_one_lease_whatever_else_it_says() {
+    for resumes in [false, true] {
+        let mut world = World::new();
+        let connection = world.connect();
+        let (mut deaf, mut other) = (world.client_on(connection, true), world.client());
+        let file = world.open(&mut other, "/ls/test/file");
+        world.restart();
+        world.resume(&mut other).unwrap();
+        world.resume(&mut deaf).unwrap();
+        let read = world.send(&mut other, get_stat(file));
+        let mut told = Duration::ZERO;
+        for step in 0..16 {
+            world.send(&mut other, keep_alive(1));
+            let number = world.send(&mut deaf, keep_alive(0));
+            let now = step * LEASE / 8;
+            if let Some(Ok(Answer::KeptAlive(kept))) = world.answer(&deaf, number) {
+                told = told.max(now + Duration::from_millis(kept.lease_ms.into()));
+            }
+            if resumes && world.resume(&mut deaf).is_ok() {
+                told = told.max(now + Duration::from_millis(deaf.lease_ms.into()));
+            }
+            assert!(world.lives(&deaf) || now >= told, "I5");
+            world.pass(LEASE / 8);
+        }
+        assert!(!world.lives(&deaf), "SPEC §6");
+        assert!(matches!(world.answer(&other, read), Some(Ok(Answer::Stat(_)))));
+        assert!(world.lives(&other));
+    }
+}
