@@ -180,7 +180,9 @@ impl Replica {
         } else {
             None
         };
-        let answer_at = (live.lease.until - lease / 2 - out_of_step(asker.session, lease)).max(now);
+        // After a fail-over the session may last for longer than its client was told.
+        let until = live.lease.until.min(now + lease);
+        let answer_at = (until - lease / 2 - out_of_step(asker.session, lease)).max(now);
         live.lease.parked = Some(Parked { asker, received: now, answer_at });
         if !live.events.is_empty() || answer_at <= now {
             master.to_notify.insert(asker.session);

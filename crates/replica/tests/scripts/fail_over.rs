@@ -364,3 +364,17 @@ fn a_session_that_caches_and_never_acknowledges_is_awaited_for_one_lease_whateve
         assert!(world.lives(&other));
     }
 }
+
+#[test]
+fn a_keep_alive_is_answered_in_time_though_the_log_knows_of_longer_leases() {
+    let mut world = World::with_lease(5 * LEASE);
+    let mut client = world.client();
+    world.lease = LEASE;
+    world.restart();
+    world.resume(&mut client).unwrap();
+    assert_eq!(u128::from(client.lease_ms), LEASE.as_millis());
+    world.send(&mut client, keep_alive(0));
+    let parked = world.send(&mut client, keep_alive(1));
+    world.pass(LEASE / 2);
+    assert!(matches!(world.answer(&client, parked), Some(Ok(Answer::KeptAlive(_)))));
+}
