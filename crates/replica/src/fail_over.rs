@@ -232,6 +232,12 @@ impl Replica {
                 let again = self.moment.now + Duration::from_secs(1);
                 return self.set_timer(again, Timer::Orphans);
             }
+            let Some(master) = &mut self.master else { return };
+            for orphan in batch {
+                if let Some(live) = master.sessions.get_mut(&SessionId(orphan.session)) {
+                    live.handles.forget(HandleId(orphan.handle));
+                }
+            }
         }
         let handles = orphans.len();
         if let Some(master) = &mut self.master {

@@ -378,3 +378,18 @@ fn a_keep_alive_is_answered_in_time_though_the_log_knows_of_longer_leases() {
     world.pass(LEASE / 2);
     assert!(matches!(world.answer(&client, parked), Some(Ok(Answer::KeptAlive(_)))));
 }
+
+#[test]
+fn a_handle_that_was_closed_because_nobody_presented_it_does_not_come_back() {
+    let mut world = World::new();
+    let (mut keeps, mut forgets) = (world.client(), world.client());
+    let kept = world.open_with(&mut keeps, ephemeral("/ls/test/shared"));
+    let forgotten = world.open_with(&mut forgets, ephemeral("/ls/test/shared"));
+    world.restart();
+    world.resume(&mut keeps).unwrap();
+    world.resume(&mut forgets).unwrap();
+    world.call(&mut keeps, get_stat(kept)).unwrap();
+    world.keep(&mut [&mut keeps, &mut forgets], 61 * SECOND);
+    // The node is there because of the other one; this handle would not keep it (I11, I16).
+    assert_eq!(world.call(&mut forgets, get_stat(forgotten)), Err(Error::StaleHandle));
+}
