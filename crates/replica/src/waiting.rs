@@ -108,10 +108,12 @@ impl Replica {
         if !lease_holds {
             return false;
         }
-        let mut released = core::mem::take(&mut master.held.for_lease);
+        let mut released = VecDeque::new();
+        // Those have waited for longer: what waits for the lease is released whenever it is there.
         if master.fail_over.is_over() {
             released.append(&mut master.held.for_fail_over);
         }
+        released.append(&mut master.held.for_lease);
         let any = !released.is_empty();
         for (connection, request) in released {
             if let Some(master) = &mut self.master {
