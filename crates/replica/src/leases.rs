@@ -246,14 +246,18 @@ impl Replica {
     /// locks go free, when the entry is applied.
     pub(crate) fn end_expired(&mut self, candidates: Vec<SessionId>) {
         let now = self.moment.now;
+        let answers = self.lease_holds();
         let Ok(master) = self.serving() else { return };
         let mut expired = Vec::new();
         for id in candidates {
             let Some(live) = master.sessions.get_mut(&id) else { continue };
             if live.lease.until > now {
                 master.timers.set(live.lease.until, Timer::Lease(id));
+            } else if !answers {
+                // Its client may be there, and wait: it is this master that cannot answer, for want of its own
+                // lease. Once it can, there is time to hear of each other.
+                master.timers.set(now + STALL, Timer::Lease(id));
             } else if live.lease.parked.is_some() && !master.fail_over.awaits(id) {
-                // Its client is there; it is this master that could not answer, for want of its own lease.
                 master.to_notify.insert(id);
                 master.timers.set(now + STALL, Timer::Lease(id));
             } else if !live.lease.ending {

@@ -306,6 +306,29 @@ fn resume(opened: &wire::SessionOpened) -> Call {
 }
 
 #[test]
+fn a_session_whose_master_cannot_answer_for_a_moment_does_not_end_for_that() {
+    let mut cell = Cell::new();
+    let master = cell.master();
+    let create = Call::CreateSession(wire::CreateSession::default());
+    let Answer::SessionOpened(opened) = cell.ask(master, vec![hello(), create]) else { panic!("none") };
+    cell.pass(Duration::from_secs(9));
+    cell.cut_off = Some(master);
+    cell.pass(Duration::from_millis(2400));
+    // Its client has given up the connection, and is there again before the session's lease ends.
+    cell.step(master, Input::Disconnected { connection: ConnectionId(1) });
+    cell.send(master, 0, 1, hello());
+    cell.send(master, opened.session, 2, resume(&opened));
+    cell.pass(Duration::from_secs(2));
+    cell.cut_off = None;
+    cell.replies.clear();
+    cell.pass(Duration::from_secs(5));
+    assert_eq!((cell.master(), cell.hung_up), (master, 0), "the master has its lease again");
+    let answers: Vec<_> = cell.replies.iter().filter_map(|reply| reply.result.clone()).collect();
+    assert!(matches!(answers[..], [Answer::SessionOpened(_)]), "{answers:?}");
+    assert_eq!(cell.replicas[master as usize - 1].state().session_count(), 1, "I6");
+}
+
+#[test]
 fn what_waited_for_the_fail_over_comes_before_what_waited_for_the_lease() {
     let mut cell = Cell::new();
     let old = cell.master();
