@@ -106,6 +106,9 @@ pub struct Session {
     handles: Handles,
     /// Since when it has had no handle and no call.
     idle_since: Option<Instant>,
+    /// Whether a call was made since the last KeepAlive was sent. The cell does not see whose a call is that
+    /// belongs to no session.
+    called: bool,
     /// The number of the EndSession with which it ends for being idle.
     retiring: Option<u64>,
     /// The KeepAlive that is pending, and when it was sent.
@@ -134,6 +137,7 @@ impl Session {
             calls: Calls::default(),
             handles: Handles::default(),
             idle_since: None,
+            called: false,
             retiring: None,
             keep_alive: None,
             last_event: 0,
@@ -196,6 +200,7 @@ impl Session {
 
     /// Takes a call in and gives it its number, under which it will be done.
     pub fn submit(&mut self, call: Call, effects: &mut Effects) -> u64 {
+        self.called = true;
         self.ending |= matches!(call, Call::EndSession(_));
         if let Call::Close(close) = &call {
             self.handles.closed(close.handle.as_ref());
@@ -446,8 +451,8 @@ impl Session {
     fn send_keep_alive(&mut self, now: Instant, effects: &mut Effects) {
         let number = self.calls.number();
         self.keep_alive = Some((number, now));
-        let call =
-            Call::KeepAlive(wire::KeepAlive { events_acknowledged: self.last_event, idle: self.is_idle() });
+        let idle = self.is_idle() && !core::mem::take(&mut self.called);
+        let call = Call::KeepAlive(wire::KeepAlive { events_acknowledged: self.last_event, idle });
         effects.send.push(self.request(number, call, Kind::Read));
     }
 
