@@ -87,8 +87,8 @@ impl Master {
 /// What a master has in mind with the longest lease in force.
 #[derive(Default)]
 pub(crate) struct LeaseInForce {
-    /// Whether another is on its way into the log.
-    proposed: bool,
+    /// Another one, on its way into the log.
+    proposed: Option<Duration>,
     /// To lower it to that, as none longer was granted since then.
     lower: Option<(Duration, Instant)>,
 }
@@ -97,7 +97,9 @@ impl Replica {
     /// The session lease that is granted now: the configured one or, where so many sessions would make too many
     /// KeepAlives, a longer one, as far as the log has it.
     pub(crate) fn lease(&self) -> Duration {
-        self.wanted_lease().min(self.state.lease())
+        // Nor longer than what the log will have in a moment.
+        let next = self.master.as_ref().and_then(|master| master.lease_in_force.proposed);
+        self.wanted_lease().min(self.state.lease()).min(next.unwrap_or(Duration::MAX))
     }
 
     /// The lease that a session is granted now. One that has still to acknowledge the fail-over gets no longer
@@ -123,7 +125,7 @@ impl Replica {
         let aim = if wanted > self.config.lease { (wanted + wanted / 4).min(LEASE) } else { wanted };
         let Some(master) = &mut self.master else { return };
         let plan = &mut master.lease_in_force;
-        if plan.proposed {
+        if plan.proposed.is_some() {
             return;
         }
         plan.lower = plan.lower.filter(|(lower, _)| wanted <= *lower);
@@ -137,7 +139,7 @@ impl Replica {
         };
         let Some(next) = next else { return };
         let set = log::SetLease { lease_ms: next.as_millis() as u32 };
-        let proposed = self.propose_own(Op::SetLease(set)).is_ok();
+        let proposed = self.propose_own(Op::SetLease(set)).is_ok().then_some(next);
         if let Some(master) = &mut self.master {
             master.lease_in_force = LeaseInForce { proposed, lower: None };
         }
@@ -146,7 +148,7 @@ impl Replica {
     /// The longest lease in force is what the log says now.
     pub(crate) fn lease_was_set(&mut self) {
         if let Some(master) = &mut self.master {
-            master.lease_in_force.proposed = false;
+            master.lease_in_force.proposed = None;
         }
     }
 

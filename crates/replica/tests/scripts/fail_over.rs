@@ -247,6 +247,30 @@ fn a_crowd_gets_longer_leases_that_the_next_master_knows_of() {
 }
 
 #[test]
+fn a_crowd_that_comes_while_shorter_leases_are_on_their_way_into_the_log_gets_no_longer_ones() {
+    let mut world = World::with_lease(2 * SECOND);
+    world.lease = SECOND;
+    world.restart();
+    world.pass(2 * SECOND - Duration::from_millis(1));
+    assert_eq!(world.replica.state().lease(), 2 * SECOND);
+    let connection = world.connect();
+    world.hold_disk = true;
+    for number in 0..6000 {
+        let create = Call::CreateSession(wire::CreateSession::default());
+        world.send_raw(connection, wire::Request { number, ..crate::world::request(create) });
+    }
+    world.stall(SECOND);
+    world.step(wombat_replica::Input::Tick);
+    world.hold_disk = false;
+    world.flush();
+    let longest = world.replies[&connection].iter().map(|reply| match &reply.result {
+        Some(Answer::SessionOpened(opened)) => Duration::from_millis(opened.lease_ms.into()),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(longest.max(), Some(world.replica.state().lease()), "I5: the next master grants no more");
+}
+
+#[test]
 fn a_session_without_handles_or_calls_ends_after_a_minute_if_its_client_says_so() {
     let mut world = World::new();
     let (mut idle, mut busy) = (world.client(), world.client());
