@@ -197,6 +197,8 @@ async fn serve(
     let mut next = ConnectionId(1);
     // Once told to stop: after which epoch, and by when at the latest.
     let mut leaving = None;
+    // Turns and new connections take turns, so that no flood of either keeps the other out.
+    let mut turned = false;
     loop {
         let idle_for = core.idle_for();
         if leaving.is_some_and(|(epoch, at)| core.epoch() > epoch || Instant::now() >= at) {
@@ -215,20 +217,36 @@ async fn serve(
                 let done = done?;
                 core.take_done(done)?;
             }
-            () = inbox.filled() => turn(core, &inbox).await?,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    debug!(connection = next.0, %peer, "accepted");
-                    welcome(core, &inbox, next, stream);
-                    next.0 += 1;
-                }
-                Err(error) => {
-                    // Out of descriptors, or the client is gone already. The others go on.
-                    warn!("cannot accept a connection: {error}");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            },
+            accepted = listener.accept(), if turned => {
+                turned = false;
+                take_in(core, &inbox, &mut next, accepted).await;
+            }
+            () = inbox.filled() => {
+                turned = true;
+                turn(core, &inbox).await?;
+            }
+            accepted = listener.accept(), if !turned => take_in(core, &inbox, &mut next, accepted).await,
             () = tokio::time::sleep(idle_for) => turn(core, &inbox).await?,
+        }
+    }
+}
+
+async fn take_in(
+    core: &mut Core,
+    inbox: &Rc<Inbox>,
+    next: &mut ConnectionId,
+    accepted: std::io::Result<(TcpStream, SocketAddr)>,
+) {
+    match accepted {
+        Ok((stream, peer)) => {
+            debug!(connection = next.0, %peer, "accepted");
+            welcome(core, inbox, *next, stream);
+            next.0 += 1;
+        }
+        Err(error) => {
+            // Out of descriptors, or the client is gone already. The others go on.
+            warn!("cannot accept a connection: {error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }
