@@ -246,14 +246,14 @@ impl Replica {
 
     /// Ends the sessions whose lease is over. Only the log ends a session: its clients are told, and its
     /// locks go free, when the entry is applied.
-    pub(crate) fn end_expired(&mut self, candidates: Vec<SessionId>) {
+    pub(crate) fn end_expired(&mut self, candidates: Vec<SessionId>, heard: Instant) {
         let now = self.moment.now;
         let answers = self.lease_holds();
         let Ok(master) = self.serving() else { return };
         let mut expired = Vec::new();
         for id in candidates {
             let Some(live) = master.sessions.get_mut(&id) else { continue };
-            if live.lease.until > now {
+            if live.lease.until > heard {
                 master.timers.set(live.lease.until, Timer::Lease(id));
             } else if !answers {
                 // Its client may be there, and wait: it is this master that cannot answer, for want of its own
