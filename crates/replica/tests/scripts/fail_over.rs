@@ -417,3 +417,24 @@ fn a_handle_that_was_closed_because_nobody_presented_it_does_not_come_back() {
     // The node is there because of the other one; this handle would not keep it (I11, I16).
     assert_eq!(world.call(&mut forgets, get_stat(forgotten)), Err(Error::StaleHandle));
 }
+
+#[test]
+fn what_is_held_back_takes_no_more_memory_than_it_may() {
+    let mut world = World::new();
+    let connection = world.connect();
+    let mut caching = world.client_on(connection, true);
+    world.restart();
+    world.resume(&mut caching).unwrap();
+    // Two bytes each on the wire.
+    let changes = vec![wire::Change::default(); 128];
+    let multi = Call::Multi(wire::Multi { changes, ..wire::Multi::default() });
+    let each = 128 * size_of::<wire::Change>();
+    let mut held = 0;
+    while world.replies.values().all(Vec::is_empty) {
+        world.send(&mut caching, multi.clone());
+        held += each;
+        assert!(held <= wombat_proto::limits::HELD_BYTES + each, "I20");
+    }
+    let refusal = world.answer(&caching, caching.number);
+    assert!(matches!(refusal, Some(Err(Error::Overloaded { .. }))), "{refusal:?}");
+}
