@@ -195,7 +195,13 @@ impl Session {
             _ => None,
         };
         let idle = self.idle_since.map(|since| since + IDLE_END).filter(|_| self.retiring.is_none());
-        [lease, retry, idle, self.calls.next_due()].into_iter().flatten().min()
+        [lease, retry, idle, self.calls.next_due(), self.gives_up_at()].into_iter().flatten().min()
+    }
+
+    /// Without a session there is none to expire: its calls wait for one for as long as they would in jeopardy.
+    fn gives_up_at(&self) -> Option<Instant> {
+        let since = self.calls.waits_since().filter(|_| self.identity.is_none())?;
+        Some(since + self.config.grace.max(ATTACH_WITHIN))
     }
 
     /// Takes a call in and gives it its number, under which it will be done.
@@ -294,6 +300,11 @@ impl Session {
                 }
                 Passed::Grace => return self.expire(effects),
             }
+        }
+        if self.gives_up_at().is_some_and(|at| at <= now) {
+            // None of them was ever sent in a session that might still be.
+            let calls = self.calls.abandon().into_keys();
+            effects.done.extend(calls.map(|number| (number, Err(Error::NoQuorum))));
         }
         let within = self.attach_within();
         match &mut self.link {

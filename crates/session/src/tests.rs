@@ -620,6 +620,26 @@ fn a_session_at_rest_asks_for_nothing_until_it_is_asked() {
 }
 
 #[test]
+fn a_call_that_wakes_a_session_at_rest_does_not_wait_for_ever() {
+    let mut script = Script::up();
+    assert_eq!(script.keep(Duration::from_secs(60)).len(), 1);
+    script.session.disconnected(script.now);
+    let number = script.submit(get());
+    script.tick();
+    let due = script.now + GRACE;
+    while script.now < due {
+        assert!(script.done().is_empty());
+        if script.effects.connect.take().is_some() {
+            script.session.disconnected(script.now); // Nobody is there.
+        }
+        script.now = script.session.next_deadline().expect("it waits for something").max(script.now);
+        script.tick();
+    }
+    assert_eq!(script.done(), [(number, Err(Error::NoQuorum))]);
+    assert!(!script.session.is_expired(), "there may be somebody tomorrow");
+}
+
+#[test]
 fn an_acquire_that_is_sent_again_says_for_how_long_it_has_waited() {
     let mut script = Script::up();
     let number = script.submit(Call::Acquire(wire::Acquire::default()));
