@@ -183,7 +183,7 @@ pub(crate) struct Serve {
     /// The session lease [default: 12s]
     #[arg(long, value_name = "DURATION", env = "WOMBAT_SESSION_LEASE", value_parser = duration)]
     pub(crate) session_lease: Option<Duration>,
-    /// The master lease: how long the others wait for a master that is gone [default: 2s]
+    /// The master lease: how long the others wait for a master that is gone [default: 300ms]
     #[arg(long, value_name = "DURATION", env = "WOMBAT_MASTER_LEASE", value_parser = duration)]
     pub(crate) master_lease: Option<Duration>,
     /// What to log, as in RUST_LOG

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use prost::Message;
 use wombat_proto::wire::{self, Handle, log, log::command::Op};
-use wombat_proto::{Error, Result, SessionId, Slot};
+use wombat_proto::{Error, Instant, Result, SessionId, Slot};
 use wombat_state::{Change, Outcome};
 
 impl Replica {
@@ -137,12 +137,12 @@ impl Replica {
         }
     }
 
-    /// Does what is due.
-    pub(crate) fn run_timers(&mut self) {
+    /// Does what was due when all that has been heard since arrived.
+    pub(crate) fn run_timers(&mut self, heard: Instant) {
         let now = self.moment.now;
         let mut ends = Vec::new();
         for _ in 0..TIMERS_PER_TICK {
-            let Some(timer) = self.master.as_mut().and_then(|master| master.timers.pop(now)) else { break };
+            let Some(timer) = self.master.as_mut().and_then(|master| master.timers.pop(heard)) else { break };
             match timer {
                 Timer::KeepAlive(session) => {
                     if let Some(master) = &mut self.master {
@@ -163,7 +163,7 @@ impl Replica {
             }
         }
         if !ends.is_empty() {
-            self.end_expired(ends);
+            self.end_expired(ends, heard);
         }
     }
 

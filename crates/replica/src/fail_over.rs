@@ -136,6 +136,11 @@ impl FailOver {
         session.0 < self.slot.0 && then <= self.begun
     }
 
+    /// Whether the session has still to acknowledge the fail-over.
+    pub(crate) fn awaits(&self, session: SessionId) -> bool {
+        self.awaited.contains(&session)
+    }
+
     /// The session knows of the fail-over, or has ended.
     pub(crate) fn settled(&mut self, session: SessionId) {
         self.awaited.remove(&session);
@@ -226,6 +231,12 @@ impl Replica {
             if self.propose_own(Op::CloseOrphans(log::CloseOrphans { handles: batch.to_vec() })).is_err() {
                 let again = self.moment.now + Duration::from_secs(1);
                 return self.set_timer(again, Timer::Orphans);
+            }
+            let Some(master) = &mut self.master else { return };
+            for orphan in batch {
+                if let Some(live) = master.sessions.get_mut(&SessionId(orphan.session)) {
+                    live.handles.forget(HandleId(orphan.handle));
+                }
             }
         }
         let handles = orphans.len();

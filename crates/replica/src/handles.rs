@@ -98,6 +98,13 @@ impl Handles {
         self.open.len() + self.closed_early.len() < HANDLES_PER_SESSION
     }
 
+    /// A handle of an earlier epoch is closed for good, whether it is presented yet or not.
+    pub(crate) fn forget(&mut self, id: HandleId) {
+        if self.closed.len() < HANDLES_PER_SESSION {
+            self.closed.insert(id);
+        }
+    }
+
     fn insert(&mut self, token: Handle) -> OpenHandle {
         let handle = OpenHandle { token, ended_acquires: 0, last_refusal: None };
         self.open.insert(HandleId(token.id), handle.clone());
@@ -161,8 +168,8 @@ impl Master {
         live.handles.open.remove(&id);
         if token.epoch == epoch && id.0 > live.handles.acknowledged {
             live.handles.closed_early.insert(id);
-        } else if token.epoch != epoch && live.handles.closed.len() < HANDLES_PER_SESSION {
-            live.handles.closed.insert(id);
+        } else if token.epoch != epoch {
+            live.handles.forget(id);
         }
         self.unsubscribe(session, id, instance);
     }

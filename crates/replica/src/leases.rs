@@ -87,8 +87,8 @@ impl Master {
 /// What a master has in mind with the longest lease in force.
 #[derive(Default)]
 pub(crate) struct LeaseInForce {
-    /// Whether another is on its way into the log.
-    proposed: bool,
+    /// Another one, on its way into the log.
+    proposed: Option<Duration>,
     /// To lower it to that, as none longer was granted since then.
     lower: Option<(Duration, Instant)>,
 }
@@ -97,7 +97,17 @@ impl Replica {
     /// The session lease that is granted now: the configured one or, where so many sessions would make too many
     /// KeepAlives, a longer one, as far as the log has it.
     pub(crate) fn lease(&self) -> Duration {
-        self.wanted_lease().min(self.state.lease())
+        // Nor longer than what the log will have in a moment.
+        let next = self.master.as_ref().and_then(|master| master.lease_in_force.proposed);
+        self.wanted_lease().min(self.state.lease()).min(next.unwrap_or(Duration::MAX))
+    }
+
+    /// The lease that a session is granted now. One that has still to acknowledge the fail-over gets no longer
+    /// one than it had from the start: whatever else it says, the others wait no longer for it.
+    pub(crate) fn lease_of(&self, session: SessionId) -> Duration {
+        let master = self.master.as_ref().filter(|master| master.fail_over.awaits(session));
+        let awaited = master.and_then(|master| master.sessions.get(&session));
+        awaited.map_or(Duration::MAX, |live| live.lease.until.since(self.moment.now)).min(self.lease())
     }
 
     /// Every session sends a KeepAlive in about half of its lease.
@@ -115,7 +125,7 @@ impl Replica {
         let aim = if wanted > self.config.lease { (wanted + wanted / 4).min(LEASE) } else { wanted };
         let Some(master) = &mut self.master else { return };
         let plan = &mut master.lease_in_force;
-        if plan.proposed {
+        if plan.proposed.is_some() {
             return;
         }
         plan.lower = plan.lower.filter(|(lower, _)| wanted <= *lower);
@@ -129,7 +139,7 @@ impl Replica {
         };
         let Some(next) = next else { return };
         let set = log::SetLease { lease_ms: next.as_millis() as u32 };
-        let proposed = self.propose_own(Op::SetLease(set)).is_ok();
+        let proposed = self.propose_own(Op::SetLease(set)).is_ok().then_some(next);
         if let Some(master) = &mut self.master {
             master.lease_in_force = LeaseInForce { proposed, lower: None };
         }
@@ -138,7 +148,7 @@ impl Replica {
     /// The longest lease in force is what the log says now.
     pub(crate) fn lease_was_set(&mut self) {
         if let Some(master) = &mut self.master {
-            master.lease_in_force.proposed = false;
+            master.lease_in_force.proposed = None;
         }
     }
 
@@ -172,7 +182,9 @@ impl Replica {
         } else {
             None
         };
-        let answer_at = (live.lease.until - lease / 2 - out_of_step(asker.session, lease)).max(now);
+        // After a fail-over the session may last for longer than its client was told.
+        let until = live.lease.until.min(now + lease);
+        let answer_at = (until - lease / 2 - out_of_step(asker.session, lease)).max(now);
         live.lease.parked = Some(Parked { asker, received: now, answer_at });
         if !live.events.is_empty() || answer_at <= now {
             master.to_notify.insert(asker.session);
@@ -188,7 +200,7 @@ impl Replica {
 
     /// Answers the parked KeepAlive of a session, if one waits. The lease of the master holds.
     pub(crate) fn answer_keep_alive(&mut self, session: SessionId) {
-        let (now, lease) = (self.moment.now, self.lease());
+        let (now, lease) = (self.moment.now, self.lease_of(session));
         let Ok(master) = self.serving() else { return };
         let epoch = master.epoch.0;
         let Ok(live) = master.session(session) else { return };
@@ -234,16 +246,20 @@ impl Replica {
 
     /// Ends the sessions whose lease is over. Only the log ends a session: its clients are told, and its
     /// locks go free, when the entry is applied.
-    pub(crate) fn end_expired(&mut self, candidates: Vec<SessionId>) {
+    pub(crate) fn end_expired(&mut self, candidates: Vec<SessionId>, heard: Instant) {
         let now = self.moment.now;
+        let answers = self.lease_holds();
         let Ok(master) = self.serving() else { return };
         let mut expired = Vec::new();
         for id in candidates {
             let Some(live) = master.sessions.get_mut(&id) else { continue };
-            if live.lease.until > now {
+            if live.lease.until > heard {
                 master.timers.set(live.lease.until, Timer::Lease(id));
-            } else if live.lease.parked.is_some() {
-                // Its client is there; it is this master that could not answer, for want of its own lease.
+            } else if !answers {
+                // Its client may be there, and wait: it is this master that cannot answer, for want of its own
+                // lease. Once it can, there is time to hear of each other.
+                master.timers.set(now + STALL, Timer::Lease(id));
+            } else if live.lease.parked.is_some() && !master.fail_over.awaits(id) {
                 master.to_notify.insert(id);
                 master.timers.set(now + STALL, Timer::Lease(id));
             } else if !live.lease.ending {

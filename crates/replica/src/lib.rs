@@ -170,9 +170,12 @@ pub enum Input {
     },
     /// Time has passed; due by [`Replica::next_deadline`], welcome at any time.
     Tick,
-    /// Time has passed, but KeepAlives that have arrived are still to come: only the agreement is told, whose
-    /// heartbeats must not wait, and nobody's lease is looked at.
-    Pulse,
+    /// Time has passed, but KeepAlives that have arrived are still to come: nobody's lease has ended that lasted
+    /// longer than this.
+    Pulse {
+        /// All that arrived before was handed in.
+        heard: Instant,
+    },
 }
 
 /// What the shell has to do.
@@ -332,14 +335,8 @@ impl Replica {
             Input::Transfer { to } => {
                 let _only_a_master_can = self.transfer(&wire::Transfer { replica: to.0 });
             }
-            Input::Pulse => self.paxos.tick(self.moment.now),
-            Input::Tick => {
-                self.paxos.tick(self.moment.now);
-                self.run_timers();
-                self.tend_lease();
-                self.tend_members();
-                self.tend_digests();
-            }
+            Input::Pulse { heard } => self.tick(heard.min(self.moment.now)),
+            Input::Tick => self.tick(self.moment.now),
         }
         self.advance();
         self.finish_fail_over();
@@ -349,6 +346,14 @@ impl Replica {
         self.deliver_events();
         self.answer_greetings();
         core::mem::swap(&mut self.effects, effects);
+    }
+
+    fn tick(&mut self, heard: Instant) {
+        self.paxos.tick(self.moment.now);
+        self.run_timers(heard);
+        self.tend_lease();
+        self.tend_members();
+        self.tend_digests();
     }
 
     /// When the next [`Input::Tick`] is due.

@@ -8,7 +8,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use core::time::Duration;
 use prost::Message;
 use wombat_proto::limits::{CONNECTIONS, HELD_BYTES, HELLO_WAIT};
-use wombat_proto::wire::{Hello, Request, request::Call};
+use wombat_proto::wire::{Change, Guard, Hello, Request, request::Call};
 use wombat_proto::{Error, Instant, Result};
 
 /// What a held request costs beside its bytes.
@@ -50,9 +50,20 @@ impl Greetings {
     }
 }
 
+/// Roughly the memory that a request takes. The parts of a Multi take much more than they have bytes.
+fn weight(request: &Request) -> usize {
+    let parts = match &request.call {
+        Some(Call::Multi(multi)) => {
+            multi.guards.len() * size_of::<Guard>() + multi.changes.len() * size_of::<Change>()
+        }
+        _ => 0,
+    };
+    request.encoded_len() + HELD_OVERHEAD + parts
+}
+
 impl Master {
     fn hold(&mut self, gate: Gate, connection: ConnectionId, request: Request) -> Result<()> {
-        let bytes = request.encoded_len() + HELD_OVERHEAD;
+        let bytes = weight(&request);
         if self.held.bytes + bytes > HELD_BYTES {
             return Err(Error::Overloaded { retry_after: Duration::from_millis(200) });
         }
@@ -108,14 +119,16 @@ impl Replica {
         if !lease_holds {
             return false;
         }
-        let mut released = core::mem::take(&mut master.held.for_lease);
+        let mut released = VecDeque::new();
+        // Those have waited for longer: what waits for the lease is released whenever it is there.
         if master.fail_over.is_over() {
             released.append(&mut master.held.for_fail_over);
         }
+        released.append(&mut master.held.for_lease);
         let any = !released.is_empty();
         for (connection, request) in released {
             if let Some(master) = &mut self.master {
-                master.held.bytes -= request.encoded_len() + HELD_OVERHEAD;
+                master.held.bytes -= weight(&request);
             }
             // Whoever has gone meanwhile asks again on another connection.
             if self.connections.contains_key(&connection) {

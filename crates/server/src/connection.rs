@@ -25,6 +25,9 @@ const IDLE_SECONDS: u32 = 60;
 /// How much is read at once, so that one busy connection does not starve the others.
 const READ_BYTES: usize = 64 * 1024;
 
+/// After how many frames in a row a connection lets the others have their turn at the inbox, which may be full.
+const FRAMES_IN_A_ROW: usize = 64;
+
 /// Buffers beyond this are given back when they are empty: many connections are quiet most of the time.
 const KEPT_BYTES: usize = 16 * 1024;
 
@@ -72,12 +75,18 @@ pub(crate) async fn serve(id: ConnectionId, stream: TcpStream, inbox: Rc<Inbox>,
 async fn read_frames(id: ConnectionId, mut reader: OwnedReadHalf, inbox: &Inbox) -> String {
     let mut buffer = BytesMut::new();
     let mut said_hello = false;
+    let mut in_a_row = 0;
     loop {
         let before = buffer.len();
         match frame::read::<Request>(&mut buffer) {
             Ok(Some(request)) => {
                 inbox.request(id, request, before - buffer.len()).await;
                 said_hello = true;
+                in_a_row += 1;
+                if in_a_row == FRAMES_IN_A_ROW {
+                    in_a_row = 0;
+                    tokio::task::yield_now().await;
+                }
                 continue;
             }
             Ok(None) => {}

@@ -109,7 +109,7 @@ impl Core {
     pub(crate) fn turn(&mut self, inbox: &Inbox) -> Result<(), ServerError> {
         let moment = moment();
         self.peers.meet_callers();
-        let (inputs, urgent_left) = inbox.take();
+        let (inputs, heard) = inbox.take(moment.now);
         for input in inputs {
             if let Input::Disconnected { connection } = &input {
                 self.outboxes.remove(connection);
@@ -117,7 +117,7 @@ impl Core {
             self.step(input, moment);
         }
         // After the requests: a KeepAlive that has arrived counts before the lease is looked at.
-        self.step(if urgent_left { Input::Pulse } else { Input::Tick }, moment);
+        self.step(if heard < moment.now { Input::Pulse { heard } } else { Input::Tick }, moment);
         self.settle()?;
         if self.disk.is_snapshot_due() {
             self.disk.write_snapshot(self.replica.snapshot())?;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use tokio::sync::Notify;
 use wombat_proto::limits::{INBOX_BYTES, MULTI_STEPS};
 use wombat_proto::wire::{Change, Guard, Request, request::Call};
-use wombat_proto::{Accepted, ReplicaId, Value};
+use wombat_proto::{Accepted, Instant, ReplicaId, Value};
 use wombat_replica::{ConnectionId, Input, PaxosMessage, PeerMessage};
 
 /// Most inputs of clients that one turn takes of each lane: some ten milliseconds of work. A heartbeat waits
@@ -22,33 +22,54 @@ pub(crate) struct Inbox {
     normal: Lane,
     filled: Notify,
     emptied: Notify,
+    /// How many inputs ever came on the lanes of clients.
+    came: Cell<u64>,
+    heard: Cell<Heard>,
 }
 
-/// Inputs, with roughly the memory that they take, each and in all.
+/// How far the urgent lane has been emptied, when it never is.
+#[derive(Clone, Copy, Default)]
+struct Heard {
+    /// All that arrived before this was taken.
+    before: Instant,
+    /// The same will be true of this once so many inputs are.
+    next: (u64, Instant),
+}
+
+/// Inputs in the order of their coming, with roughly the memory that they take, each and in all.
 #[derive(Default)]
 struct Lane {
-    inputs: RefCell<VecDeque<(Input, usize)>>,
+    inputs: RefCell<VecDeque<Queued>>,
     bytes: Cell<usize>,
 }
 
+struct Queued {
+    input: Input,
+    bytes: usize,
+    /// How many came before it.
+    place: u64,
+}
+
 impl Lane {
-    fn push(&self, input: Input, bytes: usize) {
+    fn push(&self, input: Input, bytes: usize, place: u64) {
         self.bytes.set(self.bytes.get() + bytes);
-        self.inputs.borrow_mut().push_back((input, bytes));
+        self.inputs.borrow_mut().push_back(Queued { input, bytes, place });
     }
 
-    fn is_empty(&self) -> bool {
-        self.inputs.borrow().is_empty()
+    /// The place of the first input; beyond all places if there is none.
+    fn first(&self) -> u64 {
+        self.inputs.borrow().front().map_or(u64::MAX, |queued| queued.place)
     }
 
-    /// Takes the first inputs out, at most so many.
-    fn take(&self, most: usize) -> impl Iterator<Item = Input> + use<> {
+    /// Takes the first inputs out, at most so many, and none that came after that place.
+    fn take(&self, most: usize, before: u64) -> impl Iterator<Item = Input> + use<> {
         let mut inputs = self.inputs.borrow_mut();
+        let most = most.min(inputs.partition_point(|queued| queued.place < before));
         // With its memory, if it can be: after a crowd there is no need for so much.
         let taken =
             if inputs.len() <= most { std::mem::take(&mut *inputs) } else { inputs.drain(..most).collect() };
-        self.bytes.set(self.bytes.get() - taken.iter().map(|(_, bytes)| bytes).sum::<usize>());
-        taken.into_iter().map(|(input, _)| input)
+        self.bytes.set(self.bytes.get() - taken.iter().map(|queued| queued.bytes).sum::<usize>());
+        taken.into_iter().map(|queued| queued.input)
     }
 }
 
@@ -91,20 +112,24 @@ impl Inbox {
                 emptied.await;
             }
         }
-        lane.push(input, size_of::<(Input, usize)>() + bytes);
+        lane.push(input, size_of::<Queued>() + bytes, self.place());
         self.filled.notify_one();
     }
 
     /// Tells that a connection of another replica is gone, behind what it brought.
     pub(crate) fn peer_lost(&self, peer: ReplicaId) {
-        self.peers.push(Input::PeerLost { peer }, 0);
+        self.peers.push(Input::PeerLost { peer }, 0, self.place());
         self.filled.notify_one();
     }
 
     /// Tells that a connection is gone, behind what it sent.
     pub(crate) fn disconnected(&self, connection: ConnectionId) {
-        self.normal.push(Input::Disconnected { connection }, 0);
+        self.normal.push(Input::Disconnected { connection }, 0, self.place());
         self.filled.notify_one();
+    }
+
+    fn place(&self) -> u64 {
+        self.came.replace(self.came.get() + 1)
     }
 
     /// Waits until something is in.
@@ -112,18 +137,25 @@ impl Inbox {
         self.filled.notified().await;
     }
 
-    /// Takes what the next turn takes, the urgent first, and tells whether something urgent is left. Nothing
-    /// passes what is urgent and left: a connection's end is known behind all that came on it.
-    pub(crate) fn take(&self) -> (impl Iterator<Item = Input> + use<>, bool) {
-        let peers = self.peers.take(usize::MAX);
-        let urgent = self.urgent.take(TURN_INPUTS);
-        let urgent_left = !self.urgent.is_empty();
-        let normal = self.normal.take(if urgent_left { 0 } else { TURN_INPUTS });
+    /// Takes what the turn of this moment takes, the urgent first, and tells since when there may be urgent
+    /// inputs that are left. Nothing passes those: a connection's end is known behind all that came on it.
+    pub(crate) fn take(&self, now: Instant) -> (impl Iterator<Item = Input> + use<>, Instant) {
+        let peers = self.peers.take(usize::MAX, u64::MAX);
+        let urgent = self.urgent.take(TURN_INPUTS, u64::MAX);
+        let left = self.urgent.first();
+        let normal = self.normal.take(TURN_INPUTS, left);
         self.emptied.notify_waiters();
-        if urgent_left || !self.normal.is_empty() {
+        if left.min(self.normal.first()) < u64::MAX {
             self.filled.notify_one();
         }
-        (peers.chain(urgent).chain(normal), urgent_left)
+        let Heard { mut before, mut next } = self.heard.get();
+        if left == u64::MAX {
+            (before, next) = (now, (0, now));
+        } else if left >= next.0 {
+            (before, next) = (next.1, (self.came.get(), now));
+        }
+        self.heard.set(Heard { before, next });
+        (peers.chain(urgent).chain(normal), before)
     }
 }
 
@@ -138,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_takes_only_so_much_and_nothing_passes_what_is_urgent() {
+    fn a_turn_takes_only_so_much_and_nothing_passes_what_is_urgent_and_came_before() {
         let inbox = Inbox::default();
         let connection = ConnectionId(1);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -150,18 +182,48 @@ mod tests {
             inbox.disconnected(connection);
             inbox.peer(ReplicaId(2), PeerMessage::Digest { slot: Slot(1), digest: 1 }, 3).await;
         });
-        let (inputs, urgent_left) = inbox.take();
+        let (inputs, heard) = inbox.take(Instant::from_nanos(1));
         let inputs: Vec<Input> = inputs.collect();
-        assert!(urgent_left);
+        assert!(heard < Instant::from_nanos(1));
         assert!(matches!(inputs[0], Input::Peer { .. }), "another replica waits for no client");
-        assert_eq!(inputs.len(), 1 + TURN_INPUTS);
-        assert!(inputs[1..].iter().all(is_keep_alive), "nothing passes the KeepAlive that is left");
-        let (inputs, urgent_left) = inbox.take();
+        assert_eq!(inputs.len(), 2 + TURN_INPUTS);
+        assert!(
+            inputs[1..=TURN_INPUTS].iter().all(is_keep_alive),
+            "only what came before the one that is left"
+        );
+        let (inputs, heard) = inbox.take(Instant::from_nanos(2));
         let inputs: Vec<Input> = inputs.collect();
-        assert!(!urgent_left && inputs.len() == 3 && is_keep_alive(&inputs[0]));
-        assert!(matches!(inputs[2], Input::Disconnected { .. }), "the end of a connection comes last");
+        assert!(heard == Instant::from_nanos(2) && inputs.len() == 2 && is_keep_alive(&inputs[0]));
+        assert!(matches!(inputs[1], Input::Disconnected { .. }), "the end of a connection comes last");
         assert!([&inbox.peers, &inbox.urgent, &inbox.normal].iter().all(|lane| lane.bytes.get() == 0));
         runtime.block_on(inbox.filled()); // There was something left after the first turn.
+    }
+
+    /// Somebody sends KeepAlives without end, faster than turns take them.
+    #[test]
+    fn a_flood_of_what_is_urgent_stops_neither_other_requests_nor_time() {
+        let inbox = Inbox::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut heard = Vec::new();
+        let mut answered = None;
+        for turn in 1..8 {
+            runtime.block_on(async {
+                for _ in 0..2 * TURN_INPUTS / turn.min(2) {
+                    let flood = request(Call::KeepAlive(wire::KeepAlive::default()));
+                    inbox.request(ConnectionId(1), flood, 1).await;
+                }
+                if turn == 2 {
+                    inbox.request(ConnectionId(2), request(Call::GetStatus(wire::GetStatus {})), 1).await;
+                }
+            });
+            let (inputs, before) = inbox.take(Instant::from_nanos(turn as u64));
+            if inputs.filter(|input| !is_keep_alive(input)).count() > 0 {
+                answered = answered.or(Some(turn));
+            }
+            heard.push(before.as_nanos());
+        }
+        assert_eq!(answered, Some(3), "behind what was urgent when it came");
+        assert_eq!(heard, [0, 1, 2, 3, 4, 5, 6], "a turn behind");
     }
 
     fn is_keep_alive(input: &Input) -> bool {

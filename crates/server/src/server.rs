@@ -166,6 +166,14 @@ fn run(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
         config.check()?;
+        if config.session_lease < 8 * config.master_lease {
+            warn!(
+                "a session lease of {} ms is short beside a master lease of {} ms: a master that stalls may cost \
+                 sessions their lives; let it be eight times as long",
+                config.session_lease.as_millis(),
+                config.master_lease.as_millis()
+            );
+        }
         let disk = RealDisk::open(&config.dir)?;
         let listen = |source| ServerError::Listen { address: config.listen.clone(), source };
         let listener = TcpListener::bind(&config.listen).await.map_err(listen)?;
@@ -197,6 +205,8 @@ async fn serve(
     let mut next = ConnectionId(1);
     // Once told to stop: after which epoch, and by when at the latest.
     let mut leaving = None;
+    // Turns and new connections take turns, so that no flood of either keeps the other out.
+    let mut turned = false;
     loop {
         let idle_for = core.idle_for();
         if leaving.is_some_and(|(epoch, at)| core.epoch() > epoch || Instant::now() >= at) {
@@ -215,20 +225,36 @@ async fn serve(
                 let done = done?;
                 core.take_done(done)?;
             }
-            () = inbox.filled() => turn(core, &inbox).await?,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    debug!(connection = next.0, %peer, "accepted");
-                    welcome(core, &inbox, next, stream);
-                    next.0 += 1;
-                }
-                Err(error) => {
-                    // Out of descriptors, or the client is gone already. The others go on.
-                    warn!("cannot accept a connection: {error}");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            },
+            accepted = listener.accept(), if turned => {
+                turned = false;
+                take_in(core, &inbox, &mut next, accepted).await;
+            }
+            () = inbox.filled() => {
+                turned = true;
+                turn(core, &inbox).await?;
+            }
+            accepted = listener.accept(), if !turned => take_in(core, &inbox, &mut next, accepted).await,
             () = tokio::time::sleep(idle_for) => turn(core, &inbox).await?,
+        }
+    }
+}
+
+async fn take_in(
+    core: &mut Core,
+    inbox: &Rc<Inbox>,
+    next: &mut ConnectionId,
+    accepted: std::io::Result<(TcpStream, SocketAddr)>,
+) {
+    match accepted {
+        Ok((stream, peer)) => {
+            debug!(connection = next.0, %peer, "accepted");
+            welcome(core, inbox, *next, stream);
+            next.0 += 1;
+        }
+        Err(error) => {
+            // Out of descriptors, or the client is gone already. The others go on.
+            warn!("cannot accept a connection: {error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }

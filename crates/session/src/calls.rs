@@ -187,6 +187,11 @@ impl Calls {
         self.pending.is_empty()
     }
 
+    /// Since when the first of them waits. Numbers rise with time.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        self.pending.first_key_value().map(|(_, pending)| pending.since)
+    }
+
     /// There is another master, which is not too busy for anything yet.
     pub(crate) fn forget_overload(&mut self) {
         self.pending.values_mut().for_each(|pending| pending.not_before = None);

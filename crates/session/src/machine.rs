@@ -109,6 +109,9 @@ pub struct Session {
     handles: Handles,
     /// Since when it has had no handle and no call.
     idle_since: Option<Instant>,
+    /// Whether a call was made since the last KeepAlive was sent. The cell does not see whose a call is that
+    /// belongs to no session.
+    called: bool,
     /// The number of the EndSession with which it ends for being idle.
     retiring: Option<u64>,
     /// The KeepAlive that is pending, and when it was sent.
@@ -137,6 +140,7 @@ impl Session {
             calls: Calls::default(),
             handles: Handles::default(),
             idle_since: None,
+            called: false,
             retiring: None,
             keep_alive: None,
             last_event: 0,
@@ -194,11 +198,18 @@ impl Session {
             _ => None,
         };
         let idle = self.idle_since.map(|since| since + IDLE_END).filter(|_| self.retiring.is_none());
-        [lease, retry, idle, self.calls.next_due()].into_iter().flatten().min()
+        [lease, retry, idle, self.calls.next_due(), self.gives_up_at()].into_iter().flatten().min()
+    }
+
+    /// Without a session there is none to expire: its calls wait for one for as long as they would in jeopardy.
+    fn gives_up_at(&self) -> Option<Instant> {
+        let since = self.calls.waits_since().filter(|_| self.identity.is_none())?;
+        Some(since + self.config.grace.max(ATTACH_WITHIN))
     }
 
     /// Takes a call in and gives it its number, under which it will be done.
     pub fn submit(&mut self, call: Call, effects: &mut Effects) -> u64 {
+        self.called = true;
         self.ending |= matches!(call, Call::EndSession(_));
         if let Call::Close(close) = &call {
             self.handles.closed(close.handle.as_ref());
@@ -292,6 +303,11 @@ impl Session {
                 }
                 Passed::Grace => return self.expire(effects),
             }
+        }
+        if self.gives_up_at().is_some_and(|at| at <= now) {
+            // None of them was ever sent in a session that might still be.
+            let calls = self.calls.abandon().into_keys();
+            effects.done.extend(calls.map(|number| (number, Err(Error::NoQuorum))));
         }
         let within = self.attach_within();
         match &mut self.link {
@@ -449,8 +465,8 @@ impl Session {
     fn send_keep_alive(&mut self, now: Instant, effects: &mut Effects) {
         let number = self.calls.number();
         self.keep_alive = Some((number, now));
-        let call =
-            Call::KeepAlive(wire::KeepAlive { events_acknowledged: self.last_event, idle: self.is_idle() });
+        let idle = self.is_idle() && !core::mem::take(&mut self.called);
+        let call = Call::KeepAlive(wire::KeepAlive { events_acknowledged: self.last_event, idle });
         effects.send.push(self.request(number, call, Kind::Read));
     }
 

@@ -615,6 +615,25 @@ fn a_session_that_is_idle_for_a_minute_ends_and_the_next_call_begins_another() {
 }
 
 #[test]
+fn a_session_says_that_it_is_idle_only_if_it_made_no_call_since_it_said_something() {
+    let mut script = Script::up();
+    let mut says = |calls: usize| {
+        for _ in 0..calls {
+            // The cell cannot tell whose calls these are.
+            let number = script.submit(Call::CheckSequencer(wire::CheckSequencer::default()));
+            script.requests();
+            script.receive(number, done());
+        }
+        script.keep_alive(script.pending, Duration::ZERO, 1, (1, Vec::new()));
+        match script.sent().pop() {
+            Some(Call::KeepAlive(keep_alive)) => keep_alive.idle,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!([0, 1, 0, 2, 0].map(&mut says), [true, false, true, false, true]);
+}
+
+#[test]
 fn a_session_at_rest_asks_for_nothing_until_it_is_asked() {
     let mut script = Script::up();
     assert_eq!(script.keep(Duration::from_secs(60)).len(), 1);
@@ -625,6 +644,26 @@ fn a_session_at_rest_asks_for_nothing_until_it_is_asked() {
     script.submit(get());
     script.tick();
     assert_eq!(script.effects.connect, Some(None));
+}
+
+#[test]
+fn a_call_that_wakes_a_session_at_rest_does_not_wait_for_ever() {
+    let mut script = Script::up();
+    assert_eq!(script.keep(Duration::from_secs(60)).len(), 1);
+    script.session.disconnected(script.now);
+    let number = script.submit(get());
+    script.tick();
+    let due = script.now + GRACE;
+    while script.now < due {
+        assert!(script.done().is_empty());
+        if script.effects.connect.take().is_some() {
+            script.session.disconnected(script.now); // Nobody is there.
+        }
+        script.now = script.session.next_deadline().expect("it waits for something").max(script.now);
+        script.tick();
+    }
+    assert_eq!(script.done(), [(number, Err(Error::NoQuorum))]);
+    assert!(!script.session.is_expired(), "there may be somebody tomorrow");
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Replica {
     }
 
     pub(super) fn resume_session(&mut self, asker: Asker, resume: &wire::ResumeSession) -> Result<Answer> {
-        let until = self.moment.now + self.lease();
+        let until = self.moment.now + self.lease_of(asker.session);
         let alive = self.state.session(asker.session).is_some();
         let master = self.serving()?;
         if master.seal.session_secret(asker.session) != (resume.secret_high, resume.secret_low) {
@@ -88,7 +88,7 @@ impl Replica {
 
     /// Lets a connection speak for a session, and tells the session's terms.
     pub(crate) fn session_opened(&mut self, id: ConnectionId, session: SessionId) -> Result<Answer> {
-        let lease_ms = self.lease().as_millis() as u32;
+        let lease_ms = self.lease_of(session).as_millis() as u32;
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.sessions.insert(session);
         }

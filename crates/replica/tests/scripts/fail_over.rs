@@ -250,6 +250,30 @@ fn a_crowd_gets_longer_leases_that_the_next_master_knows_of() {
 }
 
 #[test]
+fn a_crowd_that_comes_while_shorter_leases_are_on_their_way_into_the_log_gets_no_longer_ones() {
+    let mut world = World::with_lease(2 * SECOND);
+    world.lease = SECOND;
+    world.restart();
+    world.pass(2 * SECOND - Duration::from_millis(1));
+    assert_eq!(world.replica.state().lease(), 2 * SECOND);
+    let connection = world.connect();
+    world.hold_disk = true;
+    for number in 0..6000 {
+        let create = Call::CreateSession(wire::CreateSession::default());
+        world.send_raw(connection, wire::Request { number, ..crate::world::request(create) });
+    }
+    world.stall(SECOND);
+    world.step(wombat_replica::Input::Tick);
+    world.hold_disk = false;
+    world.flush();
+    let longest = world.replies[&connection].iter().map(|reply| match &reply.result {
+        Some(Answer::SessionOpened(opened)) => Duration::from_millis(opened.lease_ms.into()),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(longest.max(), Some(world.replica.state().lease()), "I5: the next master grants no more");
+}
+
+#[test]
 fn a_session_without_handles_or_calls_ends_after_a_minute_if_its_client_says_so() {
     let mut world = World::new();
     let (mut idle, mut busy) = (world.client(), world.client());
@@ -335,4 +359,85 @@ fn the_time_of_an_acquire_runs_on_at_the_next_master() {
     assert!(world.answer(&waits, number).is_none());
     world.pass(Duration::from_millis(1));
     assert_eq!(world.answer(&waits, number), Some(Err(Error::Timeout)));
+}
+
+#[test]
+fn a_session_that_caches_and_never_acknowledges_is_awaited_for_one_lease_whatever_else_it_says() {
+    for resumes in [false, true] {
+        let mut world = World::new();
+        let connection = world.connect();
+        let (mut deaf, mut other) = (world.client_on(connection, true), world.client());
+        let file = world.open(&mut other, "/ls/test/file");
+        world.restart();
+        world.resume(&mut other).unwrap();
+        world.resume(&mut deaf).unwrap();
+        let read = world.send(&mut other, get_stat(file));
+        let mut told = Duration::ZERO;
+        for step in 0..16 {
+            world.send(&mut other, keep_alive(1));
+            let number = world.send(&mut deaf, keep_alive(0));
+            let now = step * LEASE / 8;
+            if let Some(Ok(Answer::KeptAlive(kept))) = world.answer(&deaf, number) {
+                told = told.max(now + Duration::from_millis(kept.lease_ms.into()));
+            }
+            if resumes && world.resume(&mut deaf).is_ok() {
+                told = told.max(now + Duration::from_millis(deaf.lease_ms.into()));
+            }
+            assert!(world.lives(&deaf) || now >= told, "I5");
+            world.pass(LEASE / 8);
+        }
+        assert!(!world.lives(&deaf), "SPEC §6");
+        assert!(matches!(world.answer(&other, read), Some(Ok(Answer::Stat(_)))));
+        assert!(world.lives(&other));
+    }
+}
+
+#[test]
+fn a_keep_alive_is_answered_in_time_though_the_log_knows_of_longer_leases() {
+    let mut world = World::with_lease(5 * LEASE);
+    let mut client = world.client();
+    world.lease = LEASE;
+    world.restart();
+    world.resume(&mut client).unwrap();
+    assert_eq!(u128::from(client.lease_ms), LEASE.as_millis());
+    world.send(&mut client, keep_alive(0));
+    let parked = world.send(&mut client, keep_alive(1));
+    world.pass(LEASE / 2);
+    assert!(matches!(world.answer(&client, parked), Some(Ok(Answer::KeptAlive(_)))));
+}
+
+#[test]
+fn a_handle_that_was_closed_because_nobody_presented_it_does_not_come_back() {
+    let mut world = World::new();
+    let (mut keeps, mut forgets) = (world.client(), world.client());
+    let kept = world.open_with(&mut keeps, ephemeral("/ls/test/shared"));
+    let forgotten = world.open_with(&mut forgets, ephemeral("/ls/test/shared"));
+    world.restart();
+    world.resume(&mut keeps).unwrap();
+    world.resume(&mut forgets).unwrap();
+    world.call(&mut keeps, get_stat(kept)).unwrap();
+    world.keep(&mut [&mut keeps, &mut forgets], 61 * SECOND);
+    // The node is there because of the other one; this handle would not keep it (I11, I16).
+    assert_eq!(world.call(&mut forgets, get_stat(forgotten)), Err(Error::StaleHandle));
+}
+
+#[test]
+fn what_is_held_back_takes_no_more_memory_than_it_may() {
+    let mut world = World::new();
+    let connection = world.connect();
+    let mut caching = world.client_on(connection, true);
+    world.restart();
+    world.resume(&mut caching).unwrap();
+    // Two bytes each on the wire.
+    let changes = vec![wire::Change::default(); 128];
+    let multi = Call::Multi(wire::Multi { changes, ..wire::Multi::default() });
+    let each = 128 * size_of::<wire::Change>();
+    let mut held = 0;
+    while world.replies.values().all(Vec::is_empty) {
+        world.send(&mut caching, multi.clone());
+        held += each;
+        assert!(held <= wombat_proto::limits::HELD_BYTES + each, "I20");
+    }
+    let refusal = world.answer(&caching, caching.number);
+    assert!(matches!(refusal, Some(Err(Error::Overloaded { .. }))), "{refusal:?}");
 }

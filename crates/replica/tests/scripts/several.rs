@@ -290,3 +290,75 @@ fn a_master_that_hands_over_tells_its_clients_who_is_next() {
     cell.pass(Duration::from_millis(100));
     assert!(cell.replicas[next as usize - 1].is_master());
 }
+
+impl Cell {
+    /// Sends a request of a session on the connection that [`Cell::ask`] uses.
+    fn send(&mut self, id: u32, session: u64, number: u64, call: Call) {
+        let epoch = self.replicas[id as usize - 1].state().epoch().0;
+        let request = wire::Request { session, epoch, number, ..request(call) };
+        self.step(id, Input::Request { connection: ConnectionId(1), request });
+    }
+}
+
+fn resume(opened: &wire::SessionOpened) -> Call {
+    let (secret_high, secret_low) = (opened.secret_high, opened.secret_low);
+    Call::ResumeSession(wire::ResumeSession { secret_high, secret_low })
+}
+
+#[test]
+fn a_session_whose_master_cannot_answer_for_a_moment_does_not_end_for_that() {
+    let mut cell = Cell::new();
+    let master = cell.master();
+    let create = Call::CreateSession(wire::CreateSession::default());
+    let Answer::SessionOpened(opened) = cell.ask(master, vec![hello(), create]) else { panic!("none") };
+    cell.pass(Duration::from_secs(9));
+    cell.cut_off = Some(master);
+    cell.pass(Duration::from_millis(2400));
+    // Its client has given up the connection, and is there again before the session's lease ends.
+    cell.step(master, Input::Disconnected { connection: ConnectionId(1) });
+    cell.send(master, 0, 1, hello());
+    cell.send(master, opened.session, 2, resume(&opened));
+    cell.pass(Duration::from_secs(2));
+    cell.cut_off = None;
+    cell.replies.clear();
+    cell.pass(Duration::from_secs(5));
+    assert_eq!((cell.master(), cell.hung_up), (master, 0), "the master has its lease again");
+    let answers: Vec<_> = cell.replies.iter().filter_map(|reply| reply.result.clone()).collect();
+    assert!(matches!(answers[..], [Answer::SessionOpened(_)]), "{answers:?}");
+    assert_eq!(cell.replicas[master as usize - 1].state().session_count(), 1, "I6");
+}
+
+#[test]
+fn what_waited_for_the_fail_over_comes_before_what_waited_for_the_lease() {
+    let mut cell = Cell::new();
+    let old = cell.master();
+    let create = Call::CreateSession(wire::CreateSession { caches: true, ..Default::default() });
+    let Answer::SessionOpened(opened) = cell.ask(old, vec![hello(), create]) else { panic!("none") };
+    let session = opened.session;
+    let open = wire::Open { path: "/ls/test/file".into(), ..crate::world::may_create() };
+    cell.send(old, session, 3, Call::Open(open));
+    cell.replies.clear();
+    cell.pass(Duration::from_millis(100));
+    let Some(Answer::Opened(opening)) = cell.replies.pop().and_then(|reply| reply.result) else { panic!() };
+    let handle = opening.handle.unwrap();
+    let new = old % 3 + 1;
+    cell.step(old, Input::Transfer { to: ReplicaId(new) });
+    cell.pass(Duration::from_millis(500));
+    assert_eq!(cell.master(), new);
+    cell.send(new, 0, 1, hello());
+    cell.send(new, session, 4, resume(&opened));
+    cell.send(new, session, 5, crate::world::set(handle, "first"));
+    cell.now += Duration::from_secs(3);
+    cell.send(new, session, 6, crate::world::set(handle, "second"));
+    let acknowledges = wire::KeepAlive { events_acknowledged: 1, ..wire::KeepAlive::default() };
+    cell.send(new, session, 7, Call::KeepAlive(acknowledges));
+    cell.replies.clear();
+    cell.pass(Duration::from_secs(1));
+    let get = Call::GetContents(wire::GetContents { handle: Some(handle) });
+    cell.send(new, session, 8, get);
+    let contents = cell.replies.iter().find_map(|reply| match &reply.result {
+        Some(Answer::Contents(contents)) => Some(contents.contents.clone()),
+        _ => None,
+    });
+    assert_eq!(contents.as_deref(), Some(&b"second"[..]), "{:?}", cell.replies);
+}

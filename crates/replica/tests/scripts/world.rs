@@ -127,8 +127,12 @@ impl World {
         self.now += duration;
     }
 
+    pub(crate) fn now(&self) -> Instant {
+        Instant::from_nanos(self.now.as_nanos() as u64)
+    }
+
     fn moment(&self) -> Moment {
-        Moment { now: Instant::from_nanos(self.now.as_nanos() as u64), wall_ms: 1_700_000_000_000 }
+        Moment { now: self.now(), wall_ms: 1_700_000_000_000 }
     }
 
     /// A new connection that has said Hello.
