@@ -423,6 +423,8 @@ impl Client {
                 let held = self.holds.iter().flatten().any(|held| held.token == token);
                 assert!(!held || !self.is_live(real), "I6: the sequencer of a lock that is held is stale");
             }
+            // Nothing was asked of anybody: there was no cell to begin a session with, for longer than the grace.
+            (_, Err(Error::NoQuorum)) if self.session.id().is_none() => tally.count("calls without a cell"),
             (Doing::Ending, Ok(_) | Err(Error::SessionExpired))
             | (Doing::Lost, Err(Error::SessionExpired)) => {}
             (doing, result) => panic!("client {}: {doing:?} ended with {result:?}", self.name),
