@@ -77,3 +77,33 @@ fn no_file_is_crowded() {
         }
     }
 }
+
+/// The text of every test in a folder and below.
+fn sources(folder: &Path, all: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+        let path = entry.unwrap_or_else(|e| panic!("{}: {e}", folder.display())).path();
+        if path.is_dir() {
+            sources(&path, all);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all.push_str(
+                &std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())),
+            );
+        }
+    }
+}
+
+#[test]
+fn the_scripts_that_the_paper_map_names_are_there() {
+    let mut tests = String::new();
+    for folder in ["replica/tests", "session/src", "client/tests", "../tests"] {
+        sources(&crates().join(folder), &mut tests);
+    }
+    let map = std::fs::read_to_string(crates().join("../docs/PAPER-MAP.md")).unwrap_or_default();
+    let (_, sentences) = map.split_once("sentence by sentence").unwrap_or_default();
+    let named: Vec<&str> =
+        sentences.split('`').skip(1).step_by(2).filter(|name| name.contains('_')).collect();
+    assert!(named.len() > 30, "the map names {} scripts only", named.len());
+    for name in named {
+        assert!(tests.contains(&format!("fn {name}(")), "{name} is named in docs/PAPER-MAP.md, and nowhere");
+    }
+}

@@ -350,6 +350,7 @@ impl Session {
     fn rest(&mut self) {
         (self.identity, self.retiring, self.keep_alive, self.idle_since) = (None, None, None, None);
         self.lease = LeaseView::new(self.config.rho, self.config.grace);
+        self.config.cell.clone_from(&self.cell); // The next session is with no other.
         (self.epoch, self.last_event) = (Epoch::NONE, 0);
         self.link = if self.calls.is_empty() { Link::Resting } else { Link::Down { retry_at: self.now } };
     }

@@ -608,7 +608,14 @@ fn a_session_that_is_idle_for_a_minute_ends_and_the_next_call_begins_another() {
     assert_eq!((script.session.id(), script.session.is_expired()), (None, false));
     script.tick();
     assert_eq!(script.effects.connect.take(), Some(None));
-    script.greet();
+    script.session.connected(&mut script.effects);
+    let sent = script.sent();
+    assert!(
+        matches!(&sent[..], [Call::Hello(hello)] if hello.cell == "test"),
+        "with the same cell: {sent:?}"
+    );
+    let welcome = wire::Welcome { cell: "test".into(), epoch: 1, ..wire::Welcome::default() };
+    script.receive(0, Ok(Answer::Welcome(welcome)));
     assert!(matches!(script.sent()[..], [Call::CreateSession(_)]));
     script.open_session(1);
     assert!(script.requests().iter().any(|request| request.number == call));
