@@ -263,7 +263,7 @@ fn a_multi_is_all_or_nothing() {
     let (_dir, serve) = serve("12s");
     run(async {
         let cell = connect(&serve).await;
-        let stats = cell
+        let made = cell
             .multi(
                 Multi::new()
                     .absent("/ls/local/d")
@@ -272,7 +272,7 @@ fn a_multi_is_all_or_nothing() {
             )
             .await
             .unwrap();
-        let generation = stats[1].unwrap().content_generation;
+        let generation = made[1].stat.unwrap().content_generation;
         let fails =
             Multi::new().set("/ls/local/d/f", "2").create("/ls/local/d/g", "").delete("/ls/local/none");
         assert!(matches!(cell.multi(fails).await, Err(Error::NotFound { .. })));
@@ -280,7 +280,12 @@ fn a_multi_is_all_or_nothing() {
             .generation_is("/ls/local/d/f", generation)
             .delete("/ls/local/d/f")
             .delete("/ls/local/d");
-        assert_eq!(cell.multi(guarded).await.unwrap(), [None, None]);
+        let gone = cell.multi(guarded).await.unwrap();
+        assert!(gone.iter().all(|change| change.stat.is_none()), "{gone:?}");
+        let job = || Multi::new().create("/ls/local/plain", "").create_sequential("/ls/local/job-", "");
+        let names = cell.multi(job()).await.unwrap().into_iter().map(|change| change.name);
+        assert_eq!(names.collect::<Vec<_>>(), [None, Some("job-0000000001".into())]);
+        assert_eq!(cell.multi(job()).await.err(), Some(Error::AlreadyExists));
         let unheld = Multi::new().lock_held("/ls/local").create("/ls/local/x", "");
         assert_eq!(cell.multi(unheld).await.err(), Some(Error::NotHeld));
     });

@@ -280,7 +280,7 @@ impl Session {
     }
 
     fn keep_alive(&mut self, id: u64, outward: &mut BytesMut) {
-        let keep_alive = wire::KeepAlive { events_acknowledged: self.last_event, idle: false };
+        let keep_alive = wire::KeepAlive { events_acknowledged: self.last_event, ..Default::default() };
         self.ask(id, Call::KeepAlive(keep_alive), outward);
     }
 

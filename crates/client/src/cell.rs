@@ -5,12 +5,12 @@ use crate::events::SessionEvents;
 use crate::node::{Node, open};
 use crate::shared::{Order, Shared};
 use crate::task::Task;
-use crate::{Config, Multi, OpenOptions, Stat};
+use crate::{Changed, Config, Multi, OpenOptions};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use wombat_proto::limits::CLIENT_DESCRIPTION_BYTES;
 use wombat_proto::wire::{self, request::Call};
-use wombat_proto::{CellName, Epoch, Error, Instant, Path, Result, Sequencer, SessionId, frame};
+use wombat_proto::{CellName, Epoch, Error, Instant, Path, Result, Sequencer, SessionId, Token, frame};
 use wombat_session::Answer;
 
 /// A session with a cell. Clones are the same session; when the last one is gone, and with it every node and
@@ -100,9 +100,8 @@ impl Cell {
 
     /// Makes several changes as one, or none of them.
     ///
-    /// Returns a stat for each change, `None` for a deletion. Errors: that of the first guard or change that
-    /// fails.
-    pub async fn multi(&self, multi: Multi) -> Result<Vec<Option<Stat>>> {
+    /// Returns what became of each change. Errors: that of the first guard or change that fails.
+    pub async fn multi(&self, multi: Multi) -> Result<Vec<Changed>> {
         let multi = multi.into_wire(|path| self.resolve(path).map(|path| path.to_string()))?;
         // With the largest numbers that the request's other fields can have.
         let request = wire::Request {
@@ -118,8 +117,12 @@ impl Cell {
         }
         match self.shared.call(Call::Multi(multi)).await? {
             Answer::MultiDone(done) => {
-                let stat = |stat: wire::Stat| (stat.instance != 0).then(|| stat.into());
-                Ok(done.stats.into_iter().map(stat).collect())
+                let names = done.names.into_iter().chain(std::iter::repeat(String::new()));
+                let changed = |(stat, name): (wire::Stat, String)| Changed {
+                    stat: (stat.instance != 0).then(|| stat.into()),
+                    name: (!name.is_empty()).then_some(name),
+                };
+                Ok(done.stats.into_iter().zip(names).map(changed).collect())
             }
             _ => Err(unexpected()),
         }
@@ -167,6 +170,36 @@ impl Cell {
             let Answer::Locks(page) = self.shared.call(list).await? else { return Err(unexpected()) };
             let more = page.more && !page.locks.is_empty();
             all.extend(page.locks);
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Takes a lock from whoever holds it, or from the holder of one grant only. Each holder is told first, and
+    /// has a few seconds to stop what it does under the lock; one that cannot be reached is waited for until its
+    /// lease has ended. Lock-delays are kept. It is noted in the cell's [`Cell::audit`], with the reason.
+    ///
+    /// Errors: [`Error::NotHeld`], [`Error::NotFound`].
+    pub async fn break_lock(&self, path: &str, holder: Option<Token>, reason: &str) -> Result<()> {
+        let path = self.resolve(path)?.to_string();
+        let token = holder.map_or(0, |token| token.0);
+        let call = wire::BreakLock { path, token, reason: reason.into() };
+        match self.shared.call(Call::BreakLock(call)).await? {
+            Answer::Done(_) => Ok(()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// What administrators did, the oldest first, as far as the cell remembers.
+    pub async fn audit(&self) -> Result<Vec<wire::AuditEntry>> {
+        let mut all: Vec<wire::AuditEntry> = Vec::new();
+        loop {
+            let after = all.last().map_or(0, |entry| entry.slot);
+            let list = Call::ListAudit(wire::ListAudit { after, limit: 0 });
+            let Answer::Audit(page) = self.shared.call(list).await? else { return Err(unexpected()) };
+            let more = page.more && !page.entries.is_empty();
+            all.extend(page.entries);
             if !more {
                 return Ok(all);
             }

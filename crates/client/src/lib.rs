@@ -37,11 +37,13 @@ pub use direct::{replica_status, transfer_mastership};
 pub use election::{Election, Leader, LeaderChanges, Leadership};
 pub use events::{NodeEvent, NodeEvents, SessionEvents};
 pub use lock::LockGuard;
-pub use multi::Multi;
+pub use multi::{Changed, Multi};
 pub use node::{Entry, Node, Stat};
 pub use options::{Create, OpenOptions};
 pub use wombat_proto::wire::event::Kind as EventKind;
-pub use wombat_proto::wire::{FailOver, Holder, LockInfo, MemberStatus, SessionInfo, Status};
+pub use wombat_proto::wire::{
+    AuditEntry, FailOver, Holder, LockInfo, MemberStatus, SessionInfo, Status, WaiterInfo,
+};
 pub use wombat_proto::{
     CellName, Class, Epoch, Error, Generation, Instance, Instant, LockMode, NodePath, Path, Result,
     Sequencer, SessionId, Slot, Token, limits,

@@ -72,9 +72,10 @@ impl LockGuard {
         self.sequencer.mode
     }
 
-    /// Until when, by [`crate::now`], the lock is surely held. In the past once the session is lost.
+    /// Until when, by [`crate::now`], the lock is surely held. In the past once the session is lost. An
+    /// administrator who breaks the lock leaves a few seconds of it.
     pub fn safe_until(&self) -> Instant {
-        self.handle.safe_until()
+        self.handle.safe_until(self.token())
     }
 
     /// Whether the lock is surely held now.

@@ -1,5 +1,6 @@
 //! Several changes as one: all or none.
 
+use crate::Stat;
 use bytes::Bytes;
 use wombat_proto::wire::{self, change, guard};
 use wombat_proto::{Generation, Result};
@@ -9,6 +10,15 @@ use wombat_proto::{Generation, Result};
 pub struct Multi {
     guards: Vec<guard::Guard>,
     changes: Vec<change::Change>,
+}
+
+/// What became of one change of a [`Multi`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Changed {
+    /// The node's metadata after it; `None` for a deletion.
+    pub stat: Option<Stat>,
+    /// The last component of a sequential name, as it was completed.
+    pub name: Option<String>,
 }
 
 impl Multi {
@@ -51,6 +61,14 @@ impl Multi {
     pub fn create(mut self, path: &str, contents: impl Into<Bytes>) -> Multi {
         let node = wire::NewNode { contents: contents.into(), ..wire::NewNode::default() };
         self.changes.push(change::Change::Create(wire::CreateNode { path: path.into(), node: Some(node) }));
+        self
+    }
+
+    /// Makes a file whose name is completed by a number, as [`crate::OpenOptions::sequential`] does.
+    #[must_use]
+    pub fn create_sequential(mut self, prefix: &str, contents: impl Into<Bytes>) -> Multi {
+        let node = wire::NewNode { contents: contents.into(), sequential: true, ..wire::NewNode::default() };
+        self.changes.push(change::Change::Create(wire::CreateNode { path: prefix.into(), node: Some(node) }));
         self
     }
 

@@ -12,7 +12,8 @@ use std::time::Duration;
 use wombat_proto::limits::CONTENTS_BYTES;
 use wombat_proto::wire::{self, request::Call};
 use wombat_proto::{
-    Class, Error, Generation, HandleId, Instance, Instant, LockMode, NodePath, Path, Result, Sequencer, Slot,
+    Class, Error, Generation, HandleId, Instance, Instant, LockMode, Name, NodePath, Path, Result, Sequencer,
+    Slot, Token,
 };
 use wombat_session::Answer;
 
@@ -80,10 +81,14 @@ impl OpenHandle {
         &self.cell.shared
     }
 
-    /// Until when a lock that the handle holds is surely held.
-    pub(crate) fn safe_until(&self) -> Instant {
+    /// Until when the lock that the handle holds by this grant is surely held.
+    pub(crate) fn safe_until(&self, grant: Token) -> Instant {
+        let view = &self.shared().view;
         match self.gone.load(Ordering::Acquire) {
-            0 => self.shared().view.safe_until(),
+            0 => {
+                let revoked = view.revoked_at(HandleId(self.token.id), grant);
+                revoked.map_or(view.safe_until(), |until| until.min(view.safe_until()))
+            }
             _ => Instant::default(),
         }
     }
@@ -97,8 +102,7 @@ impl OpenHandle {
 
 impl Drop for OpenHandle {
     fn drop(&mut self) {
-        let subscriptions = &self.shared().view.subscriptions;
-        subscriptions.lock().expect("nobody panics with it").remove(HandleId(self.token.id));
+        self.shared().view.forget_handle(HandleId(self.token.id));
         self.shared().forget(Call::Close(wire::Close { handle: Some(self.token) }));
     }
 }
@@ -120,12 +124,24 @@ pub(crate) async fn open(
     }
     let Answer::Opened(opened) = cell.shared.call(Call::Open(open)).await? else { return Err(unexpected()) };
     let (Some(token), Some(stat)) = (opened.handle, opened.stat) else { return Err(unexpected()) };
+    let path = named(path, &opened.name);
     let handle = OpenHandle { cell: cell.clone(), token, path, gone: AtomicUsize::new(0) };
     if events {
         let subscriptions = &cell.shared.view.subscriptions;
         subscriptions.lock().expect("nobody panics with it").open(HandleId(token.id));
     }
     Ok(Node { handle: Arc::new(handle), created: opened.created, stat: stat.into() })
+}
+
+/// The path with its last name as the cell has it: a sequential one was completed by a number.
+fn named(path: Path, name: &str) -> Path {
+    let above = path.node.split_last().map(|(above, _)| above);
+    match (above, Name::parse(name)) {
+        (Some(above), Ok(name)) => {
+            Path::new(path.cell, above.names().iter().cloned().chain([name]).collect())
+        }
+        _ => path,
+    }
 }
 
 impl Node {

@@ -3,7 +3,7 @@
 use crate::EventKind;
 use bytes::Bytes;
 use std::time::Duration;
-use wombat_proto::wire::{self, mode};
+use wombat_proto::wire::{self, event, mode};
 
 /// Whether an open may or must make the node.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -69,6 +69,16 @@ impl OpenOptions {
         self
     }
 
+    /// The name is completed by a number of at least ten digits: `job-` becomes `job-0000000001`. Each is greater
+    /// than every earlier one of that directory. [`crate::Node::path`] tells it. The node is always made, so this
+    /// implies [`Create::Must`].
+    #[must_use]
+    pub fn sequential(mut self) -> OpenOptions {
+        self.create = Create::Must;
+        self.node.sequential = true;
+        self
+    }
+
     /// Most shared holders of the lock of the node to make: a semaphore. 0: any number.
     #[must_use]
     pub fn permits(mut self, permits: u32) -> OpenOptions {
@@ -88,6 +98,14 @@ impl OpenOptions {
     #[must_use]
     pub fn events(mut self, kinds: &[EventKind]) -> OpenOptions {
         self.events = kinds.iter().fold(self.events, |bits, kind| bits | kind.bit());
+        self
+    }
+
+    /// What the handle wants to hear of happens anywhere below the directory, too: events of children come with
+    /// the way there, `a/b/c`, and so does [`EventKind::LockAcquired`] of a node below.
+    #[must_use]
+    pub fn recursive(mut self) -> OpenOptions {
+        self.events |= event::BELOW;
         self
     }
 

@@ -1,12 +1,13 @@
 //! What a session's task and its handles share.
 
 use crate::events::{NodeEvent, Subscriptions};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use wombat_proto::wire::{self, request::Call};
-use wombat_proto::{Epoch, Error, HandleId, Instant, Result, SessionId};
-use wombat_session::{Answer, SessionEvent};
+use wombat_proto::{Epoch, Error, HandleId, Instant, Result, SessionId, Token};
+use wombat_session::{Answer, Revoked, SessionEvent};
 
 /// What a handle asks of its session's task. Nothing is sent without a caller who waits, or an object that
 /// is dropped, so what queues up is bounded by them.
@@ -77,6 +78,8 @@ pub(crate) struct View {
     /// Where the life of the session is told; `None` once all was told.
     session_events: Mutex<Option<broadcast::Sender<SessionEvent>>>,
     pub(crate) subscriptions: Mutex<Subscriptions>,
+    /// Of each handle, the last grant that somebody breaks, and until when it is surely held.
+    revoked: Mutex<BTreeMap<HandleId, (Token, Instant)>>,
     /// Changes whenever the session's safety does, for those who wait for its end.
     pub(crate) lease_changed: watch::Sender<()>,
 }
@@ -89,6 +92,7 @@ impl View {
             epoch: AtomicU64::new(0),
             session_events: Mutex::new(Some(broadcast::Sender::new(64))),
             subscriptions: Mutex::new(Subscriptions::default()),
+            revoked: Mutex::new(BTreeMap::new()),
             lease_changed: watch::Sender::new(()),
         }
     }
@@ -115,6 +119,30 @@ impl View {
         if before != safe_until.as_nanos() {
             self.lease_changed.send_replace(());
         }
+    }
+
+    /// Somebody breaks a lock: it is sure for a little while only.
+    pub(crate) fn revoke(&self, revoked: Revoked) {
+        let mut all = self.revoked.lock().expect("nobody panics with it");
+        let last = all.entry(revoked.handle).or_insert((revoked.token, revoked.until));
+        // Told a second time, by another master, it is no surer than it was.
+        if last.0 < revoked.token {
+            *last = (revoked.token, revoked.until);
+        }
+        drop(all);
+        self.lease_changed.send_replace(());
+    }
+
+    /// Until when a grant is sure, if somebody breaks it.
+    pub(crate) fn revoked_at(&self, handle: HandleId, token: Token) -> Option<Instant> {
+        let all = self.revoked.lock().expect("nobody panics with it");
+        all.get(&handle).filter(|(last, _)| token <= *last).map(|(_, until)| *until)
+    }
+
+    /// Forgets a handle that is gone.
+    pub(crate) fn forget_handle(&self, handle: HandleId) {
+        self.subscriptions.lock().expect("nobody panics with it").remove(handle);
+        self.revoked.lock().expect("nobody panics with it").remove(&handle);
     }
 
     /// Listens to the life of the session.

@@ -252,6 +252,9 @@ impl Task {
         } else if let Some(refusal) = self.session.refusal() {
             self.report(Err(refusal.clone()));
         }
+        for revoked in self.effects.revoked.drain(..) {
+            self.view.revoke(revoked);
+        }
         for event in self.effects.session_events.drain(..) {
             self.view.tell(event);
         }

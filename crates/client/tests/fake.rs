@@ -78,7 +78,12 @@ impl Peer {
         let (request, call) = self.call().await;
         let Call::Open(open) = call else { panic!("no Open: {call:?}") };
         let handle = wire::Handle { id: request.number, instance: 7, mode: open.mode, ..Default::default() };
-        let opened = wire::Opened { handle: Some(handle), created: false, stat: Some(wire::Stat::default()) };
+        let opened = wire::Opened {
+            handle: Some(handle),
+            created: false,
+            stat: Some(wire::Stat::default()),
+            name: "f".into(),
+        };
         self.answer(&request, Answer::Opened(opened)).await;
     }
 
@@ -404,7 +409,12 @@ fn nothing_is_made_of_an_answer_that_comes_twice() {
         let (node, ()) = tokio::join!(cell.open("/ls/local/f", options), async {
             let (request, _) = peer.call().await;
             let handle = wire::Handle { id: request.number, ..Default::default() };
-            let opened = wire::Opened { handle: Some(handle), created: true, stat: Some(Default::default()) };
+            let opened = wire::Opened {
+                handle: Some(handle),
+                created: true,
+                stat: Some(Default::default()),
+                name: "f".into(),
+            };
             peer.answer(&request, Answer::Opened(opened)).await;
             peer.answer(&request, Answer::Opened(opened)).await;
         });

@@ -45,6 +45,12 @@ pub const HANDLES_PER_SESSION: usize = 16_384;
 pub const SHARED_HOLDERS: usize = 65_536;
 /// Most requests waiting for one lock.
 pub const LOCK_WAITERS: usize = 65_536;
+/// Most locks that are being broken at one time.
+pub const BREAKS: usize = 256;
+/// Longest reason that may be given for breaking a lock, in bytes.
+pub const REASON_BYTES: usize = 256;
+/// How many entries of the audit a cell keeps.
+pub const AUDIT_ENTRIES: usize = 1000;
 /// Most outcomes that a session may leave unacknowledged; also how many changes it may have in flight.
 pub const UNACKNOWLEDGED_OUTCOMES: usize = 1024;
 /// Most events waiting for one session before they coalesce into a gap.

@@ -41,6 +41,15 @@ pub mod mode {
     pub const ALL: u32 = READ | WRITE;
 }
 
+/// Beside the generated.
+pub mod event {
+    pub use super::generated::v1::event::*;
+
+    /// The bit of [`Handle::events`](super::Handle::events) that asks for what happens anywhere below the
+    /// node, too.
+    pub const BELOW: u32 = 1 << 31;
+}
+
 impl event::Kind {
     /// The kind's bit in [`Handle::events`].
     pub const fn bit(self) -> u32 {
@@ -54,7 +63,9 @@ impl event::Kind {
         | event::Kind::ChildModified.bit()
         | event::Kind::HandleInvalid.bit()
         | event::Kind::LockAcquired.bit()
-        | event::Kind::LockConflict.bit();
+        | event::Kind::LockConflict.bit()
+        | event::Kind::LockInvalid.bit()
+        | event::BELOW;
 }
 
 impl From<&Failure> for generated::v1::Error {

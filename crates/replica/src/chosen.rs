@@ -104,7 +104,7 @@ impl Replica {
         match change {
             Change::LockReleased { instance } => self.grant_turns(instance),
             Change::Deleted { instance } => {
-                master.subscribers.remove(&instance);
+                master.subscribers.forget_node(instance);
                 self.dismiss_all(instance);
             }
             Change::SessionEnded { session } => self.forget_session(session),
@@ -113,6 +113,7 @@ impl Replica {
             | Change::ChildRemoved { .. }
             | Change::ChildModified { .. }
             | Change::LockAcquired { .. }
+            | Change::LockBroken { .. }
             | Change::LockDelayed { .. } => {}
         }
     }
@@ -126,7 +127,7 @@ impl Replica {
         if let Some(live) = master.sessions.remove(&session) {
             master.timers.clear(live.lease.until, Timer::Lease(session));
             for handle in live.handles.open() {
-                master.unsubscribe(session, wombat_proto::HandleId(handle.token.id), handle.instance());
+                master.subscribers.remove(session, &handle.token);
             }
             if let Some(connection) = live.connection.and_then(|id| self.connections.get_mut(&id)) {
                 connection.sessions.remove(&session);
@@ -181,7 +182,7 @@ pub(crate) fn plain_answer(outcome: Outcome) -> Answer {
     match outcome {
         Outcome::Done => Answer::Done(wire::Done {}),
         Outcome::Written(stat) => Answer::Stat(stat),
-        Outcome::Multi(stats) => Answer::MultiDone(wire::MultiDone { stats }),
+        Outcome::Multi(done) => Answer::MultiDone(done),
         Outcome::Session(_) | Outcome::Opened { .. } | Outcome::Granted { .. } | Outcome::Digest { .. } => {
             Answer::Error((&Error::invalid("the request's number was used for another call")).into())
         }

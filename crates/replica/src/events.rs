@@ -3,11 +3,13 @@
 
 use crate::Replica;
 use crate::master::Master;
-use alloc::collections::VecDeque;
+use alloc::collections::btree_map::Entry;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
-use wombat_proto::limits::EVENTS_PER_SESSION;
-use wombat_proto::wire::event::Kind;
+use prost::Message;
+use wombat_proto::limits::{EVENTS_PER_SESSION, PAGE_BYTES};
+use wombat_proto::wire::event::{BELOW, Kind};
 use wombat_proto::wire::{Event, Handle};
 use wombat_proto::{HandleId, Instance, Name, SessionId, Slot};
 use wombat_state::Change;
@@ -55,9 +57,59 @@ impl EventQueue {
         self.last + 1 - self.waiting.len() as u64
     }
 
-    /// The number of the first waiting event, and all of them.
+    /// The number of the first waiting event, and as many from it on as fit into an answer.
     pub(crate) fn unacknowledged(&self) -> (u64, Vec<Event>) {
-        (self.first(), self.waiting.iter().cloned().collect())
+        let mut bytes = 0;
+        let fits = |event: &&Event| {
+            bytes += event.encoded_len() + 8;
+            bytes <= PAGE_BYTES
+        };
+        (self.first(), self.waiting.iter().take_while(fits).cloned().collect())
+    }
+}
+
+/// Which handles want events of which node.
+#[derive(Default)]
+pub(crate) struct Subscribers {
+    nodes: BTreeMap<Instance, BTreeSet<(SessionId, HandleId)>>,
+    /// Those among them that want to hear of everything below their node, too.
+    below: BTreeMap<Instance, BTreeSet<(SessionId, HandleId)>>,
+}
+
+impl Subscribers {
+    /// Registers what a new handle wants to hear of.
+    pub(crate) fn add(&mut self, session: SessionId, handle: &Handle) {
+        for (map, bits) in [(&mut self.nodes, u32::MAX), (&mut self.below, BELOW)] {
+            if handle.events & bits != 0 {
+                map.entry(Instance(handle.instance)).or_default().insert((session, HandleId(handle.id)));
+            }
+        }
+    }
+
+    /// Forgets what a handle wanted to hear of.
+    pub(crate) fn remove(&mut self, session: SessionId, handle: &Handle) {
+        for map in [&mut self.nodes, &mut self.below] {
+            if let Entry::Occupied(mut handles) = map.entry(Instance(handle.instance)) {
+                handles.get_mut().remove(&(session, HandleId(handle.id)));
+                if handles.get().is_empty() {
+                    handles.remove();
+                }
+            }
+        }
+    }
+
+    /// Forgets a node that is gone.
+    pub(crate) fn forget_node(&mut self, instance: Instance) {
+        self.nodes.remove(&instance);
+        self.below.remove(&instance);
+    }
+
+    fn of(&self, instance: Instance) -> Vec<(SessionId, HandleId)> {
+        self.nodes.get(&instance).into_iter().flatten().copied().collect()
+    }
+
+    fn of_all_below(&self, instance: Instance) -> Vec<(SessionId, HandleId)> {
+        self.below.get(&instance).into_iter().flatten().copied().collect()
     }
 }
 
@@ -67,7 +119,7 @@ impl Master {
         &mut self,
         session: SessionId,
         kind: Kind,
-        about: Option<(HandleId, Slot, Option<&Name>)>,
+        about: Option<(HandleId, Slot, Option<&str>)>,
     ) {
         let Some(live) = self.sessions.get_mut(&session) else { return };
         let (handle, slot, child) = about.unwrap_or_default();
@@ -75,33 +127,14 @@ impl Master {
             kind: kind.into(),
             handle: handle.0,
             slot: slot.0,
-            child: child.map_or_else(String::new, |name| name.as_str().into()),
+            child: child.unwrap_or_default().into(),
         });
         self.to_notify.insert(session);
     }
 
-    /// Registers what a new handle wants to hear of.
-    pub(crate) fn subscribe(&mut self, session: SessionId, handle: &Handle) {
-        if handle.events != 0 {
-            let subscribers = self.subscribers.entry(Instance(handle.instance)).or_default();
-            subscribers.insert((session, HandleId(handle.id)));
-        }
-    }
-
-    /// Forgets what a handle wanted to hear of.
-    pub(crate) fn unsubscribe(&mut self, session: SessionId, handle: HandleId, instance: Instance) {
-        if let Some(subscribers) = self.subscribers.get_mut(&instance) {
-            subscribers.remove(&(session, handle));
-            if subscribers.is_empty() {
-                self.subscribers.remove(&instance);
-            }
-        }
-    }
-
-    /// Queues an event for every handle on a node that wants that kind.
-    pub(crate) fn publish(&mut self, instance: Instance, kind: Kind, slot: Slot, child: Option<&Name>) {
-        let Some(subscribers) = self.subscribers.get(&instance) else { return };
-        for (session, handle) in subscribers.clone() {
+    /// Queues an event for each of these handles, if it is open and wants that kind.
+    fn publish(&mut self, to: Vec<(SessionId, HandleId)>, kind: Kind, slot: Slot, child: Option<&str>) {
+        for (session, handle) in to {
             let live = self.sessions.get(&session);
             if live.is_some_and(|live| live.handles.wants(handle, kind)) {
                 self.notify(session, kind, Some((handle, slot, child)));
@@ -114,22 +147,36 @@ impl Replica {
     /// Turns one applied change into events.
     pub(crate) fn publish_change(&mut self, slot: Slot, change: &Change) {
         let Some(master) = &mut self.master else { return };
-        match change {
-            Change::ContentsModified { instance } => {
-                master.publish(*instance, Kind::ContentsModified, slot, None);
+        let (instance, kind, child) = match change {
+            Change::ContentsModified { instance } => (*instance, Kind::ContentsModified, None),
+            Change::ChildAdded { parent, name } => (*parent, Kind::ChildAdded, Some(name)),
+            Change::ChildRemoved { parent, name } => (*parent, Kind::ChildRemoved, Some(name)),
+            Change::ChildModified { parent, name } => (*parent, Kind::ChildModified, Some(name)),
+            Change::Deleted { instance } => (*instance, Kind::HandleInvalid, None),
+            Change::LockAcquired { instance } => (*instance, Kind::LockAcquired, None),
+            Change::LockBroken { session, handle } => {
+                return master.publish([(*session, *handle)].into(), Kind::LockInvalid, slot, None);
             }
-            Change::ChildAdded { parent, name } => {
-                master.publish(*parent, Kind::ChildAdded, slot, Some(name));
-            }
-            Change::ChildRemoved { parent, name } => {
-                master.publish(*parent, Kind::ChildRemoved, slot, Some(name));
-            }
-            Change::ChildModified { parent, name } => {
-                master.publish(*parent, Kind::ChildModified, slot, Some(name));
-            }
-            Change::Deleted { instance } => master.publish(*instance, Kind::HandleInvalid, slot, None),
-            Change::LockAcquired { instance } => master.publish(*instance, Kind::LockAcquired, slot, None),
-            Change::LockReleased { .. } | Change::LockDelayed { .. } | Change::SessionEnded { .. } => {}
+            Change::LockReleased { .. } | Change::LockDelayed { .. } | Change::SessionEnded { .. } => return,
+        };
+        let child = child.map(Name::as_str);
+        master.publish(master.subscribers.of(instance), kind, slot, child);
+        let by_the_parent = matches!(kind, Kind::ContentsModified | Kind::HandleInvalid);
+        if !by_the_parent && !master.subscribers.below.is_empty() {
+            self.publish_upwards(instance, kind, slot, child);
+        }
+    }
+
+    /// Queues an event for the handles on directories further up that hear of everything below them. Where a
+    /// directory is gone with what was in it, they hear of the directory.
+    fn publish_upwards(&mut self, instance: Instance, kind: Kind, slot: Slot, child: Option<&str>) {
+        let Some(master) = &mut self.master else { return };
+        let mut way: String = child.unwrap_or_default().into();
+        let mut below = instance;
+        while let Some((above, name)) = self.state.tree().get(below).and_then(|node| node.place.as_ref()) {
+            way = if way.is_empty() { name.as_str().into() } else { alloc::format!("{name}/{way}") };
+            master.publish(master.subscribers.of_all_below(*above), kind, slot, Some(&way));
+            below = *above;
         }
     }
 

@@ -117,7 +117,7 @@ impl Master {
     pub(crate) fn open_handle(&mut self, session: SessionId, unsealed: Handle) -> Result<Handle> {
         let token = self.seal.seal(session, Handle { epoch: self.epoch.0, ..unsealed });
         self.session(session)?.handles.insert(token);
-        self.subscribe(session, &token);
+        self.subscribers.add(session, &token);
         Ok(token)
     }
 
@@ -140,7 +140,7 @@ impl Master {
             return Err(not_genuine());
         }
         let handle = self.session(session)?.handles.insert(*token);
-        self.subscribe(session, token);
+        self.subscribers.add(session, token);
         self.recreated();
         Ok(handle)
     }
@@ -162,16 +162,18 @@ impl Master {
 
     /// Closes a handle, and remembers that it is closed for as long as it could come back.
     pub(crate) fn close_handle(&mut self, session: SessionId, token: &Handle) {
-        let (id, instance) = (HandleId(token.id), Instance(token.instance));
+        let id = HandleId(token.id);
         let epoch = self.epoch.0;
         let Ok(live) = self.session(session) else { return };
-        live.handles.open.remove(&id);
+        let open = live.handles.open.remove(&id);
         if token.epoch == epoch && id.0 > live.handles.acknowledged {
             live.handles.closed_early.insert(id);
         } else if token.epoch != epoch {
             live.handles.forget(id);
         }
-        self.unsubscribe(session, id, instance);
+        if let Some(open) = open {
+            self.subscribers.remove(session, &open.token);
+        }
     }
 }
 

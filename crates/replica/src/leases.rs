@@ -103,11 +103,14 @@ impl Replica {
     }
 
     /// The lease that a session is granted now. One that has still to acknowledge the fail-over gets no longer
-    /// one than it had from the start: whatever else it says, the others wait no longer for it.
+    /// one than it had from the start, and one that has a lock to give up none that grows without end: whatever
+    /// else it says, the others wait no longer for it.
     pub(crate) fn lease_of(&self, session: SessionId) -> Duration {
-        let master = self.master.as_ref().filter(|master| master.fail_over.awaits(session));
-        let awaited = master.and_then(|master| master.sessions.get(&session));
-        awaited.map_or(Duration::MAX, |live| live.lease.until.since(self.moment.now)).min(self.lease())
+        let Some(master) = &self.master else { return self.lease() };
+        let live = master.sessions.get(&session).filter(|_| master.fail_over.awaits(session));
+        let bounds = [live.map(|live| live.lease.until), master.breaks.lease_bound(session)];
+        let bound = bounds.into_iter().flatten().min();
+        bound.map_or(Duration::MAX, |bound| bound.since(self.moment.now)).min(self.lease())
     }
 
     /// Every session sends a KeepAlive in about half of its lease.
@@ -186,7 +189,9 @@ impl Replica {
         let until = live.lease.until.min(now + lease);
         let answer_at = (until - lease / 2 - out_of_step(asker.session, lease)).max(now);
         live.lease.parked = Some(Parked { asker, received: now, answer_at });
-        if !live.events.is_empty() || answer_at <= now {
+        let events = !live.events.is_empty();
+        let news = master.breaks.answered(asker.session, keep_alive);
+        if events || news || answer_at <= now {
             master.to_notify.insert(asker.session);
         } else {
             master.timers.set(answer_at, Timer::KeepAlive(asker.session));
@@ -214,6 +219,7 @@ impl Replica {
         let Some(parked) = live.lease.parked.take() else { return };
         live.lease.until = live.lease.until.max(now + lease);
         let (first_event, events) = live.events.unacknowledged();
+        let revocations = master.breaks.revocations(session);
         master.timers.clear(parked.answer_at, Timer::KeepAlive(session));
         let answer = Answer::KeptAlive(wire::KeptAlive {
             lease_ms: lease.as_millis() as u32,
@@ -221,6 +227,7 @@ impl Replica {
             epoch,
             first_event,
             events,
+            revocations,
         });
         self.reply(parked.asker, Ok(answer));
     }
@@ -252,17 +259,18 @@ impl Replica {
         let Ok(master) = self.serving() else { return };
         let mut expired = Vec::new();
         for id in candidates {
-            let Some(live) = master.sessions.get_mut(&id) else { continue };
-            if live.lease.until > heard {
-                master.timers.set(live.lease.until, Timer::Lease(id));
+            let Some(live) = master.sessions.get(&id) else { continue };
+            let (until, parked) = (live.lease.until, live.lease.parked.is_some());
+            if until > heard {
+                master.timers.set(until, Timer::Lease(id));
             } else if !answers {
                 // Its client may be there, and wait: it is this master that cannot answer, for want of its own
                 // lease. Once it can, there is time to hear of each other.
                 master.timers.set(now + STALL, Timer::Lease(id));
-            } else if live.lease.parked.is_some() && !master.fail_over.awaits(id) {
+            } else if parked && !master.is_awaited(id) {
                 master.to_notify.insert(id);
                 master.timers.set(now + STALL, Timer::Lease(id));
-            } else if !live.lease.ending {
+            } else if let Some(live) = master.sessions.get_mut(&id).filter(|live| !live.lease.ending) {
                 live.lease.ending = true;
                 expired.push(id);
             }

@@ -11,6 +11,7 @@
 extern crate alloc;
 
 mod activity;
+mod breaks;
 mod calls;
 mod chosen;
 mod connection;
@@ -340,7 +341,7 @@ impl Replica {
         }
         self.advance();
         self.finish_fail_over();
-        while self.release_held() {
+        while self.release_held() | self.finish_breaks() {
             self.advance();
         }
         self.deliver_events();

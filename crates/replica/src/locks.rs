@@ -59,6 +59,11 @@ impl Locks {
         self.queues.get(&instance).map_or(0, VecDeque::len)
     }
 
+    /// Who waits for one lock, in the order of their turns.
+    pub(crate) fn queue(&self, instance: Instance) -> impl Iterator<Item = &Waiter> {
+        self.queues.get(&instance).into_iter().flatten()
+    }
+
     /// The locks that somebody waits for.
     pub(crate) fn waited_for(&self) -> impl Iterator<Item = Instance> {
         self.queues.keys().copied()

@@ -1,6 +1,7 @@
 //! The memory of a master: whatever it need not take from an earlier one, or rebuilds conservatively.
 
-use crate::events::EventQueue;
+use crate::breaks::Breaks;
+use crate::events::{EventQueue, Subscribers};
 use crate::fail_over::FailOver;
 use crate::handles::Handles;
 use crate::leases::{Lease, LeaseInForce};
@@ -11,7 +12,7 @@ use crate::waiting::Held;
 use crate::{ConnectionId, Replica};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use wombat_proto::{Epoch, Error, HandleId, Instance, Instant, Result, SessionId};
+use wombat_proto::{Epoch, Error, Instant, Result, SessionId};
 
 /// A master's memory.
 pub(crate) struct Master {
@@ -21,8 +22,8 @@ pub(crate) struct Master {
     /// One for each session in the state.
     pub(crate) sessions: BTreeMap<SessionId, LiveSession>,
     pub(crate) locks: Locks,
-    /// Which handles want events of which node.
-    pub(crate) subscribers: BTreeMap<Instance, BTreeSet<(SessionId, HandleId)>>,
+    pub(crate) breaks: Breaks,
+    pub(crate) subscribers: Subscribers,
     /// Sessions with events that have not gone out yet.
     pub(crate) to_notify: BTreeSet<SessionId>,
     pub(crate) timers: Timers,
@@ -62,7 +63,8 @@ impl Replica {
             seal: Seal::new(key),
             sessions: ids().map(|id| (id, LiveSession::new(until, EventQueue::of_fail_over()))).collect(),
             locks: Locks::default(),
-            subscribers: BTreeMap::new(),
+            breaks: Breaks::default(),
+            subscribers: Subscribers::default(),
             to_notify: BTreeSet::new(),
             timers: Timers::of(ids().map(|id| (until, Timer::Lease(id)))),
             fail_over: FailOver::new(self.state.epoch(), self.state.applied(), now),

@@ -92,7 +92,7 @@ impl Replica {
             | Call::Transfer(_) => None,
             Call::KeepAlive(_) => None, // It is parked in any case.
             _ if !self.lease_holds() => Some(Gate::Lease),
-            Call::ResumeSession(_) | Call::ListSessions(_) | Call::ListLocks(_) => None,
+            Call::ResumeSession(_) | Call::ListSessions(_) | Call::ListLocks(_) | Call::ListAudit(_) => None,
             _ => (!master.fail_over.is_over()).then_some(Gate::FailOver),
         }
     }

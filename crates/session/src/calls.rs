@@ -29,6 +29,7 @@ impl Kind {
             | Call::GetStatus(_)
             | Call::ListSessions(_)
             | Call::ListLocks(_)
+            | Call::ListAudit(_)
             | Call::CheckSequencer(_)
             | Call::Join(_)
             | Call::Transfer(_) => Kind::Sessionless,
@@ -46,6 +47,7 @@ impl Kind {
             | Call::CancelAcquire(_)
             | Call::Release(_)
             | Call::SetSequencer(_)
+            | Call::BreakLock(_)
             | Call::Multi(_) => Kind::Change,
         }
     }

@@ -18,11 +18,13 @@ mod handles;
 mod lease;
 mod link;
 mod machine;
+mod revocations;
 #[cfg(test)]
 mod tests;
 
 pub use calls::Kind;
 pub use machine::{Config, Effects, NodeEvent, Session, SessionEvent};
+pub use revocations::Revoked;
 
 use wombat_proto::wire::response;
 

@@ -6,6 +6,7 @@ use crate::calls::{Calls, Kind};
 use crate::handles::Handles;
 use crate::lease::{LeaseView, Passed};
 use crate::link::Link;
+use crate::revocations::{Revocations, Revoked};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -77,6 +78,8 @@ pub struct Effects {
     pub session_events: Vec<SessionEvent>,
     /// Events of nodes, in order.
     pub node_events: Vec<NodeEvent>,
+    /// Locks that somebody breaks.
+    pub revoked: Vec<Revoked>,
     /// Connect to somewhere: to this address first, if there is one.
     pub connect: Option<Option<String>>,
     /// Give up the connection.
@@ -118,6 +121,7 @@ pub struct Session {
     keep_alive: Option<(u64, Instant)>,
     /// The number of the last event received in this epoch.
     last_event: u64,
+    revocations: Revocations,
     /// Whether its end was asked for: from then on none of its locks is sure.
     ending: bool,
     expired: bool,
@@ -144,6 +148,7 @@ impl Session {
             retiring: None,
             keep_alive: None,
             last_event: 0,
+            revocations: Revocations::default(),
             ending: false,
             expired: false,
             refusal: None,
@@ -198,7 +203,8 @@ impl Session {
             _ => None,
         };
         let idle = self.idle_since.map(|since| since + IDLE_END).filter(|_| self.retiring.is_none());
-        [lease, retry, idle, self.calls.next_due(), self.gives_up_at()].into_iter().flatten().min()
+        let others = [self.calls.next_due(), self.gives_up_at(), self.revocations.next_due()];
+        [lease, retry, idle].into_iter().chain(others).flatten().min()
     }
 
     /// Without a session there is none to expire: its calls wait for one for as long as they would in jeopardy.
@@ -326,6 +332,10 @@ impl Session {
         for number in self.calls.due(now) {
             self.send(number, effects);
         }
+        // Somebody waits to hear of it: this KeepAlive takes the place of the one that is pending.
+        if self.revocations.obey(now) && self.link == Link::Up {
+            self.send_keep_alive(now, effects);
+        }
     }
 
     /// Ends a session that was idle for long. It holds nothing, so nothing is lost; the next call begins another.
@@ -352,6 +362,7 @@ impl Session {
         self.lease = LeaseView::new(self.config.rho, self.config.grace);
         self.config.cell.clone_from(&self.cell); // The next session is with no other.
         (self.epoch, self.last_event) = (Epoch::NONE, 0);
+        self.revocations.clear();
         self.link = if self.calls.is_empty() { Link::Resting } else { Link::Down { retry_at: self.now } };
     }
 
@@ -467,8 +478,13 @@ impl Session {
         let number = self.calls.number();
         self.keep_alive = Some((number, now));
         let idle = self.is_idle() && !core::mem::take(&mut self.called);
-        let call = Call::KeepAlive(wire::KeepAlive { events_acknowledged: self.last_event, idle });
-        effects.send.push(self.request(number, call, Kind::Read));
+        let keep_alive = wire::KeepAlive {
+            events_acknowledged: self.last_event,
+            idle,
+            revocations_heard: self.revocations.heard(),
+            revocations_obeyed: self.revocations.obeyed(),
+        };
+        effects.send.push(self.request(number, Call::KeepAlive(keep_alive), Kind::Read));
     }
 
     fn kept_alive(&mut self, now: Instant, result: Result<Answer>, effects: &mut Effects) {
@@ -480,6 +496,7 @@ impl Session {
                 self.meet_epoch(Epoch(kept.epoch), effects);
                 self.extend(now, sent, Duration::from_micros(kept.held_us), kept.lease_ms, effects);
                 self.take_events(kept.first_event, kept.events, effects);
+                effects.revoked.extend(self.revocations.told(now, self.lease.granted(), &kept.revocations));
                 self.send_keep_alive(now, effects);
                 if self.lease.is_safe() && effects.session_events.contains(&SessionEvent::Safe) {
                     self.send_all(effects);

@@ -1,7 +1,7 @@
 //! What an entry changed: the source of events (P§2.5), of grants to waiters, and later of invalidations.
 
 use core::time::Duration;
-use wombat_proto::{Instance, Name, SessionId, Slot};
+use wombat_proto::{HandleId, Instance, Name, SessionId, Slot};
 
 /// One change. An entry's changes come in the order in which they happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,7 +47,7 @@ pub enum Change {
         /// The node.
         instance: Instance,
     },
-    /// A holder's session ended without a release: the lock-delay runs from now (P§2.4).
+    /// A holder's session ended without a release, or its lock was broken: the lock-delay runs from now (P§2.4).
     LockDelayed {
         /// The node.
         instance: Instance,
@@ -55,6 +55,13 @@ pub enum Change {
         since: Slot,
         /// How long it lasts.
         length: Duration,
+    },
+    /// A lock was broken that this handle held.
+    LockBroken {
+        /// The holder's session.
+        session: SessionId,
+        /// The holder.
+        handle: HandleId,
     },
     /// A session is gone, with all its handles.
     SessionEnded {

@@ -26,10 +26,12 @@ pub use session::{Fence, Session};
 pub use snapshot::SnapshotError;
 pub use tree::Tree;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
-use wombat_proto::wire::log;
+use wombat_proto::limits::AUDIT_ENTRIES;
+use wombat_proto::wire::{AuditEntry, log};
 use wombat_proto::{CellName, Epoch, Error, HandleId, Instance, Path, Result, Sequencer, SessionId, Slot};
 
 /// The length of a cell's key, in bytes.
@@ -50,6 +52,8 @@ pub struct State {
     last_instance: Instance,
     tree: Tree,
     sessions: BTreeMap<SessionId, Session>,
+    /// What administrators did, the oldest first; bounded.
+    audit: VecDeque<AuditEntry>,
 }
 
 #[derive(Clone, Debug)]
@@ -84,6 +88,7 @@ impl State {
             last_instance: Instance(0),
             tree: Tree::new(),
             sessions: BTreeMap::new(),
+            audit: VecDeque::new(),
         }
     }
 
@@ -147,6 +152,20 @@ impl State {
     /// How many sessions live.
     pub fn session_count(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// Notes for good what somebody did.
+    fn note_audit(&mut self, slot: Slot, wall_ms: u64, session: SessionId, what: String) {
+        if self.audit.len() >= AUDIT_ENTRIES {
+            self.audit.pop_front();
+        }
+        let client = self.session(session).map_or_else(String::new, |session| session.client.clone());
+        self.audit.push_back(AuditEntry { slot: slot.0, wall_ms, session: session.0, client, what });
+    }
+
+    /// What administrators did in slots after `after`, the oldest first.
+    pub fn audit_after(&self, after: Slot) -> impl Iterator<Item = &AuditEntry> {
+        self.audit.iter().filter(move |entry| entry.slot > after.0)
     }
 
     /// Whether the lock that `sequencer` speaks of is still held as it says (P§2.4).

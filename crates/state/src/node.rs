@@ -53,6 +53,8 @@ pub enum Body {
     Directory {
         /// The instances of the children.
         children: BTreeMap<Name, Instance>,
+        /// The greatest number that has completed a child's name.
+        numbered: u64,
     },
 }
 
@@ -62,8 +64,8 @@ impl Body {
         Body::File { contents, generation, checksum }
     }
 
-    pub(crate) fn directory() -> Body {
-        Body::Directory { children: BTreeMap::new() }
+    pub(crate) fn directory(numbered: u64) -> Body {
+        Body::Directory { children: BTreeMap::new(), numbered }
     }
 }
 
@@ -76,7 +78,7 @@ impl Node {
     /// The children; none for a file.
     pub fn children(&self) -> Option<&BTreeMap<Name, Instance>> {
         match &self.body {
-            Body::Directory { children } => Some(children),
+            Body::Directory { children, .. } => Some(children),
             Body::File { .. } => None,
         }
     }
@@ -95,7 +97,7 @@ impl Node {
             Body::File { contents, generation, checksum } => {
                 (generation.0, *checksum, contents.len() as u64, 0)
             }
-            Body::Directory { children } => (0, 0, 0, children.len() as u64),
+            Body::Directory { children, .. } => (0, 0, 0, children.len() as u64),
         };
         wire::Stat {
             instance: self.instance.0,

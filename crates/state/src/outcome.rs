@@ -1,6 +1,5 @@
 //! What a command answers when it did what it was asked to.
 
-use alloc::vec::Vec;
 use wombat_proto::wire::{self, log};
 use wombat_proto::{Error, Generation, Instance, Result, SessionId, Token};
 
@@ -34,8 +33,8 @@ pub enum Outcome {
         /// After which node and which session the next part begins.
         next: (Instance, SessionId),
     },
-    /// Several changes were made; a stat for each, empty for a deletion.
-    Multi(Vec<wire::Stat>),
+    /// Several changes were made.
+    Multi(wire::MultiDone),
 }
 
 /// The record of a kept answer.
@@ -47,7 +46,7 @@ pub(crate) fn to_record(number: u64, result: &Result<Outcome>) -> log::OutcomeRe
             Kept::Opened(log::OpenedOutcome { created: *created, stat: Some(*stat) })
         }
         Ok(Outcome::Written(stat)) => Kept::Written(*stat),
-        Ok(Outcome::Multi(stats)) => Kept::Multi(wire::MultiDone { stats: stats.clone() }),
+        Ok(Outcome::Multi(done)) => Kept::Multi(done.clone()),
         Ok(Outcome::Session(_) | Outcome::Granted { .. } | Outcome::Digest { .. }) => {
             unreachable!("sessions and grants are found again by the state itself")
         }
@@ -63,7 +62,7 @@ pub(crate) fn from_record(record: log::OutcomeRecord) -> Option<(u64, Result<Out
         Kept::Done(_) => Ok(Outcome::Done),
         Kept::Opened(opened) => Ok(Outcome::Opened { created: opened.created, stat: opened.stat? }),
         Kept::Written(stat) => Ok(Outcome::Written(stat)),
-        Kept::Multi(multi) => Ok(Outcome::Multi(multi.stats)),
+        Kept::Multi(done) => Ok(Outcome::Multi(done)),
         Kept::Error(error) => Err(Error::from(error)),
     };
     Some((record.number, result))

@@ -1,5 +1,5 @@
 //! The state as bytes and back: chunks of length-delimited records, a header first, then the nodes with
-//! parents before children, then the sessions. The same state always gives the same bytes.
+//! parents before children, then the sessions, then the audit. The same state always gives the same bytes.
 
 use crate::lock::{Delay, Holder, Lock};
 use crate::node::{Body, Node};
@@ -105,17 +105,19 @@ impl State {
                     .map_err(|_| SnapshotError("a record cannot be read"))?;
                 match record.record.ok_or(SnapshotError("a record is empty"))? {
                     Record::Cell(cell) if expected.is_none() => {
-                        expected = Some((cell.nodes, cell.sessions));
+                        expected = Some((cell.nodes, cell.sessions, cell.audit));
                         state.restore_cell(cell)?;
                     }
                     _ if expected.is_none() => return Err(SnapshotError("it has no header")),
                     Record::Cell(_) => return Err(SnapshotError("it has two headers")),
                     Record::Node(node) => state.restore_node(node)?,
                     Record::Session(session) => state.restore_session(session)?,
+                    Record::Audit(entry) => state.audit.push_back(entry),
                 }
             }
         }
-        if expected != Some((state.tree.len() as u64, state.sessions.len() as u64)) {
+        let restored = (state.tree.len() as u64, state.sessions.len() as u64, state.audit.len() as u64);
+        if expected != Some(restored) {
             return Err(SnapshotError("it does not hold as many records as it says"));
         }
         state.link_sessions()?;
@@ -128,7 +130,8 @@ impl State {
         let nodes = self.tree.nodes().map(|node| Record::Node(node_record(node)));
         let sessions =
             self.sessions.iter().map(|(id, session)| Record::Session(session_record(*id, session)));
-        cell.into_iter().chain(nodes).chain(sessions)
+        let audit = self.audit.iter().cloned().map(Record::Audit);
+        cell.into_iter().chain(nodes).chain(sessions).chain(audit)
     }
 
     fn cell_record(&self) -> Option<Record> {
@@ -140,6 +143,7 @@ impl State {
                 key: Bytes::copy_from_slice(&cell.key),
                 nodes: self.tree.len() as u64,
                 sessions: self.sessions.len() as u64,
+                audit: self.audit.len() as u64,
                 last_instance: self.last_instance.0,
                 lease_ms: self.lease.as_millis() as u32,
             })
@@ -219,9 +223,9 @@ fn node_record(node: &Node) -> log::NodeRecord {
         None => (0, ""),
         Some((parent, name)) => (parent.0, name.as_str()),
     };
-    let (contents, content_generation) = match &node.body {
-        Body::File { contents, generation, .. } => (contents.clone(), generation.0),
-        Body::Directory { .. } => (Bytes::new(), 0),
+    let (contents, content_generation, numbered) = match &node.body {
+        Body::File { contents, generation, .. } => (contents.clone(), generation.0, 0),
+        Body::Directory { numbered, .. } => (Bytes::new(), 0, *numbered),
     };
     log::NodeRecord {
         instance: node.instance.0,
@@ -238,6 +242,7 @@ fn node_record(node: &Node) -> log::NodeRecord {
         created_wall_ms: node.created_wall_ms,
         modified_wall_ms: node.modified_wall_ms,
         modified_slot: node.modified_slot.0,
+        numbered,
         holders: node.lock.holders().map(holder_record).collect(),
         delay: node.lock.delay().map(|delay| log::DelayRecord {
             since: delay.since.0,
@@ -295,7 +300,7 @@ fn node_of(record: log::NodeRecord) -> Result<Node, SnapshotError> {
         instance: Instance(record.instance),
         place,
         body: if record.directory {
-            Body::directory()
+            Body::directory(record.numbered)
         } else {
             Body::file(record.contents, Generation(record.content_generation))
         },

@@ -140,7 +140,7 @@ impl Tree {
 
     fn edit_children(&mut self, parent: Instance, change: impl FnOnce(&mut BTreeMap<Name, Instance>)) {
         self.edit(parent, |parent| match &mut parent.body {
-            Body::Directory { children } => change(children),
+            Body::Directory { children, .. } => change(children),
             Body::File { .. } => panic!("a file has no children"),
         })
         .expect("a node's parent exists");

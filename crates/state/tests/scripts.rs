@@ -165,3 +165,64 @@ fn a_multi_that_fails_uses_up_no_instances() {
     let instance = script.create("a", 1, NewNode::default());
     assert_eq!(instance, script.slot, "an instance is the slot of the creation");
 }
+
+fn numbered() -> NewNode {
+    NewNode { sequential: true, ..NewNode::default() }
+}
+
+#[test]
+fn sequential_names_count_up_in_each_directory_whatever_becomes_of_the_nodes() {
+    let mut script = Script::new();
+    script.create("job-0000000002", 1, NewNode::default());
+    script.create("job-", 2, numbered());
+    assert!(script.node("job-0000000001").is_some());
+    script.create("job-", 3, numbered());
+    assert!(script.node("job-0000000003").is_some(), "a name that is taken is passed over");
+    script.multi([delete("/ls/test/job-0000000003")]).unwrap();
+    let chunks: Vec<_> = script.state.snapshot().collect();
+    script.state = State::restore(chunks).unwrap();
+    script.create("other-", 4, numbered());
+    assert!(script.node("other-0000000004").is_some(), "a number is not given twice, nor after a snapshot");
+    let directory = script.create("d", 5, NewNode { directory: true, ..NewNode::default() });
+    script.create_in(directory, "x", 6, numbered());
+    assert!(script.node("d/x0000000001").is_some());
+}
+
+#[test]
+fn a_multi_tells_the_names_that_it_completed_and_counts_back_if_it_fails() {
+    let mut script = Script::new();
+    let sequential = |path: &str| {
+        let node = Some(numbered());
+        wire::change::Change::Create(wire::CreateNode { path: path.into(), node })
+    };
+    script.multi([sequential("/ls/test/a"), delete("/ls/test/none")]).unwrap_err();
+    match script.multi([make("/ls/test/f"), sequential("/ls/test/a"), delete("/ls/test/f")]) {
+        Ok(Outcome::Multi(done)) => assert_eq!(done.names, ["", "a0000000001", ""]),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_lock_is_broken_for_the_grants_that_are_named_and_with_their_delay() {
+    let mut script = Script::new();
+    let lock = script.create("lock", 1, NewNode::default());
+    let shared = |handle, lock_delay_ms, acquire| {
+        Op::Grant(log::Grant { instance: lock, handle, shared: true, lock_delay_ms, acquire })
+    };
+    let mut tokens = Vec::new();
+    for (handle, delay) in [(1, 0), (2, 3_000), (3, 1_000)] {
+        script.apply(shared(handle, delay, 100 + handle)).unwrap();
+        tokens.push(script.slot);
+    }
+    let broken = log::BreakLock { instance: lock, tokens: tokens[1..].into(), reason: "test".into() };
+    script.apply(Op::BreakLock(broken.clone())).unwrap();
+    let node = script.node("lock").unwrap();
+    assert_eq!(node.lock.holders().len(), 1, "the third grant stays");
+    assert_eq!(node.lock.delay().unwrap().length.as_millis(), 3_000, "the longer one covers both");
+    script.apply(Op::BreakLock(broken)).unwrap();
+    let chunks: Vec<_> = script.state.snapshot().collect();
+    let restored = State::restore(chunks).unwrap();
+    let audit: Vec<_> = restored.audit_after(Slot(0)).map(|entry| entry.what.as_str()).collect();
+    assert_eq!(audit.len(), 2);
+    assert!(audit[0].contains("token") && audit[1].contains("given back"), "{audit:?}");
+}

@@ -5,14 +5,17 @@ use crate::{Answer, Replica, Standing};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::time::Duration;
 use prost::Message;
 use wombat_proto::limits::PAGE_BYTES;
 use wombat_proto::wire;
-use wombat_proto::{Error, Instance, LockMode, Path, Result, SessionId};
+use wombat_proto::{Error, Instance, LockMode, Path, Result, SessionId, Slot};
 use wombat_state::{Lock, Node};
 
 /// Most holders that one lock's entry lists.
 const HOLDERS_LISTED: usize = 256;
+/// Most waiters, likewise.
+const WAITERS_LISTED: usize = 64;
 
 impl Replica {
     pub(super) fn status(&self) -> Answer {
@@ -103,6 +106,21 @@ impl Replica {
         Ok(Answer::Locks(wire::Locks { locks, more: rest.peek().is_some() }))
     }
 
+    pub(super) fn list_audit(&self, list: &wire::ListAudit) -> Answer {
+        let mut rest = self.state.audit_after(Slot(list.after)).peekable();
+        let mut bytes = 0;
+        let mut entries = Vec::new();
+        while entries.len() < page(list.limit)
+            && let Some(entry) = rest.next_if(|entry| {
+                bytes += entry.encoded_len() + 8;
+                bytes <= PAGE_BYTES
+            })
+        {
+            entries.push(entry.clone());
+        }
+        Answer::Audit(wire::Audit { entries, more: rest.peek().is_some() })
+    }
+
     /// A path of this cell that leads to a node, as text.
     fn known(&self, path: &str) -> Result<String> {
         let node = self.parse(path)?;
@@ -120,24 +138,46 @@ impl Replica {
     }
 
     fn lock_info(&self, path: String, instance: Instance) -> wire::LockInfo {
+        let (now, master) = (self.moment.now, self.master.as_ref());
+        let client = |id| self.state.session(id).map_or_else(String::new, |session| session.client.clone());
+        let lease_left = |id| {
+            let live = master.and_then(|master| master.sessions.get(&id));
+            live.map_or(Duration::ZERO, |live| live.lease.until.since(now))
+        };
         let default = Lock::default();
-        let lock = self.state.tree().get(instance).map_or(&default, |node: &Node| &node.lock);
+        let node = self.state.tree().get(instance);
+        let lock = node.map_or(&default, |node: &Node| &node.lock);
         let holders = lock.holders().take(HOLDERS_LISTED).map(|((id, _), holder)| wire::Holder {
             session: id.0,
-            client: self.state.session(id).map_or_else(String::new, |session| session.client.clone()),
+            client: client(id),
+            lease_left_ms: lease_left(id).as_millis() as u64,
             shared: holder.mode == LockMode::Shared,
             token: holder.token.0,
             since_wall_ms: holder.since_wall_ms,
             lock_delay_ms: holder.lock_delay.as_millis() as u32,
         });
-        let locks = self.master.as_ref().map(|master| &master.locks);
-        let delay = lock.delay().and_then(|delay| locks?.delay_left(instance, delay.since, self.moment.now));
+        let locks = master.map(|master| &master.locks);
+        let delay = lock.delay().and_then(|delay| locks?.delay_left(instance, delay.since, now));
+        let free_within = lock.holders().map(|((id, _), holder)| lease_left(id) + holder.lock_delay);
+        let free_within = free_within.chain(delay).max();
+        let waiters = locks.into_iter().flat_map(|locks| locks.queue(instance)).take(WAITERS_LISTED);
+        let waiters = waiters.map(|waiter| wire::WaiterInfo {
+            session: waiter.asker.session.0,
+            client: client(waiter.asker.session),
+            shared: waiter.mode == LockMode::Shared,
+            waited_ms: now.since(waiter.since).as_millis() as u64,
+            gives_up_in_ms: waiter.deadline.map_or(0, |at| (at.since(now).as_millis() as u64).max(1)),
+        });
         wire::LockInfo {
             path,
             generation: lock.generation().0,
             holders: holders.collect(),
             waiting: locks.map_or(0, |locks| locks.waiting_for(instance)) as u64,
             delay_left_ms: delay.map_or(0, |delay| delay.as_millis() as u64),
+            waiters: waiters.collect(),
+            permits: node.map_or(0, |node| node.permits),
+            free_within_ms: free_within.map_or(0, |within| within.as_millis() as u64),
+            breaking: master.is_some_and(|master| master.breaks.is_breaking(instance)),
         }
     }
 }

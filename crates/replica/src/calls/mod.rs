@@ -37,6 +37,7 @@ impl Replica {
             Call::ResumeSession(resume) => return self.resume_session(asker, &resume).map(Some),
             Call::ListSessions(list) => return self.list_sessions(&list).map(Some),
             Call::ListLocks(list) => return self.list_locks(&list).map(Some),
+            Call::ListAudit(list) => return Ok(Some(self.list_audit(&list))),
             Call::CheckSequencer(check) => return self.check_sequencer(&check).map(Some),
             Call::Join(join) => return self.join(asker, join).map(|()| None),
             Call::Transfer(transfer) => return self.transfer(&transfer).map(Some),
@@ -90,13 +91,14 @@ impl Replica {
             Call::Release(release) => self.release(asker, acknowledged, &release),
             Call::GetSequencer(get) => self.get_sequencer(asker, &get).map(Some),
             Call::SetSequencer(set) => self.set_sequencer(asker, acknowledged, &set),
+            Call::BreakLock(call) => self.break_lock(asker, acknowledged, call),
             Call::Multi(multi) => self.multi(asker, acknowledged, multi),
             _ => Err(Error::invalid("the call belongs to no session: send it with session 0")),
         }
     }
 
     /// The answer that this change got when it was asked for before (SPEC I13).
-    fn answered_before(&self, asker: Asker) -> Option<Result<Answer>> {
+    pub(crate) fn answered_before(&self, asker: Asker) -> Option<Result<Answer>> {
         let result = self.state.session(asker.session)?.answer(asker.number)?;
         Some(result.clone().map(plain_answer))
     }

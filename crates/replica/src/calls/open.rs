@@ -2,11 +2,15 @@
 
 use crate::proposals::Origin;
 use crate::{Answer, Asker, Replica};
+use alloc::string::String;
 use core::time::Duration;
 use wombat_proto::limits::{CONTENTS_BYTES, LOCK_DELAY, PATH_BYTES};
 use wombat_proto::wire::{self, Handle, event::Kind, log, log::command::Op, mode, open::Create};
 use wombat_proto::{Error, HandleId, Instance, Name, NodePath, Path, Result};
 use wombat_state::{Node, Outcome};
+
+/// About how many digits complete a sequential name.
+const SEQUENTIAL_DIGITS: usize = 10;
 
 /// What an Open came to.
 enum Found {
@@ -79,7 +83,7 @@ impl Replica {
         let live = self.master.as_ref()?.sessions.get(&asker.session)?;
         let token = live.handles.get(HandleId(asker.number))?.token;
         let stat = self.state.tree().get(Instance(token.instance)).map(Node::stat);
-        Some(stat.ok_or(Error::StaleHandle).map(|stat| opened(token, false, stat)))
+        Some(stat.ok_or(Error::StaleHandle).map(|stat| self.opened_answer(token, false, stat)))
     }
 
     fn open_existing(
@@ -119,7 +123,13 @@ impl Replica {
     ) -> Result<Answer> {
         self.check_not_closed(asker)?; // Two copies of it may have been in the log.
         let token = self.serving()?.open_handle(asker.session, unsealed)?;
-        Ok(opened(token, created, stat))
+        Ok(self.opened_answer(token, created, stat))
+    }
+
+    fn opened_answer(&self, handle: Handle, created: bool, stat: wire::Stat) -> Answer {
+        let place = self.state.tree().get(Instance(handle.instance)).and_then(|node| node.place.as_ref());
+        let name = place.map_or_else(String::new, |(_, name)| name.as_str().into());
+        Answer::Opened(wire::Opened { handle: Some(handle), created, stat: Some(stat), name })
     }
 
     /// Follows the name to a node, or to the place where it could be made.
@@ -133,10 +143,14 @@ impl Replica {
         };
         let tree = self.state.tree();
         let start = tree.get(start).ok_or(Error::StaleHandle)?;
-        if let Some(node) = tree.descend(start, &path) {
+        // A name that a number will complete is no node's yet.
+        let sequential = open.node.as_ref().is_some_and(|new| new.sequential);
+        if let Some(node) = tree.descend(start, &path).filter(|_| !sequential) {
             return Ok(Found::Node(node.instance));
         }
-        let (above, name) = path.split_last().expect("an empty path leads to its start");
+        let Some((above, name)) = path.split_last() else {
+            return Err(Error::invalid("the root of a cell has no name that a number could complete"));
+        };
         let name = name.clone();
         let missing = || Error::not_found(alloc::format!("the directory of {}", open.path));
         if create_of(open) == Create::Never {
@@ -147,7 +161,8 @@ impl Replica {
             return Err(Error::NotDirectory);
         }
         let length = self.state.path_of(parent).map_or(0, |path| alloc::format!("{path}").len());
-        if length + 1 + name.as_str().len() > PATH_BYTES {
+        let digits = if sequential { SEQUENTIAL_DIGITS } else { 0 };
+        if length + 1 + name.as_str().len() + digits > PATH_BYTES {
             return Err(Error::invalid(alloc::format!(
                 "the whole path would be longer than {PATH_BYTES} bytes"
             )));
@@ -196,10 +211,6 @@ impl Replica {
     }
 }
 
-fn opened(handle: Handle, created: bool, stat: wire::Stat) -> Answer {
-    Answer::Opened(wire::Opened { handle: Some(handle), created, stat: Some(stat) })
-}
-
 fn create_of(open: &wire::Open) -> Create {
     Create::try_from(open.create).unwrap_or(Create::Never)
 }
@@ -228,6 +239,9 @@ fn check(open: &wire::Open) -> Result<Create> {
         }
         (Some(new), _) if new.directory && !new.contents.is_empty() => {
             return Err(Error::invalid("a directory has no contents"));
+        }
+        (Some(new), Create::May) if new.sequential => {
+            return Err(Error::invalid("a sequential name is always new: create is MUST with it"));
         }
         (Some(new), _) if new.ephemeral => refuse_lock_delay(open)?,
         (Some(_), _) => {}

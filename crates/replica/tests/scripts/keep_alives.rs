@@ -1,9 +1,11 @@
 //! Leases, KeepAlives and the events that ride on them (P§2.5, P§2.8).
 
 use crate::world::{Client, LEASE, World, acquire, may_create};
+use prost::Message;
 use std::time::Duration;
 use wombat_proto::Error;
-use wombat_proto::wire::event::Kind;
+use wombat_proto::limits::FRAME_BYTES;
+use wombat_proto::wire::event::{BELOW, Kind};
 use wombat_proto::wire::{self, request::Call, response::Result as Answer};
 use wombat_replica::Input;
 
@@ -189,4 +191,72 @@ fn a_delayed_copy_of_a_keep_alive_does_not_take_the_place_of_the_one_that_is_wai
     world.send_again(&old, first, keep_alive(0));
     world.pass(LEASE / 2);
     kept_alive(&mut world, &client, second);
+}
+
+#[test]
+fn who_wants_to_hear_of_everything_below_a_directory_does() {
+    let mut world = World::new();
+    let (mut watcher, mut writer) = (world.client(), world.client());
+    let all = Kind::ChildAdded.bit()
+        | Kind::ChildRemoved.bit()
+        | Kind::ChildModified.bit()
+        | Kind::LockAcquired.bit();
+    for events in [all | BELOW, all] {
+        let open = wire::Open { path: "/ls/test".into(), mode: 1, events, ..wire::Open::default() };
+        world.open_with(&mut watcher, open);
+    }
+    let directory = || wire::NewNode { directory: true, ..wire::NewNode::default() };
+    for path in ["/ls/test/a", "/ls/test/a/b"] {
+        let open = wire::Open { path: path.into(), node: Some(directory()), ..may_create() };
+        world.open_with(&mut writer, open);
+    }
+    let file = world.open(&mut writer, "/ls/test/a/b/f");
+    world.write(&mut writer, file, "new").unwrap();
+    world.call(&mut writer, acquire(file)).unwrap();
+    world.call(&mut writer, Call::Delete(wire::Delete { handle: Some(file) })).unwrap();
+    let number = world.send(&mut watcher, keep_alive(0));
+    let kept = kept_alive(&mut world, &watcher, number);
+    let told: Vec<_> =
+        kept.events.iter().map(|event| (event.handle, event.kind(), event.child.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            (1, Kind::ChildAdded, "a"),
+            (2, Kind::ChildAdded, "a"),
+            (1, Kind::ChildAdded, "a/b"),
+            (1, Kind::ChildAdded, "a/b/f"),
+            (1, Kind::ChildModified, "a/b/f"),
+            (1, Kind::LockAcquired, "a/b/f"),
+            (1, Kind::ChildRemoved, "a/b/f"),
+        ]
+    );
+}
+
+#[test]
+fn events_with_long_ways_come_in_as_many_answers_as_they_need() {
+    let mut world = World::new();
+    let (mut watcher, mut writer) = (world.client(), world.client());
+    let events = Kind::ChildModified.bit() | BELOW;
+    let open = wire::Open { path: "/ls/test".into(), mode: 1, events, ..wire::Open::default() };
+    world.open_with(&mut watcher, open);
+    let mut path = String::from("/ls/test");
+    for _ in 0..3 {
+        path = format!("{path}/{}", "d".repeat(250));
+        let node = Some(wire::NewNode { directory: true, ..wire::NewNode::default() });
+        world.open_with(&mut writer, wire::Open { path: path.clone(), node, ..may_create() });
+    }
+    let handle = world.open(&mut writer, &format!("{path}/{}", "f".repeat(250)));
+    for _ in 0..600 {
+        acknowledge_all(&mut world, &mut writer, handle);
+    }
+    let (mut acknowledged, mut answers) = (0, 0);
+    while acknowledged < 600 {
+        let number = world.send(&mut watcher, keep_alive(acknowledged));
+        let kept = kept_alive(&mut world, &watcher, number);
+        assert!(kept.encoded_len() < FRAME_BYTES, "it fits into a frame");
+        assert_eq!(kept.first_event, acknowledged + 1, "none is left out");
+        acknowledged += kept.events.len() as u64;
+        answers += 1;
+    }
+    assert!(answers > 1);
 }

@@ -89,6 +89,7 @@ pub(crate) fn apply(
             Op::Delete(delete) => nodes::delete(state, context, delete),
             Op::Release(release) => locks::release(state, context, release),
             Op::SetSequencer(set) => locks::set_sequencer(state, context, set),
+            Op::BreakLock(broken) => locks::break_lock(state, context, broken),
             Op::Multi(multi) => multi::apply(state, context, multi),
             _ => unreachable!("handled above"),
         }),

@@ -4,10 +4,10 @@ use super::{Context, nodes};
 use crate::State;
 use crate::node::{Body, Node};
 use crate::outcome::Outcome;
-use alloc::vec::Vec;
+use alloc::string::String;
 use wombat_proto::limits::MULTI_STEPS;
 use wombat_proto::wire::{self, change, guard, log};
-use wombat_proto::{Error, Generation, HandleId, Instance, NodePath, Path, Result, SessionId};
+use wombat_proto::{Error, Generation, HandleId, NodePath, Path, Result, SessionId};
 
 pub(super) fn apply(state: &mut State, context: &mut Context<'_>, multi: &log::Multi) -> Result<Outcome> {
     let steps = multi.steps.as_ref().ok_or_else(|| Error::invalid("the command holds no steps"))?;
@@ -19,17 +19,17 @@ pub(super) fn apply(state: &mut State, context: &mut Context<'_>, multi: &log::M
     }
     state.tree.begin();
     let (changes_before, last_instance_before) = (context.changes.len(), state.last_instance);
-    let result: Result<Vec<wire::Stat>> =
-        steps.changes.iter().map(|change| make(state, context, change)).collect();
+    let mut done = wire::MultiDone::default();
+    let result = steps.changes.iter().try_for_each(|change| make(state, context, change, &mut done));
     match &result {
-        Ok(_) => state.tree.commit(),
+        Ok(()) => state.tree.commit(),
         Err(_) => {
             roll_back(state);
             state.last_instance = last_instance_before;
             context.changes.truncate(changes_before);
         }
     }
-    result.map(Outcome::Multi)
+    result.map(|()| Outcome::Multi(done))
 }
 
 /// Takes the changes back, also from the sessions that hold or keep alive a node which was deleted for a
@@ -69,8 +69,14 @@ fn check(state: &State, session: SessionId, guard: &wire::Guard) -> Result<()> {
     }
 }
 
-fn make(state: &mut State, context: &mut Context<'_>, change: &wire::Change) -> Result<wire::Stat> {
-    match change.change.as_ref().ok_or_else(|| Error::invalid("a change is empty"))? {
+/// Makes one change, and adds what is to tell of it.
+fn make(
+    state: &mut State,
+    context: &mut Context<'_>,
+    change: &wire::Change,
+    done: &mut wire::MultiDone,
+) -> Result<()> {
+    let stat = match change.change.as_ref().ok_or_else(|| Error::invalid("a change is empty"))? {
         change::Change::Create(create) => {
             let path = parse(state, &create.path)?;
             let Some((directory, name)) = path.split_last() else { return Err(Error::AlreadyExists) };
@@ -84,26 +90,33 @@ fn make(state: &mut State, context: &mut Context<'_>, change: &wire::Change) -> 
             }
             let missing = || Error::not_found(alloc::format!("the directory of {}", create.path));
             let parent = state.tree.find(&directory).ok_or_else(missing)?.instance;
-            if nodes::children(state, parent)?.contains_key(&name) {
+            if nodes::children(state, parent)?.contains_key(&name) && !new.sequential {
                 return Err(Error::AlreadyExists);
             }
             let instance = nodes::create(state, context, parent, name, new)?;
-            Ok(stat(state, instance))
+            let node = state.tree.get(instance).expect("it was just made");
+            if new.sequential {
+                let (_, name) = node.place.as_ref().expect("it is not the root");
+                done.names.resize(done.stats.len(), String::new());
+                done.names.push(name.as_str().into());
+            }
+            node.stat()
         }
         change::Change::Set(set) => {
             let instance = find(state, &set.path)?.instance;
-            nodes::write(state, context, instance, &set.contents, None::<Generation>)
+            nodes::write(state, context, instance, &set.contents, None::<Generation>)?
         }
         change::Change::Delete(path) => {
             let instance = find(state, path)?.instance;
             nodes::remove(state, context, instance, HandleId(0))?;
-            Ok(wire::Stat::default())
+            wire::Stat::default()
         }
+    };
+    done.stats.push(stat);
+    if !done.names.is_empty() {
+        done.names.resize(done.stats.len(), String::new());
     }
-}
-
-fn stat(state: &State, instance: Instance) -> wire::Stat {
-    state.tree.get(instance).map(Node::stat).unwrap_or_default()
+    Ok(())
 }
 
 fn find<'a>(state: &'a State, path: &str) -> Result<&'a Node> {

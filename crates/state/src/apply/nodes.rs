@@ -18,7 +18,7 @@ pub(super) fn root(slot: Slot, wall_ms: u64) -> Node {
     Node {
         instance: Instance(slot.0),
         place: None,
-        body: Body::directory(),
+        body: Body::directory(0),
         ephemeral: false,
         permits: 0,
         acls: ["*"; 3].map(String::from),
@@ -39,8 +39,8 @@ pub(super) fn open(state: &mut State, context: &mut Context<'_>, open: &log::Ope
     }
     let name = Name::parse(&open.name)?;
     let parent = Instance(open.parent);
-    let existing = children(state, parent)?.get(&name).copied();
     let wanted = open.node.as_ref().ok_or_else(|| Error::invalid("the command says not what to create"))?;
+    let existing = children(state, parent)?.get(&name).filter(|_| !wanted.sequential).copied();
     if let Some(instance) = existing {
         if open.must_create {
             return Err(Error::AlreadyExists);
@@ -63,7 +63,8 @@ fn right_kind(node: &Node, directory: bool) -> Result<()> {
 }
 
 /// Makes a node. Its instance is the slot of the entry that makes it or, where one entry makes several, the
-/// next number that no node has had: later than every earlier node's in any case.
+/// next number that no node has had: later than every earlier node's in any case. A name that is to be
+/// completed by a number gets the directory's next.
 pub(super) fn create(
     state: &mut State,
     context: &mut Context<'_>,
@@ -79,12 +80,17 @@ pub(super) fn create(
         return Err(Error::invalid("a directory has no contents"));
     }
     let acls = state.tree.get(parent).map(|parent| parent.acls.clone()).ok_or(Error::StaleHandle)?;
+    let name = if new.sequential { numbered(state, parent, &name)? } else { name };
     let instance = Instance(context.slot.0.max(state.last_instance.0 + 1));
     state.last_instance = instance;
     state.tree.insert(Node {
         instance,
         place: Some((parent, name.clone())),
-        body: if new.directory { Body::directory() } else { Body::file(new.contents.clone(), Generation(1)) },
+        body: if new.directory {
+            Body::directory(0)
+        } else {
+            Body::file(new.contents.clone(), Generation(1))
+        },
         ephemeral: new.ephemeral,
         permits: new.permits,
         acls,
@@ -97,6 +103,23 @@ pub(super) fn create(
     });
     context.changes.push(Change::ChildAdded { parent, name });
     Ok(instance)
+}
+
+/// The name completed by the next number of its directory that makes it a new one.
+fn numbered(state: &mut State, parent: Instance, prefix: &Name) -> Result<Name> {
+    let numbered = state.tree.edit(parent, |parent| {
+        let Body::Directory { children, numbered } = &mut parent.body else {
+            return Err(Error::NotDirectory);
+        };
+        loop {
+            let name = Name::parse(&alloc::format!("{prefix}{:010}", *numbered + 1))?;
+            *numbered += 1;
+            if !children.contains_key(&name) {
+                return Ok(name);
+            }
+        }
+    });
+    numbered.ok_or(Error::StaleHandle)?
 }
 
 /// Registers the handle where it keeps a node alive, and tells what was opened.

@@ -1,0 +1,145 @@
+//! Breaking a lock that a live session holds (SPEC §4). Its holder is told first, and the lock is taken only
+//! when nobody there believes in it any more, or the session has ended: until then nobody else can have it.
+
+use crate::master::Master;
+use crate::proposals::Origin;
+use crate::{Answer, Asker, Replica};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+use wombat_proto::limits::{BREAKS, REASON_BYTES};
+use wombat_proto::wire::{self, log, log::command::Op};
+use wombat_proto::{Error, HandleId, Instance, Instant, Result, SessionId, Token};
+
+/// A lock that is being broken.
+struct Break {
+    asker: Asker,
+    acknowledged: u64,
+    instance: Instance,
+    reason: String,
+    /// Whose grants are to be taken.
+    tokens: Vec<Token>,
+    /// The holders that may still believe in them, and whether they have heard of it.
+    awaited: BTreeMap<(SessionId, HandleId, Token), bool>,
+    /// The leases of those grow no longer than until then.
+    until: Instant,
+}
+
+/// All locks that are being broken.
+#[derive(Default)]
+pub(crate) struct Breaks(Vec<Break>);
+
+impl Breaks {
+    /// Whether somebody breaks this lock.
+    pub(crate) fn is_breaking(&self, instance: Instance) -> bool {
+        self.0.iter().any(|one| one.instance == instance)
+    }
+
+    /// Until when the lease of a session may last that has not obeyed yet.
+    pub(crate) fn lease_bound(&self, session: SessionId) -> Option<Instant> {
+        let awaits = |one: &&Break| one.awaited.keys().any(|(id, ..)| *id == session);
+        self.0.iter().filter(awaits).map(|one| one.until).min()
+    }
+
+    /// What a session has to be told.
+    pub(crate) fn revocations(&self, session: SessionId) -> Vec<wire::Revocation> {
+        let awaited = self.0.iter().flat_map(|one| one.awaited.keys()).filter(|(id, ..)| *id == session);
+        awaited.map(|(_, handle, token)| wire::Revocation { handle: handle.0, token: token.0 }).collect()
+    }
+
+    /// What a session says of what it was told. Returns whether there is something that it has not heard of.
+    pub(crate) fn answered(&mut self, session: SessionId, keep_alive: &wire::KeepAlive) -> bool {
+        let mut news = false;
+        for one in &mut self.0 {
+            one.awaited.retain(|(id, _, token), heard| {
+                if *id != session {
+                    return true;
+                }
+                *heard = keep_alive.revocations_heard.contains(&token.0);
+                let obeyed = keep_alive.revocations_obeyed.contains(&token.0);
+                news |= !*heard && !obeyed;
+                !obeyed
+            });
+        }
+        news
+    }
+}
+
+impl Master {
+    /// Whether others wait for this session to acknowledge something: until it does, it gets no longer lease.
+    pub(crate) fn is_awaited(&self, session: SessionId) -> bool {
+        self.fail_over.awaits(session) || self.breaks.lease_bound(session).is_some()
+    }
+}
+
+impl Replica {
+    /// Begins to break a lock: tells its holders.
+    pub(crate) fn break_lock(
+        &mut self,
+        asker: Asker,
+        acknowledged: u64,
+        call: wire::BreakLock,
+    ) -> Result<Option<Answer>> {
+        if let Some(result) = self.answered_before(asker) {
+            return result.map(Some);
+        }
+        if call.reason.len() > REASON_BYTES {
+            return Err(Error::TooLarge {
+                what: alloc::format!("a reason of more than {REASON_BYTES} bytes"),
+            });
+        }
+        let path = self.parse(&call.path)?;
+        let node = self.state.tree().find(&path).ok_or_else(|| Error::not_found(&call.path))?;
+        let instance = node.instance;
+        let holders = node.lock.holders().map(|((session, handle), holder)| (session, handle, holder.token));
+        let awaited: BTreeMap<_, _> = holders
+            .filter(|(.., token)| [0, token.0].contains(&call.token))
+            .map(|key| (key, false))
+            .collect();
+        let until = self.moment.now + self.lease();
+        let master = self.serving()?;
+        let again = |one: &&mut Break| (one.asker.session, one.asker.number) == (asker.session, asker.number);
+        if let Some(one) = master.breaks.0.iter_mut().find(again) {
+            one.asker = asker; // It comes again, on another connection.
+            return Ok(None);
+        }
+        if awaited.is_empty() {
+            return Err(Error::NotHeld);
+        }
+        if master.breaks.0.len() >= BREAKS {
+            return Err(Error::Overloaded { retry_after: Duration::from_secs(1) });
+        }
+        master.to_notify.extend(awaited.keys().map(|(session, ..)| *session));
+        let tokens = awaited.keys().map(|(.., token)| *token).collect();
+        let reason = call.reason;
+        master.breaks.0.push(Break { asker, acknowledged, instance, reason, tokens, awaited, until });
+        Ok(None)
+    }
+
+    /// Takes the locks whose holders have obeyed, given them back, or ended. Returns whether there were any.
+    pub(crate) fn finish_breaks(&mut self) -> bool {
+        let Some(master) = self.master.as_mut().filter(|master| !master.breaks.0.is_empty()) else {
+            return false;
+        };
+        let state = &self.state;
+        for one in &mut master.breaks.0 {
+            let lock = state.tree().get(one.instance).map(|node| &node.lock);
+            one.awaited.retain(|(session, handle, token), _| {
+                let holder = lock.and_then(|lock| lock.holder(*session, *handle));
+                holder.is_some_and(|holder| holder.token == *token)
+            });
+        }
+        let ready = master.breaks.0.extract_if(.., |one| one.awaited.is_empty()).collect::<Vec<_>>();
+        let any = !ready.is_empty();
+        for Break { asker, acknowledged, instance, reason, tokens, .. } in ready {
+            let tokens = tokens.into_iter().map(|token| token.0).collect();
+            let op = Op::BreakLock(log::BreakLock { instance: instance.0, tokens, reason });
+            let delays_over = self.delays_over(instance);
+            if let Err(error) = self.propose(Origin::Plain(asker), acknowledged, delays_over, op) {
+                self.reply(asker, Err(error));
+            }
+        }
+        any
+    }
+}
