@@ -415,7 +415,7 @@ fn nothing_is_made_of_an_answer_that_comes_twice() {
                 stat: Some(Default::default()),
                 name: "f".into(),
             };
-            peer.answer(&request, Answer::Opened(opened)).await;
+            peer.answer(&request, Answer::Opened(opened.clone())).await;
             peer.answer(&request, Answer::Opened(opened)).await;
         });
         settle(&cell, &mut peer).await;
