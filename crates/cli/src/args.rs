@@ -87,10 +87,14 @@ pub(crate) enum Command {
     Stat(PathOnly),
     /// Show a directory and everything below it
     Tree(Tree),
+    /// Make several changes as one, if all conditions hold
+    Multi(Multi),
     /// Show what happens to a node, as it happens
     Watch(Watch),
-    /// Hold a lock, while a command runs or until interrupted
+    /// Hold a lock, while a command runs or until interrupted; or break one
     Lock(Lock),
+    /// Hold one of N permits, while a command runs or until interrupted
+    Semaphore(Semaphore),
     /// Campaign to be the leader, and follow whoever is
     Elect(Elect),
     /// Check or show a sequencer
@@ -122,6 +126,8 @@ pub(crate) enum Admin {
         #[arg(long, value_name = "REPLICA")]
         to: Option<u32>,
     },
+    /// Show what administrators did: which locks were broken, by whom, and why
+    Audit,
 }
 
 #[derive(ClapArgs)]
@@ -208,6 +214,7 @@ Examples:
   wombat put -p /ls/local/a/b/config - < config.toml
   wombat put /ls/local/counter 42 --if-generation 7    only if nobody wrote since
   wombat put /ls/local/alive/$(hostname) up --ephemeral
+  wombat put /ls/local/jobs/job- work --sequential     makes job-0000000001, …2, and prints its path
 
 Under `wombat lock … -- CMD` the environment holds WOMBAT_SEQUENCER, so that a put in CMD
 is refused once the lock is lost, even if CMD was frozen and does not know.")]
@@ -226,6 +233,9 @@ pub(crate) struct Put {
     /// Make a file that vanishes when this command ends; stay until interrupted
     #[arg(long)]
     pub(crate) ephemeral: bool,
+    /// Make a new file, its name completed by a number that rises with each; print its path
+    #[arg(long, conflicts_with_all = ["create", "if_generation"])]
+    pub(crate) sequential: bool,
     /// Make the directories above it
     #[arg(short, long)]
     pub(crate) parents: bool,
@@ -300,18 +310,23 @@ pub(crate) struct Tree {
 Examples:
   wombat watch /ls/local/config                 a line for each change, with the new contents
   wombat watch /ls/local/services --json        children that come and go, a JSON object a line
+  wombat watch -r /ls/local                     everything below it, too
   wombat watch /ls/local/config --count 1       wait for the next change
 
 It goes on over restarts of the cell, and ends when the node is deleted.")]
 pub(crate) struct Watch {
     /// A file, or a directory whose children are meant
     pub(crate) path: String,
+    /// Of a directory: everything below it
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
     /// End after so many events
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
 }
 
 #[derive(ClapArgs)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "\
 Examples:
   wombat lock /ls/local/backup -- ./backup.sh
@@ -319,6 +334,7 @@ Examples:
   wombat lock /ls/local/report --timeout 0s -- make report     only if it is free now
   wombat lock /ls/local/db --shared -- pg_dump                 beside other shared holders
   wombat lock /ls/local/maintenance                            hold it until Ctrl-C
+  wombat lock break /ls/local/backup --reason 'its host hangs' take it from whoever holds it
 
 CMD gets WOMBAT_SEQUENCER (for the services that it talks to: they can check it),
 WOMBAT_TOKEN (a number that grows with each grant) and WOMBAT_LOCK (the path).
@@ -326,8 +342,11 @@ WOMBAT_TOKEN (a number that grows with each grant) and WOMBAT_LOCK (the path).
 CMD and all of its process group are stopped before the lock can be lost, and killed
 if this command is; what CMD leaves running in its group is stopped before the release.")]
 pub(crate) struct Lock {
+    #[command(subcommand)]
+    pub(crate) action: Option<LockAction>,
     /// The file whose lock to take; made if it does not exist
-    pub(crate) path: String,
+    #[arg(required = true)]
+    pub(crate) path: Option<String>,
     /// Share it with other shared holders
     #[arg(long)]
     pub(crate) shared: bool,
@@ -335,7 +354,71 @@ pub(crate) struct Lock {
     pub(crate) holding: Holding,
 }
 
-/// What `lock` and `elect` have in common: how to take the lock, and what to do with it.
+#[derive(Subcommand)]
+pub(crate) enum LockAction {
+    /// Take a lock from whoever holds it; it is told first, and its lock-delay is kept
+    Break(Break),
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  wombat lock break /ls/local/backup --reason 'its host hangs'
+  wombat lock break /ls/local/db --token 4711                     only that holder of a shared lock
+
+The holder hears of it and has a few seconds to stop what it does under the lock; `wombat lock`
+stops its CMD. Only then the lock goes to the next in line, or after the holder's lock-delay if
+it asked for one. A holder that cannot be reached is waited for until its session's lease has
+ended. The break is noted for good: `wombat admin audit`.")]
+pub(crate) struct Break {
+    /// The locked node
+    pub(crate) path: String,
+    /// Only the holder with that token, as `wombat locks` shows it [default: all holders]
+    #[arg(long, value_name = "TOKEN", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) token: Option<u64>,
+    /// Why, for the audit
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  wombat semaphore /ls/local/crawlers --permits 3 -- ./crawl.sh    at most three at a time, everywhere
+  wombat semaphore /ls/local/crawlers --permits 3 --timeout 10s -- ./crawl.sh
+  wombat semaphore /ls/local/crawlers --permits 3                  hold one until Ctrl-C
+
+The first who comes makes the file with that many permits; whoever names another number is
+refused. CMD gets WOMBAT_SEQUENCER, WOMBAT_TOKEN and WOMBAT_LOCK, and is stopped before its
+permit can be lost, as with `wombat lock`.")]
+pub(crate) struct Semaphore {
+    /// The semaphore's file; made if it does not exist
+    pub(crate) path: String,
+    /// How many may hold it at a time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) permits: u32,
+    #[command(flatten)]
+    pub(crate) holding: Holding,
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  wombat multi 'generation /ls/local/a 3' 'set /ls/local/a new' 'create /ls/local/log/entry text'
+  wombat multi 'absent /ls/local/d' 'mkdir /ls/local/d' 'create /ls/local/d/f contents'
+  wombat multi - < steps.txt                       a step a line
+
+Conditions: exists PATH, absent PATH, generation PATH G.
+Changes: create PATH [VALUE], sequential PREFIX [VALUE], mkdir PATH, set PATH [VALUE], delete PATH.
+All conditions are checked first; then all changes are made as one, or none of them. A value is
+the rest of its step, a path has no blanks. Prints the paths that `sequential` made.")]
+pub(crate) struct Multi {
+    /// Conditions and changes, or `-`: those that come in on standard input
+    #[arg(required = true, value_name = "STEP")]
+    pub(crate) steps: Vec<String>,
+}
+
+/// What `lock`, `semaphore` and `elect` have in common: how to take the lock, and what to do with it.
 #[derive(ClapArgs)]
 pub(crate) struct Holding {
     /// How long to wait for it; 0s: not at all [default: for as long as it takes]

@@ -78,6 +78,11 @@ impl LockGuard {
         self.handle.safe_until(self.token())
     }
 
+    /// Whether somebody breaks the lock: it is sure for a few seconds more at most, time to stop.
+    pub fn is_revoked(&self) -> bool {
+        self.handle.is_revoked(self.token())
+    }
+
     /// Whether the lock is surely held now.
     pub fn is_safe(&self) -> bool {
         clock::now() < self.safe_until()

@@ -93,6 +93,11 @@ impl OpenHandle {
         }
     }
 
+    /// Whether somebody breaks the lock that the handle holds by this grant.
+    pub(crate) fn is_revoked(&self, grant: Token) -> bool {
+        self.shared().view.revoked_at(HandleId(self.token.id), grant).is_some()
+    }
+
     /// Notes, before it is so, that no lock of this handle is sure any more.
     fn give_up(&self) {
         self.gone.fetch_add(1, Ordering::AcqRel);

@@ -1,7 +1,8 @@
 //! `wombat lock`: hold a lock while a command runs, and stop the command before the lock can be lost.
 
-use crate::args::Lock;
-use crate::exit::{Failure, SIGNAL};
+use super::locks::why;
+use crate::args::{Holding, Lock, Semaphore};
+use crate::exit::{Failure, REFUSED, SIGNAL};
 use crate::output;
 use crate::settings::Settings;
 use crate::supervise::{self, Guardian, Job, Signals, Under};
@@ -13,17 +14,47 @@ use wombat_client::{Cell, Create, Error, LockGuard, LockMode, Node, OpenOptions}
 /// After how long a wait it is told who holds the lock.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Which lock to take, and how.
+pub(crate) struct Wanted {
+    path: String,
+    mode: LockMode,
+    /// Of a semaphore; 0: it is none.
+    permits: u32,
+    holding: Holding,
+}
+
+impl From<Lock> for Wanted {
+    fn from(lock: Lock) -> Wanted {
+        let mode = if lock.shared { LockMode::Shared } else { LockMode::Exclusive };
+        let path = lock.path.expect("clap sees to a path");
+        Wanted { path, mode, permits: 0, holding: lock.holding }
+    }
+}
+
+impl From<Semaphore> for Wanted {
+    fn from(semaphore: Semaphore) -> Wanted {
+        let Semaphore { path, permits, holding } = semaphore;
+        Wanted { path, mode: LockMode::Shared, permits, holding }
+    }
+}
+
 pub(crate) async fn run(
     cell: &Cell,
     settings: &Settings,
-    lock: Lock,
+    lock: Wanted,
     json: bool,
     guardian: Option<Guardian>,
 ) -> Result<u8, Failure> {
     let about = |error: Error| Failure::from(error).about(&lock.path);
-    let mode = if lock.shared { LockMode::Shared } else { LockMode::Exclusive };
+    let mode = lock.mode;
     let options = OpenOptions::new().write().create(Create::May).lock_delay(lock.holding.lock_delay);
-    let node = open(cell, &lock.path, options).await?;
+    let node = open(cell, &lock.path, options.permits(lock.permits)).await?;
+    let permits = node.opened_stat().permits;
+    if lock.permits != 0 && permits != lock.permits {
+        let is = if permits == 0 { "no semaphore".into() } else { format!("a semaphore of {permits}") };
+        let text = format!("{} exists, and is {is}, not one of {}", lock.path, lock.permits);
+        return Err(Failure::new(REFUSED, "AlreadyExists", text).hint("name its permits, or another file"));
+    }
     let mut signals = Signals::listen()?;
     let acquired = tokio::select! {
         acquired = acquire(&node, mode, lock.holding.timeout) => acquired,
@@ -72,11 +103,7 @@ async fn tell_who_holds(cell: &Cell, node: &Node) {
     let path = node.path().to_string();
     let locks = cell.locks(Some(&path)).await.unwrap_or_default();
     if let Some(lock) = locks.iter().find(|lock| lock.path == path) {
-        let waits = match lock.holders.first() {
-            Some(holder) => format!("held by {} since {}", holder.client, output::ago(holder.since_wall_ms)),
-            None => format!("in lock-delay for {}", output::span(Duration::from_millis(lock.delay_left_ms))),
-        };
-        eprintln!("waiting for {path}: {waits}");
+        eprintln!("waiting for {path}: {}", why(lock));
     }
     std::future::pending().await
 }
@@ -85,7 +112,15 @@ async fn tell_who_holds(cell: &Cell, node: &Node) {
 pub(super) async fn hold(guard: &LockGuard, signals: &mut Signals) -> Result<u8, Failure> {
     tokio::select! {
         _ = signals.next() => Ok(0),
-        () = guard.lost() => Err(Failure::lost("the lock is no longer surely held")),
+        () = guard.lost() => Err(lost(guard)),
+    }
+}
+
+/// Why a lock is no longer surely held.
+fn lost(guard: &LockGuard) -> Failure {
+    match guard.is_revoked() {
+        true => Failure::lost("an administrator broke the lock"),
+        false => Failure::lost("the lock is no longer surely held"),
     }
 }
 

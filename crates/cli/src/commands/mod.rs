@@ -3,17 +3,19 @@
 mod dev;
 mod elect;
 mod files;
-mod inspect;
 mod lock;
+mod locks;
+mod multi;
 mod put;
 mod sequencer;
 mod serve;
+mod sessions;
 mod several;
 mod status;
 mod tree;
 mod watch;
 
-use crate::args::{Admin, Args, Command};
+use crate::args::{Admin, Args, Command, LockAction};
 use crate::exit::Failure;
 use crate::settings::Settings;
 use crate::supervise::Guardian;
@@ -63,7 +65,16 @@ async fn on_cell(
 ) -> Result<u8, Failure> {
     match command {
         Command::Put(put) => return put::run(cell, put, json).await,
-        Command::Lock(lock) => return lock::run(cell, settings, lock, json, guardian).await,
+        Command::Lock(lock) => {
+            if let Some(LockAction::Break(args)) = &lock.action {
+                return locks::break_lock(cell, args, json).await;
+            }
+            return lock::run(cell, settings, lock.into(), json, guardian).await;
+        }
+        Command::Semaphore(semaphore) => {
+            return lock::run(cell, settings, semaphore.into(), json, guardian).await;
+        }
+        Command::Multi(multi) => multi::run(cell, &multi, json).await?,
         Command::Elect(elect) => return elect::run(cell, settings, elect, json, guardian).await,
         Command::Get(get) => files::get(cell, &get.path, json).await?,
         Command::Ls(ls) => files::ls(cell, &ls, json).await?,
@@ -75,12 +86,13 @@ async fn on_cell(
         Command::Sequencer(crate::args::Sequencer::Check { sequencer }) => {
             sequencer::check(cell, &sequencer, json).await?;
         }
-        Command::Sessions => inspect::sessions(cell, json).await?,
-        Command::Locks(locks) => inspect::locks(cell, locks.path.as_deref(), json).await?,
+        Command::Sessions => sessions::run(cell, json).await?,
+        Command::Locks(locks) => locks::list(cell, locks.path.as_deref(), json).await?,
+        Command::Admin(Admin::Audit) => locks::audit(cell, json).await?,
         Command::Dev(_)
         | Command::Serve(_)
         | Command::Status
-        | Command::Admin(_)
+        | Command::Admin(Admin::Transfer { .. })
         | Command::Completions { .. }
         | Command::Sequencer(crate::args::Sequencer::Show { .. }) => unreachable!("they need no cell"),
     }

@@ -21,6 +21,10 @@ pub(crate) async fn run(cell: &Cell, put: Put, json: bool) -> Result<u8, Failure
         make_directories(cell, &directory).await?;
     }
     let (node, stat) = write(cell, &put, contents).await.map_err(|failure| failure.about(&put.path))?;
+    let path = node.path();
+    if put.sequential && !json {
+        output::line(path);
+    }
     if json {
         output::line(
             json!({ "path": path.to_string(), "created": node.created(), "stat": output::stat(&stat) }),
@@ -43,6 +47,9 @@ async fn write(cell: &Cell, put: &Put, contents: Bytes) -> Result<(Node, Stat), 
     let mut options = OpenOptions::new().write().create(create);
     if put.ephemeral {
         options = options.ephemeral();
+    }
+    if put.sequential {
+        options = options.sequential();
     }
     // Under a sequencer nothing may be written before the handle is tied to it, so the file is made empty.
     let sequencer = put.sequencer.as_deref().filter(|text| !text.is_empty());

@@ -18,7 +18,14 @@ const KINDS: &[EventKind] = &[
 
 pub(crate) async fn run(cell: &Cell, watch: &Watch, json: bool) -> Result<u8, Failure> {
     let about = |error: Error| Failure::from(error).about(&watch.path);
-    let node = cell.open(&watch.path, OpenOptions::new().events(KINDS)).await.map_err(about)?;
+    let mut options = OpenOptions::new().events(KINDS);
+    if watch.recursive {
+        options = options.recursive();
+    }
+    let node = cell.open(&watch.path, options).await.map_err(about)?;
+    if watch.recursive && !node.opened_stat().directory {
+        return Err(about(Error::NotDirectory));
+    }
     let mut events = node.events();
     let mut signals = Signals::listen()?;
     let mut left = watch.count.unwrap_or(u64::MAX);

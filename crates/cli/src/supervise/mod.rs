@@ -95,10 +95,16 @@ async fn watch(
     // Whatever is left of the group dies now, with the lock still surely held.
     let _gone_anyway = killpg(group, Signal::SIGKILL);
     let _its_status_is_ours = child.wait().await;
-    Err(Failure::lost(
-        "the lock could not be kept for sure, and the command was stopped before it could be lost",
-    )
-    .hint("the cell was out of reach for most of the session lease"))
+    Err(match under {
+        Some(under) if under.guard.is_revoked() => Failure::lost(
+            "an administrator broke the lock, and the command was stopped before anybody else could have it",
+        )
+        .hint("wombat admin audit says who it was, and why"),
+        _ => Failure::lost(
+            "the lock could not be kept for sure, and the command was stopped before it could be lost",
+        )
+        .hint("the cell was out of reach for most of the session lease"),
+    })
 }
 
 /// Sees to it that a process, in a group of its own, does not outlive this one.

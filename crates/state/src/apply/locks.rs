@@ -6,15 +6,11 @@ use crate::outcome::Outcome;
 use crate::session::Fence;
 use crate::{Change, State};
 use alloc::format;
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 use wombat_proto::limits::HANDLES_PER_SESSION;
 use wombat_proto::wire::log;
-use wombat_proto::{Error, HandleId, Instance, LockMode, Result, SessionId, Token};
-
-/// Most holders that the audit of a break names.
-const HOLDERS_NAMED: usize = 16;
+use wombat_proto::{Error, HandleId, Instance, LockMode, Result, Token};
 
 /// A grant checks again, where it takes effect, all that it was proposed on (SPEC §4): the session lives and
 /// the epoch is current (checked by the caller), the instance is the same, the handle's sequencer is not stale,
@@ -91,12 +87,10 @@ pub(super) fn break_lock(
 ) -> Result<Outcome> {
     let instance = Instance(broken.instance);
     let node = state.tree.get(instance).ok_or(Error::StaleHandle)?;
-    let path = state.path_of(node).map(|path| path.to_string()).unwrap_or_default();
     let told = |holder: &Holder| broken.tokens.contains(&holder.token.0);
-    let holders: Vec<_> =
-        node.lock.holders().filter(|(_, holder)| told(holder)).map(|(key, holder)| (key, *holder)).collect();
-    for ((session, handle), _) in &holders {
-        let (session, handle) = (*session, *handle);
+    let holders = node.lock.holders().filter(|(_, holder)| told(holder));
+    let holders: Vec<_> = holders.map(|(key, _)| key).collect();
+    for (session, handle) in holders.iter().copied() {
         let delay = state.tree.edit(instance, |node| {
             let delay_over = node.lock.delay().is_some_and(|delay| context.is_over(delay.since));
             node.lock.abandon((session, handle), context.slot, delay_over)
@@ -111,32 +105,8 @@ pub(super) fn break_lock(
             None => Change::LockReleased { instance },
         });
     }
-    let what = audit_of_break(state, &path, &holders, &broken.reason);
+    let given_back = if holders.is_empty() { " (given back when it was asked for)" } else { "" };
+    let what = format!("{}{given_back}", broken.what);
     state.note_audit(context.slot, context.wall_ms, context.session, what);
     Ok(Outcome::Done)
-}
-
-/// What the audit says of it.
-fn audit_of_break(
-    state: &State,
-    path: &str,
-    holders: &[((SessionId, HandleId), Holder)],
-    reason: &str,
-) -> String {
-    let mut what = format!("broke the lock of {path}");
-    if holders.is_empty() {
-        what += ", which its holders had given back";
-    }
-    for (index, ((id, _), holder)) in holders.iter().take(HOLDERS_NAMED).enumerate() {
-        let client = state.session(*id).map_or("", |session| &session.client);
-        what += if index == 0 { ", held by " } else { ", and by " };
-        what += &format!("{client} (session {id}, token {})", holder.token);
-    }
-    if holders.len() > HOLDERS_NAMED {
-        what += &format!(", and by {} more", holders.len() - HOLDERS_NAMED);
-    }
-    if !reason.is_empty() {
-        what += &format!(": {reason}");
-    }
-    what
 }

@@ -1,0 +1,204 @@
+//! `wombat locks` and `wombat lock break`: who holds what, why others wait, and taking a lock away.
+
+use crate::args::Break;
+use crate::exit::Failure;
+use crate::output;
+use crate::supervise::Signals;
+use serde_json::{Value, json};
+use std::time::Duration;
+use wombat_client::{Cell, Error, Holder, LockInfo, Token, WaiterInfo};
+
+pub(crate) async fn list(cell: &Cell, path: Option<&str>, json: bool) -> Result<(), Failure> {
+    let about = |error: Error| Failure::from(error).about(path.unwrap_or("the cell"));
+    let locks = cell.locks(path).await.map_err(about)?;
+    if json {
+        output::line(Value::from(locks.iter().map(object).collect::<Vec<_>>()));
+        return Ok(());
+    }
+    match path {
+        None => table(&locks),
+        Some(path) if locks.is_empty() => {
+            output::line(format!("{}: no lock here or below is held or waited for", cell.resolve(path)?));
+        }
+        Some(_) => locks.iter().for_each(describe),
+    }
+    Ok(())
+}
+
+/// A line for each holder.
+fn table(locks: &[LockInfo]) {
+    let mut rows = Vec::new();
+    for lock in locks {
+        let waiting = lock.waiting.to_string();
+        for holder in &lock.holders {
+            rows.push(vec![
+                lock.path.clone(),
+                mode(holder.shared).into(),
+                holder.token.to_string(),
+                output::ago(holder.since_wall_ms),
+                waiting.clone(),
+                named(&holder.client, holder.session),
+            ]);
+        }
+        if lock.holders.is_empty() {
+            let left = Duration::from_millis(lock.delay_left_ms);
+            let why =
+                if left.is_zero() { "-".into() } else { format!("lock-delay, {} left", output::span(left)) };
+            rows.push(vec![lock.path.clone(), "free".into(), "-".into(), "-".into(), waiting, why]);
+        }
+    }
+    output::table(&["PATH", "MODE", "TOKEN", "HELD", "WAITING", "HOLDER"], &rows);
+}
+
+/// All there is to know of one lock.
+fn describe(lock: &LockInfo) {
+    output::line(&lock.path);
+    for holder in &lock.holders {
+        let Holder { client, session, token, .. } = holder;
+        let since =
+            format!("{} ago, {}", output::ago(holder.since_wall_ms), output::time(holder.since_wall_ms));
+        let lease = output::span(Duration::from_millis(holder.lease_left_ms));
+        output::line(format!("  held     {}, by {}", mode(holder.shared), named(client, *session)));
+        output::line(format!(
+            "           since {since}; token {token}; its session's lease has {lease} left"
+        ));
+    }
+    for (place, waiter) in (1..).zip(&lock.waiters) {
+        let WaiterInfo { client, session, shared, waited_ms, gives_up_in_ms } = waiter;
+        let until = match gives_up_in_ms {
+            0 => String::new(),
+            left => format!(", gives up in {}", output::span(Duration::from_millis(*left))),
+        };
+        let waited = output::span(Duration::from_millis(*waited_ms));
+        let who = named(client, *session);
+        output::line(format!("  waits    {place}. {}, {who}, for {waited}{until}", mode(*shared)));
+    }
+    if lock.waiting > lock.waiters.len() as u64 {
+        output::line(format!("           and {} more", lock.waiting - lock.waiters.len() as u64));
+    }
+    output::line(format!("  why      {}", why(lock)));
+}
+
+/// Why a lock cannot be had now, and when it can at the latest.
+pub(super) fn why(lock: &LockInfo) -> String {
+    let span = |ms: u64| output::span(Duration::from_millis(ms));
+    let (exclusive, shared): (Vec<_>, Vec<_>) = lock.holders.iter().partition(|holder| !holder.shared);
+    let mut why = match (exclusive.first(), shared.first()) {
+        (Some(holder), _) => format!(
+            "held by {} since {}",
+            named(&holder.client, holder.session),
+            output::ago(holder.since_wall_ms)
+        ),
+        (None, Some(_)) if lock.permits != 0 && shared.len() >= lock.permits as usize => {
+            format!("all {} permits are taken", lock.permits)
+        }
+        (None, Some(holder)) => format!(
+            "shared by {} holders, the first of them {}: only an exclusive request has to wait, and what came \
+             after it",
+            shared.len(),
+            named(&holder.client, holder.session)
+        ),
+        (None, None) if lock.delay_left_ms > 0 => {
+            return format!(
+                "in lock-delay: its last holder was lost without releasing it; free in {} at the latest",
+                span(lock.delay_left_ms)
+            );
+        }
+        (None, None) => return "free".into(),
+    };
+    let left = span(lock.free_within_ms);
+    why += &match lock.breaking {
+        true => format!("; it is being broken, and free in {left} at the latest"),
+        false => {
+            format!(
+                "; they may keep it, but if nothing more is heard of them it is free in {left} at the latest"
+            )
+        }
+    };
+    why
+}
+
+fn mode(shared: bool) -> &'static str {
+    if shared { "shared" } else { "exclusive" }
+}
+
+fn named(client: &str, session: u64) -> String {
+    format!("{client} (session {session})")
+}
+
+fn object(lock: &LockInfo) -> Value {
+    let holder = |holder: &Holder| {
+        json!({
+            "session": holder.session, "client": holder.client, "token": holder.token,
+            "mode": mode(holder.shared), "since": output::time(holder.since_wall_ms),
+            "lock_delay_ms": holder.lock_delay_ms, "lease_left_ms": holder.lease_left_ms,
+        })
+    };
+    let waiter = |waiter: &WaiterInfo| {
+        json!({
+            "session": waiter.session, "client": waiter.client, "mode": mode(waiter.shared),
+            "waited_ms": waiter.waited_ms,
+            "gives_up_in_ms": (waiter.gives_up_in_ms != 0).then_some(waiter.gives_up_in_ms),
+        })
+    };
+    json!({
+        "path": lock.path, "lock_generation": lock.generation, "permits": lock.permits,
+        "holders": lock.holders.iter().map(holder).collect::<Vec<_>>(),
+        "waiting": lock.waiting, "waiters": lock.waiters.iter().map(waiter).collect::<Vec<_>>(),
+        "delay_left_ms": lock.delay_left_ms, "free_within_ms": lock.free_within_ms,
+        "breaking": lock.breaking, "why": why(lock),
+    })
+}
+
+/// Takes a lock from its holders.
+pub(crate) async fn break_lock(cell: &Cell, args: &Break, json: bool) -> Result<u8, Failure> {
+    let about = |error: Error| match error {
+        Error::NotHeld => Failure::from(Error::NotHeld)
+            .about(&args.path)
+            .hint("nobody holds it, or not by that token: wombat locks PATH shows who does"),
+        error => Failure::from(error).about(&args.path),
+    };
+    let mut signals = Signals::listen()?;
+    let reason = args.reason.as_deref().unwrap_or_default();
+    let broken = tokio::select! {
+        broken = cell.break_lock(&args.path, args.token.map(Token), reason) => broken,
+        () = tell_progress(cell, &args.path) => unreachable!("it only tells"),
+        signal = signals.next() => return Ok(crate::exit::SIGNAL + signal as u8),
+    };
+    broken.map_err(about)?;
+    let path = cell.resolve(&args.path)?.to_string();
+    let after = cell.locks(Some(&path)).await?.into_iter().find(|lock| lock.path == path);
+    let now = after.as_ref().map_or("free".into(), why);
+    match json {
+        true => output::line(json!({ "path": path, "broken": true, "now": now })),
+        false => output::line(format!("broke the lock of {path}; now: {now}")),
+    }
+    Ok(0)
+}
+
+/// Tells once, if it takes long, that the holder is waited for.
+async fn tell_progress(cell: &Cell, path: &str) {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let locks = cell.locks(Some(path)).await.unwrap_or_default();
+    if let Some(left) = locks.first().map(|lock| lock.free_within_ms) {
+        let left = output::span(Duration::from_millis(left));
+        eprintln!("its holder has been told, and has a little time to stop; {left} at the latest");
+    }
+    std::future::pending().await
+}
+
+/// What administrators did.
+pub(crate) async fn audit(cell: &Cell, json: bool) -> Result<(), Failure> {
+    for entry in cell.audit().await? {
+        let time = output::time(entry.wall_ms);
+        output::line(match json {
+            true => json!({
+                "slot": entry.slot, "time": time, "session": entry.session, "client": entry.client,
+                "what": entry.what,
+            })
+            .to_string(),
+            false => format!("{time}  {}: {}", named(&entry.client, entry.session), entry.what),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! `wombat multi`: several changes as one.
+
+use crate::args::Multi as Args;
+use crate::exit::Failure;
+use crate::output;
+use serde_json::{Value, json};
+use std::io::Read;
+use wombat_client::{Cell, Generation, Multi, limits};
+
+pub(crate) async fn run(cell: &Cell, args: &Args, json: bool) -> Result<(), Failure> {
+    let steps = match &args.steps[..] {
+        [only] if only == "-" => read_steps()?,
+        steps => steps.to_vec(),
+    };
+    let multi = steps.iter().try_fold(Multi::new(), |multi, step| add(multi, step))?;
+    let changed = cell.multi(multi).await?;
+    // Only `sequential` makes a name that was not given.
+    let prefixes = steps.iter().filter_map(|step| step.trim_start().strip_prefix("sequential "));
+    let directories = prefixes.map(|rest| rest.trim_start().split(' ').next().unwrap_or_default());
+    let names = changed.iter().filter_map(|change| change.name.as_deref());
+    let paths = directories.zip(names).map(|(prefix, name)| {
+        let directory = prefix.rsplit_once('/').map_or("", |(directory, _)| directory);
+        cell.resolve(&format!("{directory}/{name}"))
+    });
+    let paths = paths.collect::<Result<Vec<_>, _>>()?;
+    if json {
+        let object = |change: &wombat_client::Changed| json!({ "stat": change.stat.as_ref().map(output::stat), "name": change.name });
+        output::line(Value::from(changed.iter().map(object).collect::<Vec<_>>()));
+    } else {
+        paths.iter().for_each(output::line);
+    }
+    Ok(())
+}
+
+fn read_steps() -> Result<Vec<String>, Failure> {
+    let mut text = String::new();
+    std::io::stdin().take(limits::FRAME_BYTES as u64).read_to_string(&mut text)?;
+    Ok(text.lines().filter(|line| !line.trim().is_empty()).map(String::from).collect())
+}
+
+/// Adds one step, a condition or a change.
+fn add(multi: Multi, step: &str) -> Result<Multi, Failure> {
+    let bad = |why: &str| Failure::usage(format!("the step {step:?}: {why}"));
+    let (verb, rest) = step.trim_start().split_once(' ').ok_or_else(|| bad("it names no path"))?;
+    let (path, value) = match rest.trim_start().split_once(' ') {
+        Some((path, value)) => (path, Some(value)),
+        None => (rest.trim(), None),
+    };
+    if value.is_some() && ["exists", "absent", "mkdir", "delete"].contains(&verb) {
+        return Err(bad("nothing follows its path, and a path has no blanks"));
+    }
+    let contents = || value.unwrap_or_default().to_owned();
+    Ok(match verb {
+        "exists" => multi.exists(path),
+        "absent" => multi.absent(path),
+        "generation" => {
+            let number = value.and_then(|value| value.trim().parse().ok());
+            let number = number.ok_or_else(|| bad("a generation is a number, as `wombat stat` shows it"))?;
+            multi.generation_is(path, Generation(number))
+        }
+        "create" => multi.create(path, contents()),
+        "sequential" => multi.create_sequential(path, contents()),
+        "mkdir" => multi.create_directory(path),
+        "set" => multi.set(path, contents()),
+        "delete" => multi.delete(path),
+        _ => {
+            return Err(bad(
+                "a step begins with exists, absent, generation, create, sequential, mkdir, set or delete",
+            ));
+        }
+    })
+}
