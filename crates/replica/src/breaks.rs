@@ -12,16 +12,23 @@ use wombat_proto::limits::{BREAKS, REASON_BYTES};
 use wombat_proto::wire::{self, log, log::command::Op};
 use wombat_proto::{Error, HandleId, Instance, Instant, Result, SessionId, Token};
 
+/// Holders, and whether each has heard that its lock is being broken.
+type Holders = BTreeMap<(SessionId, HandleId, Token), bool>;
+
+/// Most of them that the audit names.
+const HOLDERS_NAMED: usize = 16;
+
 /// A lock that is being broken.
 struct Break {
     asker: Asker,
     acknowledged: u64,
     instance: Instance,
-    reason: String,
+    /// What the audit will say.
+    what: String,
     /// Whose grants are to be taken.
     tokens: Vec<Token>,
     /// The holders that may still believe in them, and whether they have heard of it.
-    awaited: BTreeMap<(SessionId, HandleId, Token), bool>,
+    awaited: Holders,
     /// The leases of those grow no longer than until then.
     until: Instant,
 }
@@ -93,7 +100,7 @@ impl Replica {
         let node = self.state.tree().find(&path).ok_or_else(|| Error::not_found(&call.path))?;
         let instance = node.instance;
         let holders = node.lock.holders().map(|((session, handle), holder)| (session, handle, holder.token));
-        let awaited: BTreeMap<_, _> = holders
+        let awaited: Holders = holders
             .filter(|(.., token)| [0, token.0].contains(&call.token))
             .map(|key| (key, false))
             .collect();
@@ -112,9 +119,27 @@ impl Replica {
         }
         master.to_notify.extend(awaited.keys().map(|(session, ..)| *session));
         let tokens = awaited.keys().map(|(.., token)| *token).collect();
-        let reason = call.reason;
-        master.breaks.0.push(Break { asker, acknowledged, instance, reason, tokens, awaited, until });
+        let what = self.audit_of(&call, &awaited);
+        let one = Break { asker, acknowledged, instance, what, tokens, awaited, until };
+        self.serving()?.breaks.0.push(one);
         Ok(None)
+    }
+
+    /// What the audit says of a break: whose lock it was, and why.
+    fn audit_of(&self, call: &wire::BreakLock, holders: &Holders) -> String {
+        let mut what = alloc::format!("broke the lock of {}", call.path);
+        for (index, (id, _, token)) in holders.keys().take(HOLDERS_NAMED).enumerate() {
+            let client = self.state.session(*id).map_or("", |session| &session.client);
+            what += if index == 0 { ", held by " } else { ", and by " };
+            what += &alloc::format!("{client} (session {id}, token {token})");
+        }
+        if holders.len() > HOLDERS_NAMED {
+            what += &alloc::format!(", and by {} more", holders.len() - HOLDERS_NAMED);
+        }
+        if !call.reason.is_empty() {
+            what += &alloc::format!(": {}", call.reason);
+        }
+        what
     }
 
     /// Takes the locks whose holders have obeyed, given them back, or ended. Returns whether there were any.
@@ -132,9 +157,9 @@ impl Replica {
         }
         let ready = master.breaks.0.extract_if(.., |one| one.awaited.is_empty()).collect::<Vec<_>>();
         let any = !ready.is_empty();
-        for Break { asker, acknowledged, instance, reason, tokens, .. } in ready {
+        for Break { asker, acknowledged, instance, what, tokens, .. } in ready {
             let tokens = tokens.into_iter().map(|token| token.0).collect();
-            let op = Op::BreakLock(log::BreakLock { instance: instance.0, tokens, reason });
+            let op = Op::BreakLock(log::BreakLock { instance: instance.0, tokens, what });
             let delays_over = self.delays_over(instance);
             if let Err(error) = self.propose(Origin::Plain(asker), acknowledged, delays_over, op) {
                 self.reply(asker, Err(error));

@@ -110,9 +110,8 @@ pub(super) fn why(lock: &LockInfo) -> String {
     why += &match lock.breaking {
         true => format!("; it is being broken, and free in {left} at the latest"),
         false => {
-            format!(
-                "; they may keep it, but if nothing more is heard of them it is free in {left} at the latest"
-            )
+            let (who, whom) = if lock.holders.len() == 1 { ("it", "it") } else { ("they", "them") };
+            format!("; {who} may keep it; if nothing more is heard of {whom}, free in {left} at the latest")
         }
     };
     why
