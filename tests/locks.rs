@@ -48,7 +48,10 @@ fn a_lock_is_inspected_and_broken_and_goes_to_the_next_in_line() {
     let token: u64 = said.next().unwrap().unwrap().parse().unwrap();
     let (mut next, mut next_said) = spawn(&serve, &["lock", LOCK, "--", "sh", "-c", "echo mine"]);
     let lock = wait_for_waiters(&serve, 1);
-    assert_eq!((&lock["holders"][0]["token"], &lock["waiters"][0]["mode"]), (&token.into(), &"exclusive".into()));
+    assert_eq!(
+        (&lock["holders"][0]["token"], &lock["waiters"][0]["mode"]),
+        (&token.into(), &"exclusive".into())
+    );
     let free_within = lock["free_within_ms"].as_u64().unwrap();
     assert!((1..=12_000).contains(&free_within), "a lease, and no lock-delay: {lock}");
     let shown = serve.ok(&["locks", LOCK]);
@@ -83,7 +86,9 @@ fn a_frozen_holder_is_waited_for_until_its_lease_has_ended_and_its_lock_delay_is
     let delayed = wait_for("the lock-delay", || {
         look(&serve).filter(|lock| lock["holders"].as_array().unwrap().is_empty())
     });
-    assert!(delayed["delay_left_ms"].as_u64().unwrap() > 0 && delayed["why"].to_string().contains("lock-delay"));
+    assert!(
+        delayed["delay_left_ms"].as_u64().unwrap() > 0 && delayed["why"].to_string().contains("lock-delay")
+    );
     assert!(next_said.next().unwrap().unwrap().starts_with("wsq1.x."), "the next has it in the end");
     signal(holder.id(), "KILL");
     holder.wait().unwrap();
@@ -95,8 +100,7 @@ fn a_guard_knows_that_its_lock_is_broken_before_anybody_else_can_have_it() {
     run(async {
         let [one, two, admin] = [(); 3].map(|()| Cell::connect([serve.address.clone()]));
         let (one, two, admin) = (one.await.unwrap(), two.await.unwrap(), admin.await.unwrap());
-        let options =
-            OpenOptions::new().write().create(Create::May).events(&[EventKind::LockInvalid]);
+        let options = OpenOptions::new().write().create(Create::May).events(&[EventKind::LockInvalid]);
         let node = one.open(LOCK, options).await.unwrap();
         let mut events = node.events();
         let guard = node.acquire(LockMode::Exclusive).await.unwrap();

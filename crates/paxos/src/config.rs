@@ -48,14 +48,14 @@ pub struct Config {
 impl Config {
     /// The usual numbers.
     pub fn new(replica: ReplicaId, seed: u64) -> Config {
-        let lease = MASTER_LEASE;
-        Config {
+        let unset = Duration::ZERO;
+        let config = Config {
             replica,
             incarnation: Incarnation(0),
-            lease,
-            patience: PATIENCE * lease,
-            heartbeat: lease / 8,
-            resend: lease,
+            lease: unset,
+            patience: unset,
+            heartbeat: unset,
+            resend: unset,
             rho: Rho::default(),
             window: PROPOSALS_IN_FLIGHT as u64,
             bytes_in_flight: PROPOSAL_BYTES_IN_FLIGHT,
@@ -64,7 +64,8 @@ impl Config {
             seed,
             #[cfg(feature = "plant")]
             plant: None,
-        }
+        };
+        config.with_lease(MASTER_LEASE)
     }
 
     /// The same with another master lease, and with what goes with it.

@@ -47,6 +47,8 @@ pub const SHARED_HOLDERS: usize = 65_536;
 pub const LOCK_WAITERS: usize = 65_536;
 /// Most locks that are being broken at one time.
 pub const BREAKS: usize = 256;
+/// Most revocations that a session is told of, and speaks of, at one time.
+pub const REVOCATIONS: usize = 1024;
 /// Longest reason that may be given for breaking a lock, in bytes.
 pub const REASON_BYTES: usize = 256;
 /// How many entries of the audit a cell keeps.

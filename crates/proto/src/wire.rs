@@ -50,6 +50,13 @@ pub mod event {
     pub const BELOW: u32 = 1 << 31;
 }
 
+impl Multi {
+    /// The memory that its guards and changes take, beside their bytes: a short frame can hold many.
+    pub const fn steps_size(&self) -> usize {
+        self.guards.len() * size_of::<Guard>() + self.changes.len() * size_of::<Change>()
+    }
+}
+
 impl event::Kind {
     /// The kind's bit in [`Handle::events`].
     pub const fn bit(self) -> u32 {

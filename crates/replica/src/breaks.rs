@@ -8,7 +8,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
-use wombat_proto::limits::{BREAKS, REASON_BYTES};
+use wombat_proto::limits::{BREAKS, REASON_BYTES, REVOCATIONS};
 use wombat_proto::wire::{self, log, log::command::Op};
 use wombat_proto::{Error, HandleId, Instance, Instant, Result, SessionId, Token};
 
@@ -52,24 +52,24 @@ impl Breaks {
     /// What a session has to be told.
     pub(crate) fn revocations(&self, session: SessionId) -> Vec<wire::Revocation> {
         let awaited = self.0.iter().flat_map(|one| one.awaited.keys()).filter(|(id, ..)| *id == session);
-        awaited.map(|(_, handle, token)| wire::Revocation { handle: handle.0, token: token.0 }).collect()
+        awaited
+            .take(REVOCATIONS)
+            .map(|(_, handle, token)| wire::Revocation { handle: handle.0, token: token.0 })
+            .collect()
     }
 
     /// What a session says of what it was told. Returns whether there is something that it has not heard of.
     pub(crate) fn answered(&mut self, session: SessionId, keep_alive: &wire::KeepAlive) -> bool {
-        let mut news = false;
         for one in &mut self.0 {
             one.awaited.retain(|(id, _, token), heard| {
-                if *id != session {
-                    return true;
+                if *id == session {
+                    *heard = keep_alive.revocations_heard.contains(&token.0);
                 }
-                *heard = keep_alive.revocations_heard.contains(&token.0);
-                let obeyed = keep_alive.revocations_obeyed.contains(&token.0);
-                news |= !*heard && !obeyed;
-                !obeyed
+                *id != session || !keep_alive.revocations_obeyed.contains(&token.0)
             });
         }
-        news
+        let awaited = self.0.iter().flat_map(|one| &one.awaited).filter(|((id, ..), _)| *id == session);
+        awaited.take(REVOCATIONS).any(|(_, heard)| !heard)
     }
 }
 

@@ -5,9 +5,10 @@ use crate::handles::Handles;
 use crate::master::{LiveSession, Master};
 use crate::timers::Timer;
 use crate::{Answer, Asker, ConnectionId, Replica};
+use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
-use wombat_proto::limits::{IDLE_END, KEEP_ALIVES_PER_SECOND, LEASE};
+use wombat_proto::limits::{IDLE_END, KEEP_ALIVES_PER_SECOND, LEASE, REVOCATIONS};
 use wombat_proto::wire::{self, log, log::command::Op};
 use wombat_proto::{Error, Instant, Result, SessionId};
 
@@ -47,6 +48,13 @@ impl LiveSession {
     }
 }
 
+impl Lease {
+    /// The session makes a call other than a KeepAlive.
+    pub(crate) fn is_busy(&mut self) {
+        self.idle_since = None;
+    }
+}
+
 impl Master {
     /// Takes a new session in whose lease lasts until `until`.
     pub(crate) fn admit(&mut self, session: SessionId, until: Instant) {
@@ -66,12 +74,6 @@ impl Master {
         let parked = self.sessions.get_mut(&session)?.lease.parked.take()?;
         self.timers.clear(parked.answer_at, Timer::KeepAlive(session));
         Some(parked.asker)
-    }
-
-    /// A session makes a call other than a KeepAlive.
-    pub(crate) fn is_busy(&mut self, session: SessionId) -> Result<()> {
-        self.session(session)?.lease.idle_since = None;
-        Ok(())
     }
 
     /// Forgets the parked KeepAlive of a session if it came on a connection that is gone: to answer it would
@@ -172,6 +174,10 @@ impl Replica {
         keep_alive: &wire::KeepAlive,
     ) -> Result<Option<Answer>> {
         let (now, lease) = (self.moment.now, self.lease());
+        if keep_alive.revocations_heard.len().max(keep_alive.revocations_obeyed.len()) > REVOCATIONS {
+            let what = format!("a KeepAlive that speaks of more than {REVOCATIONS} revocations");
+            return Err(Error::TooLarge { what });
+        }
         let master = self.serving()?;
         if asker.number < master.session(asker.session)?.lease.last_keep_alive {
             return Err(Error::Cancelled);
@@ -213,9 +219,14 @@ impl Replica {
             return; // Too late: it hears that its session has expired.
         }
         // Its client ends such a session itself, a little earlier, unless it is of another make.
-        if live.lease.idle_since.is_some_and(|since| now >= since + IDLE_END + lease / 2) {
+        let idle = live.lease.idle_since.is_some_and(|since| now >= since + IDLE_END + lease / 2);
+        let state = self.state.session(session);
+        let holds_nothing = state.is_some_and(|held| held.lock_count() + held.ephemeral_count() == 0);
+        if idle && holds_nothing {
             return self.end_idle(session);
         }
+        let Ok(master) = self.serving() else { return };
+        let Ok(live) = master.session(session) else { return };
         let Some(parked) = live.lease.parked.take() else { return };
         live.lease.until = live.lease.until.max(now + lease);
         let (first_event, events) = live.events.unacknowledged();
@@ -234,20 +245,14 @@ impl Replica {
 
     /// Ends a session that holds nothing and asks for nothing.
     fn end_idle(&mut self, session: SessionId) {
-        let state = self.state.session(session);
-        let holds_nothing = state.is_some_and(|held| held.lock_count() + held.ephemeral_count() == 0);
-        let sessions = [session.0].into();
-        if holds_nothing {
-            let op = Op::EndSessions(log::EndSessions { sessions, asked: true });
-            let ending = self.propose_own(op).is_ok();
-            let again = self.moment.now + Duration::from_secs(1);
-            let Some(live) = self.master.as_mut().and_then(|master| master.sessions.get_mut(&session)) else {
-                return;
-            };
-            live.lease.ending = ending;
-            if !ending {
-                self.set_timer(again, Timer::KeepAlive(session));
-            }
+        let op = Op::EndSessions(log::EndSessions { sessions: [session.0].into(), asked: true });
+        let ending = self.propose_own(op).is_ok();
+        let again = self.moment.now + Duration::from_secs(1);
+        let live = self.master.as_mut().and_then(|master| master.sessions.get_mut(&session));
+        let Some(live) = live else { return };
+        live.lease.ending = ending;
+        if !ending {
+            self.set_timer(again, Timer::KeepAlive(session));
         }
     }
 

@@ -8,7 +8,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use core::time::Duration;
 use prost::Message;
 use wombat_proto::limits::{CONNECTIONS, HELD_BYTES, HELLO_WAIT};
-use wombat_proto::wire::{Change, Guard, Hello, Request, request::Call};
+use wombat_proto::wire::{Hello, Request, request::Call};
 use wombat_proto::{Error, Instant, Result};
 
 /// What a held request costs beside its bytes.
@@ -32,6 +32,10 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    fn is_empty(&self) -> bool {
+        self.for_lease.is_empty() && self.for_fail_over.is_empty()
+    }
+
     fn queue(&mut self, gate: Gate) -> &mut VecDeque<(ConnectionId, Request)> {
         match gate {
             Gate::Lease => &mut self.for_lease,
@@ -53,9 +57,7 @@ impl Greetings {
 /// Roughly the memory that a request takes. The parts of a Multi take much more than they have bytes.
 fn weight(request: &Request) -> usize {
     let parts = match &request.call {
-        Some(Call::Multi(multi)) => {
-            multi.guards.len() * size_of::<Guard>() + multi.changes.len() * size_of::<Change>()
-        }
+        Some(Call::Multi(multi)) => multi.steps_size(),
         _ => 0,
     };
     request.encoded_len() + HELD_OVERHEAD + parts
@@ -114,11 +116,11 @@ impl Replica {
 
     /// Takes up again what was held back, if nothing stands against it any more. Returns whether anything was.
     pub(crate) fn release_held(&mut self) -> bool {
-        let lease_holds = self.lease_holds();
-        let Some(master) = &mut self.master else { return false };
-        if !lease_holds {
+        let anything = self.master.as_ref().is_some_and(|master| !master.held.is_empty());
+        if !anything || !self.lease_holds() {
             return false;
         }
+        let Some(master) = &mut self.master else { return false };
         let mut released = VecDeque::new();
         // Those have waited for longer: what waits for the lease is released whenever it is there.
         if master.fail_over.is_over() {

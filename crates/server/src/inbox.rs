@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use tokio::sync::Notify;
 use wombat_proto::limits::{INBOX_BYTES, MULTI_STEPS};
-use wombat_proto::wire::{Change, Guard, Request, request::Call};
+use wombat_proto::wire::{Request, request::Call};
 use wombat_proto::{Accepted, Instant, ReplicaId, Value};
 use wombat_replica::{ConnectionId, Input, PaxosMessage, PeerMessage};
 
@@ -83,7 +83,7 @@ impl Inbox {
             multi.guards.shrink_to_fit();
             multi.changes.truncate(MULTI_STEPS + 1);
             multi.changes.shrink_to_fit();
-            parts = multi.guards.len() * size_of::<Guard>() + multi.changes.len() * size_of::<Change>();
+            parts = multi.steps_size();
         }
         // Hello goes with them, because it comes before everything else on its connection.
         let urgent =

@@ -4,6 +4,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
+use wombat_proto::limits::REVOCATIONS;
 use wombat_proto::wire::Revocation;
 use wombat_proto::{HandleId, Instant, Token};
 
@@ -64,11 +65,12 @@ impl Revocations {
     }
 
     pub(crate) fn heard(&self) -> Vec<u64> {
-        self.0.keys().copied().collect()
+        self.0.keys().copied().take(REVOCATIONS).collect()
     }
 
     pub(crate) fn obeyed(&self) -> Vec<u64> {
-        self.0.iter().filter(|(_, heard)| heard.obeyed).map(|(token, _)| *token).collect()
+        let obeyed = self.0.iter().filter(|(_, heard)| heard.obeyed);
+        obeyed.map(|(token, _)| *token).take(REVOCATIONS).collect()
     }
 
     pub(crate) fn clear(&mut self) {

@@ -59,9 +59,10 @@ impl Replica {
         if acknowledged >= asker.number {
             return Err(Error::invalid("a request's number is greater than what it acknowledges"));
         }
-        self.serving()?.session(asker.session)?.handles.acknowledge(acknowledged);
+        let live = self.serving()?.session(asker.session)?;
+        live.handles.acknowledge(acknowledged);
         if !matches!(call, Call::KeepAlive(_)) {
-            self.serving()?.is_busy(asker.session)?;
+            live.lease.is_busy();
         }
         // No answer from the state is given unless nobody else can have been master meanwhile (SPEC §7): time
         // stands still in a step, so that was found out before the call was taken up.

@@ -295,6 +295,23 @@ fn a_session_without_handles_or_calls_ends_after_a_minute_if_its_client_says_so(
 }
 
 #[test]
+fn a_session_that_says_it_is_idle_and_holds_a_lock_is_kept_alive_all_the_same() {
+    let mut world = World::new();
+    let mut client = world.client();
+    let handle = world.open(&mut client, "/ls/test/lock");
+    world.call(&mut client, acquire(handle)).unwrap();
+    world.restart(); // The new master has not seen its handle yet.
+    world.resume(&mut client).unwrap();
+    let says =
+        Call::KeepAlive(wire::KeepAlive { idle: true, events_acknowledged: 1, ..wire::KeepAlive::default() });
+    for _ in 0..20 {
+        let number = world.send(&mut client, says.clone());
+        world.pass(LEASE / 2);
+        assert!(matches!(world.answer(&client, number), Some(Ok(Answer::KeptAlive(_)))));
+    }
+}
+
+#[test]
 fn a_keep_alive_whose_connection_is_gone_lengthens_no_lease() {
     let mut world = World::new();
     let mut client = world.client();

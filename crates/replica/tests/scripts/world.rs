@@ -166,33 +166,25 @@ impl World {
         }
     }
 
-    /// The same, of a replica that may hang.
-    pub(crate) fn try_resume(&mut self, client: &mut Client) -> Option<()> {
-        client.connection = self.connect();
-        let (secret_high, secret_low) = client.secret;
-        let resume = Call::ResumeSession(wire::ResumeSession { secret_high, secret_low });
-        self.send_raw(client.connection, Request { session: client.session, ..request(resume) });
-        match self.replies.entry(client.connection).or_default().pop()?.result {
-            Some(Answer::SessionOpened(opened)) => client.epoch = opened.epoch,
-            other => drop(other),
-        }
-        Some(())
-    }
-
     /// Shows the session's secret on a new connection.
     pub(crate) fn resume(&mut self, client: &mut Client) -> Result<(), Error> {
+        self.try_resume(client).expect("an answer at once")
+    }
+
+    /// The same, of a replica that may hang.
+    pub(crate) fn try_resume(&mut self, client: &mut Client) -> Option<Result<(), Error>> {
         client.connection = self.connect();
         let (secret_high, secret_low) = client.secret;
         let resume = Call::ResumeSession(wire::ResumeSession { secret_high, secret_low });
         self.send_raw(client.connection, Request { session: client.session, ..request(resume) });
-        match self.take(client.connection).result {
+        Some(match self.replies.entry(client.connection).or_default().pop()?.result {
             Some(Answer::SessionOpened(opened)) => {
                 (client.epoch, client.lease_ms) = (opened.epoch, opened.lease_ms);
                 Ok(())
             }
             Some(Answer::Error(error)) => Err(error.into()),
             other => panic!("{other:?}"),
-        }
+        })
     }
 
     pub(crate) fn send_raw(&mut self, connection: u64, request: Request) {
