@@ -102,7 +102,10 @@ impl Replica {
     fn follow(&mut self, change: Change) {
         let Some(master) = &mut self.master else { return };
         match change {
-            Change::LockReleased { instance } => self.grant_turns(instance),
+            // A lock-delay is in the way of those only that conflict with the holder who is gone.
+            Change::LockReleased { instance } | Change::LockDelayed { instance, .. } => {
+                self.grant_turns(instance);
+            }
             Change::Deleted { instance } => {
                 master.subscribers.remove(&instance);
                 self.dismiss_all(instance);
@@ -112,8 +115,7 @@ impl Replica {
             | Change::ChildAdded { .. }
             | Change::ChildRemoved { .. }
             | Change::ChildModified { .. }
-            | Change::LockAcquired { .. }
-            | Change::LockDelayed { .. } => {}
+            | Change::LockAcquired { .. } => {}
         }
     }
 
