@@ -102,7 +102,10 @@ impl Replica {
     fn follow(&mut self, change: Change) {
         let Some(master) = &mut self.master else { return };
         match change {
-            Change::LockReleased { instance } => self.grant_turns(instance),
+            // A lock-delay is in the way of those only that conflict with the holder who is gone.
+            Change::LockReleased { instance } | Change::LockDelayed { instance, .. } => {
+                self.grant_turns(instance);
+            }
             Change::Deleted { instance } => {
                 master.subscribers.forget_node(instance);
                 self.dismiss_all(instance);
@@ -113,8 +116,7 @@ impl Replica {
             | Change::ChildRemoved { .. }
             | Change::ChildModified { .. }
             | Change::LockAcquired { .. }
-            | Change::LockBroken { .. }
-            | Change::LockDelayed { .. } => {}
+            | Change::LockBroken { .. } => {}
         }
     }
 

@@ -42,16 +42,17 @@ impl Replica {
                 false => Err(Error::invalid("this handle holds the lock already; release it first")),
             };
         }
-        handle.check_acquire(asker.number)?;
-        let since = self.waits_since(asker, Duration::from_millis(acquire.waited_ms));
-        let deadline = (acquire.timeout_ms != 0).then(|| since + timeout);
-        if let Some(waiter) = self.serving()?.locks.waiter(instance, asker.session, id) {
-            if waiter.asker.number != asker.number {
-                return Err(Error::invalid("an Acquire of this handle waits already"));
-            }
+        let waiter = self.serving()?.locks.waiter(instance, asker.session, id);
+        if let Some(waiter) = waiter.filter(|waiter| waiter.asker.number == asker.number) {
             waiter.asker = asker; // It comes again, on another connection; its time runs on.
             return Ok(None);
         }
+        handle.check_acquire(asker.number)?;
+        if self.serving()?.locks.waiter(instance, asker.session, id).is_some() {
+            return Err(Error::invalid("an Acquire of this handle waits already"));
+        }
+        let since = self.waits_since(asker, Duration::from_millis(acquire.waited_ms));
+        let deadline = (acquire.timeout_ms != 0).then(|| since + timeout);
         let waiter = Waiter {
             asker,
             handle: id,

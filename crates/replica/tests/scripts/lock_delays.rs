@@ -61,6 +61,26 @@ fn of_two_holders_that_expire_together_the_longer_counts() {
 }
 
 #[test]
+fn of_a_shared_holder_does_not_keep_a_shared_waiter_from_its_permit() {
+    // Found by the property: the waiter sat the delay out, which does not conflict with it (SPEC §4).
+    let mut world = World::new();
+    let (mut dies, mut next) = (world.client(), world.client());
+    let node = Some(wire::NewNode { permits: 1, ..wire::NewNode::default() });
+    let path = "/ls/test/lock".into();
+    let held = world.open_with(&mut dies, wire::Open { path, lock_delay_ms: LONG, node, ..may_create() });
+    let wanted = open(&mut world, &mut next, "/ls/test/lock", 0);
+    let shared = |handle| {
+        Call::Acquire(wire::Acquire { handle: Some(handle), shared: true, ..wire::Acquire::default() })
+    };
+    world.call(&mut dies, shared(held)).unwrap();
+    let number = world.send(&mut next, shared(wanted));
+    world.pass(LEASE / 2);
+    world.send(&mut next, Call::KeepAlive(wire::KeepAlive::default()));
+    world.pass(LEASE / 2);
+    assert!(world.answer(&next, number).unwrap().is_ok());
+}
+
+#[test]
 fn one_that_has_just_begun_is_not_over_though_a_waiter_expires_with_the_holder() {
     let mut world = World::new();
     // The waiter is the older session: its place in the queue is given up first, and that gives a turn.

@@ -208,6 +208,22 @@ fn a_delayed_copy_of_a_waiting_acquire_does_not_draw_the_answer_to_a_connection_
 }
 
 #[test]
+fn an_acquire_that_waits_is_not_refused_when_it_comes_again_whatever_was_asked_since() {
+    // Found by the property: told that it was cancelled, it waited on, and took the lock for nobody.
+    let mut world = World::new();
+    let (mut holder, hh) = opened(&mut world);
+    let (mut client, handle) = opened(&mut world);
+    world.call(&mut holder, acquire(hh)).unwrap();
+    let waits = world.send(&mut client, acquire(handle));
+    assert_eq!(world.call(&mut client, release(handle)), Err(Error::NotHeld));
+    world.resume(&mut client).unwrap();
+    world.send_again(&client, waits, acquire(handle));
+    assert_eq!(world.answer(&client, waits), None);
+    world.call(&mut holder, release(hh)).unwrap();
+    assert!(world.answer(&client, waits).unwrap().is_ok());
+}
+
+#[test]
 fn closing_a_handle_gives_up_its_lock_or_its_place_in_the_queue() {
     let close = |handle| Call::Close(wire::Close { handle: Some(handle) });
     let mut world = World::new();

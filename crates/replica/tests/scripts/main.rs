@@ -6,6 +6,8 @@ mod breaks;
 mod fail_over;
 mod keep_alives;
 mod lock_delays;
+mod lock_model;
+mod lock_property;
 mod lock_queue;
 mod restarts;
 mod sessions;

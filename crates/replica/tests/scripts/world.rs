@@ -131,6 +131,21 @@ impl World {
         Instant::from_nanos(self.now.as_nanos() as u64)
     }
 
+    /// The same as a duration.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.now
+    }
+
+    /// All that was handed to the disk, and not lost.
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// What the disk is busy with becomes durable, and the replica dies before it hears of it.
+    pub(crate) fn persist_unheard(&mut self) {
+        self.persisted = self.appended;
+    }
+
     fn moment(&self) -> Moment {
         Moment { now: self.now(), wall_ms: 1_700_000_000_000 }
     }
