@@ -54,7 +54,8 @@ impl event::Kind {
         | event::Kind::ChildModified.bit()
         | event::Kind::HandleInvalid.bit()
         | event::Kind::LockAcquired.bit()
-        | event::Kind::LockConflict.bit();
+        | event::Kind::LockConflict.bit()
+        | event::Kind::LockReleased.bit();
 }
 
 impl From<&Failure> for generated::v1::Error {

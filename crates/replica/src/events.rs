@@ -129,7 +129,10 @@ impl Replica {
             }
             Change::Deleted { instance } => master.publish(*instance, Kind::HandleInvalid, slot, None),
             Change::LockAcquired { instance } => master.publish(*instance, Kind::LockAcquired, slot, None),
-            Change::LockReleased { .. } | Change::LockDelayed { .. } | Change::SessionEnded { .. } => {}
+            Change::LockReleased { instance } | Change::LockDelayed { instance, .. } => {
+                master.publish(*instance, Kind::LockReleased, slot, None);
+            }
+            Change::SessionEnded { .. } => {}
         }
     }
 

@@ -79,6 +79,7 @@ fn name_of(kind: EventKind) -> &'static str {
         EventKind::HandleInvalid => "deleted",
         EventKind::LockAcquired => "locked",
         EventKind::LockConflict => "lock_conflict",
+        EventKind::LockReleased => "lock_released",
         EventKind::Gap => "gap",
         EventKind::Unspecified => "unknown",
     }
