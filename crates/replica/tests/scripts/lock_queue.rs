@@ -306,6 +306,39 @@ fn closing_a_handle_gives_up_its_lock_or_its_place_in_the_queue() {
 }
 
 #[test]
+fn an_acquire_behind_the_release_of_its_own_handle_waits_for_it() {
+    let cancel = |handle, acquire| Call::CancelAcquire(wire::CancelAcquire { handle: Some(handle), acquire });
+    let mut world = World::new();
+    let (mut client, handle) = opened(&mut world);
+    let first = world.send(&mut client, acquire(handle));
+    let first = sequencer(world.answer(&client, first).unwrap());
+    let again = world.call(&mut client, acquire(handle));
+    assert!(matches!(again, Err(Error::InvalidArgument { .. })), "{again:?}");
+    // All at once, while the disk is busy.
+    world.hold_disk = true;
+    world.send(&mut client, release(handle));
+    let second = world.send(&mut client, acquire(handle));
+    assert_eq!(world.answer(&client, second), None);
+    world.hold_disk = false;
+    world.flush();
+    let second = sequencer(world.answer(&client, second).unwrap());
+    assert!(second.token > first.token);
+    world.call(&mut client, release(handle)).unwrap();
+    // The same with one that was taken back when its grant was on its way.
+    world.hold_disk = true;
+    let given_up = world.send(&mut client, acquire(handle));
+    world.flush();
+    world.send(&mut client, cancel(handle, given_up));
+    let third = world.send(&mut client, acquire(handle));
+    assert!(matches!(world.answer(&client, third), Some(Err(Error::Overloaded { .. }))), "for a moment");
+    world.hold_disk = false;
+    world.flush();
+    assert_eq!(world.replica.state().tree().locks_held(), 0);
+    world.send_again(&client, third, acquire(handle));
+    assert!(sequencer(world.answer(&client, third).unwrap()).token > second.token);
+}
+
+#[test]
 fn a_grant_checks_at_apply_that_its_session_still_lives() {
     // PITFALLS 2: the session ends after the grant was proposed and before it is applied.
     let mut world = World::new();
