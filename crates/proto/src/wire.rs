@@ -72,6 +72,7 @@ impl event::Kind {
         | event::Kind::LockAcquired.bit()
         | event::Kind::LockConflict.bit()
         | event::Kind::LockInvalid.bit()
+        | event::Kind::LockReleased.bit()
         | event::BELOW;
 }
 

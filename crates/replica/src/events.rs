@@ -157,7 +157,10 @@ impl Replica {
             Change::LockBroken { session, handle } => {
                 return master.publish([(*session, *handle)].into(), Kind::LockInvalid, slot, None);
             }
-            Change::LockReleased { .. } | Change::LockDelayed { .. } | Change::SessionEnded { .. } => return,
+            Change::LockReleased { instance } | Change::LockDelayed { instance, .. } => {
+                (*instance, Kind::LockReleased, None)
+            }
+            Change::SessionEnded { .. } => return,
         };
         let child = child.map(Name::as_str);
         master.publish(master.subscribers.of(instance), kind, slot, child);

@@ -45,6 +45,11 @@ impl OpenHandle {
         }
     }
 
+    /// Whether an Acquire is over: what it was granted, if anything, is on its way back.
+    pub(crate) fn has_ended(&self, number: u64) -> bool {
+        number <= self.ended_acquires
+    }
+
     /// Refuses an Acquire that is over.
     pub(crate) fn check_acquire(&self, number: u64) -> Result<()> {
         match &self.last_refusal {

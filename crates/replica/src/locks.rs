@@ -64,6 +64,11 @@ impl Locks {
         self.queues.get(&instance).into_iter().flatten()
     }
 
+    /// Whether somebody waits for a lock without a grant on its way.
+    fn is_waited_for(&self, instance: Instance) -> bool {
+        self.queue(instance).any(|waiter| !waiter.proposed)
+    }
+
     /// The locks that somebody waits for.
     pub(crate) fn waited_for(&self) -> impl Iterator<Item = Instance> {
         self.queues.keys().copied()
@@ -152,6 +157,14 @@ impl Master {
         }
         Some(waiter)
     }
+
+    /// Tells a holder that wants to know that somebody waits for its lock.
+    fn tell_of_conflict(&mut self, session: SessionId, handle: HandleId, applied: Slot) {
+        let live = self.sessions.get(&session);
+        if live.is_some_and(|live| live.handles.wants(handle, Kind::LockConflict)) {
+            self.notify(session, Kind::LockConflict, Some((handle, applied, None)));
+        }
+    }
 }
 
 impl Replica {
@@ -228,6 +241,13 @@ impl Replica {
                 };
                 let answer = self.granted_answer(asker.session, instance, handle, token, generation);
                 self.reply(asker, answer);
+                // Who came while it still waited itself was told to others.
+                let applied = self.state.applied();
+                if let Some(master) = &mut self.master
+                    && master.locks.is_waited_for(instance)
+                {
+                    master.tell_of_conflict(asker.session, handle, applied);
+                }
             }
             // Its turn has passed for now, because a holder's session ended with a lock-delay.
             Err(Error::LockHeld | Error::LockDelayed { .. }) => {
@@ -320,10 +340,7 @@ impl Replica {
     fn tell_holders_of_conflict(&mut self, instance: Instance) {
         let (Some(master), Some(node)) = (&mut self.master, self.state.tree().get(instance)) else { return };
         for ((session, handle), _) in node.lock.holders() {
-            let live = master.sessions.get(&session);
-            if live.is_some_and(|live| live.handles.wants(handle, Kind::LockConflict)) {
-                master.notify(session, Kind::LockConflict, Some((handle, self.state.applied(), None)));
-            }
+            master.tell_of_conflict(session, handle, self.state.applied());
         }
     }
 }

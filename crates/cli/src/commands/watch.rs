@@ -87,6 +87,7 @@ fn name_of(kind: EventKind) -> &'static str {
         EventKind::LockAcquired => "locked",
         EventKind::LockConflict => "lock_conflict",
         EventKind::LockInvalid => "lock_invalid",
+        EventKind::LockReleased => "lock_released",
         EventKind::Gap => "gap",
         EventKind::Unspecified => "unknown",
     }

@@ -9,6 +9,9 @@ use wombat_proto::limits::ACQUIRE_TIMEOUT;
 use wombat_proto::wire::{self, log, log::command::Op, mode};
 use wombat_proto::{Error, HandleId, Instant, LockMode, Result, Sequencer};
 
+/// How long an Acquire is sent away that comes behind one whose grant is on its way into the log.
+const UNDECIDED: Duration = Duration::from_millis(10);
+
 impl Replica {
     fn lock_handle(&mut self, asker: Asker, token: Option<&wire::Handle>) -> Result<OpenHandle> {
         self.serving()?.handle_for(asker.session, token, mode::WRITE)
@@ -33,14 +36,15 @@ impl Replica {
         let handle = self.lock_handle(asker, acquire.handle.as_ref())?;
         let (id, instance) = (HandleId(handle.token.id), handle.instance());
         let node = self.state.tree().get(instance).ok_or(Error::StaleHandle)?;
-        if let Some(holder) = node.lock.holder(asker.session, id) {
-            return match holder.acquire == asker.number {
-                true => {
-                    let generation = node.lock.generation();
-                    self.granted_answer(asker.session, instance, id, holder.token, generation).map(Some)
-                }
-                false => Err(Error::invalid("this handle holds the lock already; release it first")),
-            };
+        match node.lock.holder(asker.session, id) {
+            Some(holder) if holder.acquire == asker.number => {
+                let generation = node.lock.generation();
+                return self.granted_answer(asker.session, instance, id, holder.token, generation).map(Some);
+            }
+            // What it holds is on its way back: it waits for that as for anybody else's.
+            Some(holder) if handle.has_ended(holder.acquire) => {}
+            Some(_) => return Err(Error::invalid("this handle holds the lock already; release it first")),
+            None => {}
         }
         let waiter = self.serving()?.locks.waiter(instance, asker.session, id);
         if let Some(waiter) = waiter.filter(|waiter| waiter.asker.number == asker.number) {
@@ -48,8 +52,12 @@ impl Replica {
             return Ok(None);
         }
         handle.check_acquire(asker.number)?;
-        if self.serving()?.locks.waiter(instance, asker.session, id).is_some() {
-            return Err(Error::invalid("an Acquire of this handle waits already"));
+        if let Some(waiter) = self.serving()?.locks.waiter(instance, asker.session, id) {
+            return Err(match handle.has_ended(waiter.asker.number) {
+                // It was taken back while its grant was on its way; what becomes of that is known soon.
+                true => Error::Overloaded { retry_after: UNDECIDED },
+                false => Error::invalid("an Acquire of this handle waits already"),
+            });
         }
         let since = self.waits_since(asker, Duration::from_millis(acquire.waited_ms));
         let deadline = (acquire.timeout_ms != 0).then(|| since + timeout);

@@ -430,7 +430,8 @@ impl Test {
         for person in &mut self.people {
             if person.life == Life::Lives && person.keep_alive.is_none() {
                 let events_acknowledged = u64::MAX;
-                let alive = Call::KeepAlive(wire::KeepAlive { events_acknowledged, idle: false });
+                let alive =
+                    Call::KeepAlive(wire::KeepAlive { events_acknowledged, ..wire::KeepAlive::default() });
                 person.keep_alive = Some(self.world.send(&mut person.client, alive));
             }
         }

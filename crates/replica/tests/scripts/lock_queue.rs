@@ -2,7 +2,7 @@
 
 use crate::world::{Client, LEASE, World, acquire, may_create};
 use std::time::Duration;
-use wombat_proto::wire::{self, Handle, request::Call, response::Result as Answer};
+use wombat_proto::wire::{self, Handle, event::Kind, request::Call, response::Result as Answer};
 use wombat_proto::{Error, Sequencer};
 
 const LOCK: &str = "/ls/test/lock";
@@ -80,6 +80,80 @@ fn shared_holders_stop_at_the_permits() {
     assert!(world.answer(&c, numbers[2]).is_none());
     world.call(&mut a, release(ha)).unwrap();
     assert!(world.answer(&c, numbers[2]).unwrap().is_ok());
+}
+
+/// Opens a handle that hears of conflicts and of the end of locks.
+fn listening(world: &mut World) -> (Client, Handle) {
+    let mut client = world.client();
+    let events = Kind::LockConflict.bit() | Kind::LockReleased.bit();
+    let handle = world.open_with(&mut client, wire::Open { path: LOCK.into(), events, ..may_create() });
+    (client, handle)
+}
+
+/// Takes the events that wait for a client, and acknowledges them.
+fn told(world: &mut World, client: &mut Client) -> Vec<Kind> {
+    let alive = |acknowledged| {
+        Call::KeepAlive(wire::KeepAlive { events_acknowledged: acknowledged, ..wire::KeepAlive::default() })
+    };
+    let number = world.send(client, alive(0));
+    let Some(Ok(Answer::KeptAlive(kept))) = world.answer(client, number) else { return Vec::new() };
+    world.send(client, alive(kept.first_event + kept.events.len() as u64 - 1));
+    kept.events.iter().map(wire::Event::kind).collect()
+}
+
+#[test]
+fn a_holder_hears_of_those_who_wait_also_if_they_came_before_it_held() {
+    let mut world = World::new();
+    let (mut a, ha) = listening(&mut world);
+    let (mut b, hb) = listening(&mut world);
+    let (mut c, hc) = opened(&mut world);
+    world.call(&mut a, acquire(ha)).unwrap();
+    assert_eq!(told(&mut world, &mut a), []);
+    world.send(&mut b, acquire(hb));
+    world.send(&mut c, acquire(hc));
+    let (released, conflict) = (Kind::LockReleased, Kind::LockConflict);
+    assert_eq!(told(&mut world, &mut a), [conflict, conflict]);
+    assert_eq!(told(&mut world, &mut b), []);
+    // The third waits already when the second is granted the lock.
+    world.call(&mut a, release(ha)).unwrap();
+    assert_eq!(told(&mut world, &mut b), [released, conflict]);
+    // And nobody waits any more when the third is.
+    world.call(&mut b, release(hb)).unwrap();
+    assert_eq!(told(&mut world, &mut c), []);
+    // One that is granted beside others does not stand in anybody's way.
+    world.call(&mut c, release(hc)).unwrap();
+    told(&mut world, &mut a);
+    world.hold_disk = true;
+    let (first, second) = (world.send(&mut a, shared(ha)), world.send(&mut c, shared(hc)));
+    world.hold_disk = false;
+    world.flush();
+    assert!(world.answer(&a, first).unwrap().is_ok() && world.answer(&c, second).unwrap().is_ok());
+    assert_eq!(told(&mut world, &mut a), []);
+}
+
+#[test]
+fn who_listens_hears_that_a_holder_is_gone_however_it_went() {
+    let mut world = World::new();
+    let (mut heard, _) = listening(&mut world);
+    let hold = |world: &mut World, lock_delay_ms| {
+        let mut holder = world.client();
+        let open = wire::Open { path: LOCK.into(), lock_delay_ms, ..may_create() };
+        let handle = world.open_with(&mut holder, open);
+        let number = world.send(&mut holder, acquire(handle));
+        assert!(world.answer(&holder, number).unwrap().is_ok());
+        (holder, handle)
+    };
+    let (mut gives_back, handle) = hold(&mut world, 0);
+    assert_eq!(told(&mut world, &mut heard), []);
+    world.call(&mut gives_back, release(handle)).unwrap();
+    assert_eq!(told(&mut world, &mut heard), [Kind::LockReleased]);
+    for lock_delay_ms in [0, 30_000] {
+        hold(&mut world, lock_delay_ms);
+        world.pass(LEASE / 2);
+        assert_eq!(told(&mut world, &mut heard), []);
+        world.pass(LEASE / 2);
+        assert_eq!(told(&mut world, &mut heard), [Kind::LockReleased]);
+    }
 }
 
 #[test]
@@ -245,6 +319,39 @@ fn closing_a_handle_gives_up_its_lock_or_its_place_in_the_queue() {
     world.hold_disk = false;
     world.flush();
     assert_eq!(world.replica.state().tree().locks_held(), 0);
+}
+
+#[test]
+fn an_acquire_behind_the_release_of_its_own_handle_waits_for_it() {
+    let cancel = |handle, acquire| Call::CancelAcquire(wire::CancelAcquire { handle: Some(handle), acquire });
+    let mut world = World::new();
+    let (mut client, handle) = opened(&mut world);
+    let first = world.send(&mut client, acquire(handle));
+    let first = sequencer(world.answer(&client, first).unwrap());
+    let again = world.call(&mut client, acquire(handle));
+    assert!(matches!(again, Err(Error::InvalidArgument { .. })), "{again:?}");
+    // All at once, while the disk is busy.
+    world.hold_disk = true;
+    world.send(&mut client, release(handle));
+    let second = world.send(&mut client, acquire(handle));
+    assert_eq!(world.answer(&client, second), None);
+    world.hold_disk = false;
+    world.flush();
+    let second = sequencer(world.answer(&client, second).unwrap());
+    assert!(second.token > first.token);
+    world.call(&mut client, release(handle)).unwrap();
+    // The same with one that was taken back when its grant was on its way.
+    world.hold_disk = true;
+    let given_up = world.send(&mut client, acquire(handle));
+    world.flush();
+    world.send(&mut client, cancel(handle, given_up));
+    let third = world.send(&mut client, acquire(handle));
+    assert!(matches!(world.answer(&client, third), Some(Err(Error::Overloaded { .. }))), "for a moment");
+    world.hold_disk = false;
+    world.flush();
+    assert_eq!(world.replica.state().tree().locks_held(), 0);
+    world.send_again(&client, third, acquire(handle));
+    assert!(sequencer(world.answer(&client, third).unwrap()).token > second.token);
 }
 
 #[test]
