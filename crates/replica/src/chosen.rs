@@ -61,6 +61,10 @@ impl Replica {
             },
             Origin::Join(..) => unreachable!("a change of members is no command"),
             Origin::Open(asker, unsealed) => self.opened(asker, unsealed, result),
+            Origin::Release(asker, instance, handle) => {
+                self.released(asker, instance, handle);
+                self.reply(asker, result.map(plain_answer));
+            }
             Origin::Grant(asker, instance, handle) => {
                 self.granted(asker, instance, handle, result);
                 self.grant_turns(instance);

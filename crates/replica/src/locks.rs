@@ -5,7 +5,8 @@ use crate::master::Master;
 use crate::proposals::Origin;
 use crate::timers::Timer;
 use crate::{Answer, Asker, Replica};
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::btree_map::{BTreeMap, Entry};
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -25,6 +26,9 @@ pub(crate) struct Locks {
     /// When each running lock-delay passes; one that is not here has passed. One entry may begin several, so
     /// that a slot alone names none.
     delays: BTreeMap<(Slot, Instance), Instant>,
+    /// How many releases of a handle are on their way into the log. The next grant follows them there at once:
+    /// that the lock is free by then is checked where the grant takes effect.
+    leaving: BTreeMap<(Instance, SessionId, HandleId), u32>,
 }
 
 /// An Acquire that waits.
@@ -125,7 +129,10 @@ impl Locks {
         let on_the_way = queue.iter().filter(|waiter| waiter.proposed);
         let exclusive = on_the_way.clone().any(|waiter| waiter.mode == LockMode::Exclusive);
         let next = queue.iter().find(|waiter| !waiter.proposed)?;
-        let room = node.lock.room(next.mode, node.permits) > on_the_way.count() && !exclusive;
+        let stays = |(session, handle): &(SessionId, HandleId)| {
+            self.leaving.is_empty() || !self.leaving.contains_key(&(instance, *session, *handle))
+        };
+        let room = node.lock.room_beside(next.mode, node.permits, stays) > on_the_way.count() && !exclusive;
         (room && self.delay_against(node, next.mode, now).is_none()).then_some(*next)
     }
 }
@@ -220,6 +227,32 @@ impl Replica {
                     waiter.expect("it was just found").proposed = true;
                 }
                 Err(error) => self.dismiss(instance, next.asker.session, next.handle, error),
+            }
+        }
+    }
+
+    /// Proposes that a holder is none any more, and gives those who wait for the lock their turns: their grants
+    /// stand behind it in the log.
+    pub(crate) fn propose_release(
+        &mut self,
+        asker: Asker,
+        acknowledged: u64,
+        (instance, handle): (Instance, HandleId),
+        op: Op,
+    ) -> Result<Option<Answer>> {
+        self.propose(Origin::Release(asker, instance, handle), acknowledged, Vec::new(), op)?;
+        *self.serving()?.locks.leaving.entry((instance, asker.session, handle)).or_default() += 1;
+        self.grant_turns(instance);
+        Ok(None)
+    }
+
+    /// The log has decided about a release.
+    pub(crate) fn released(&mut self, asker: Asker, instance: Instance, handle: HandleId) {
+        let Some(master) = &mut self.master else { return };
+        if let Entry::Occupied(mut releases) = master.locks.leaving.entry((instance, asker.session, handle)) {
+            *releases.get_mut() -= 1;
+            if *releases.get() == 0 {
+                releases.remove();
             }
         }
     }

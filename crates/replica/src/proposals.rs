@@ -24,6 +24,8 @@ pub(crate) enum Origin {
     Join(Asker, wombat_proto::ReplicaId),
     /// A waiter in the queue of a lock.
     Grant(Asker, Instance, wombat_proto::HandleId),
+    /// Somebody whose handle holds a lock no more, for an answer that is nothing but the outcome.
+    Release(Asker, Instance, wombat_proto::HandleId),
 }
 
 impl Origin {
@@ -34,7 +36,8 @@ impl Origin {
             | Origin::CreateSession(asker)
             | Origin::Open(asker, _)
             | Origin::Join(asker, _)
-            | Origin::Grant(asker, ..) => Some(*asker),
+            | Origin::Grant(asker, ..)
+            | Origin::Release(asker, ..) => Some(*asker),
         }
     }
 }

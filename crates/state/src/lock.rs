@@ -90,11 +90,23 @@ impl Lock {
 
     /// How many more holders in `mode` the present ones leave room for. `permits` 0: any number of shared ones.
     pub fn room(&self, mode: LockMode, permits: u32) -> usize {
+        self.room_beside(mode, permits, |_| true)
+    }
+
+    /// The same, if only those of the present holders count that `stays` says.
+    pub fn room_beside(
+        &self,
+        mode: LockMode,
+        permits: u32,
+        stays: impl Fn(&(SessionId, HandleId)) -> bool,
+    ) -> usize {
+        let mut holders = self.holders.iter().filter(|(key, _)| stays(key)).map(|(_, holder)| holder.mode);
         let most = if permits == 0 { SHARED_HOLDERS } else { (permits as usize).min(SHARED_HOLDERS) };
-        match mode {
-            LockMode::Exclusive => usize::from(self.holders.is_empty()),
-            LockMode::Shared if self.holders.values().any(|holder| holder.mode == LockMode::Exclusive) => 0,
-            LockMode::Shared => most.saturating_sub(self.holders.len()),
+        match (holders.next(), mode) {
+            (None, LockMode::Exclusive) => 1,
+            (None, LockMode::Shared) => most,
+            (Some(LockMode::Exclusive), _) | (_, LockMode::Exclusive) => 0,
+            (Some(LockMode::Shared), LockMode::Shared) => most.saturating_sub(1 + holders.count()),
         }
     }
 

@@ -111,7 +111,7 @@ impl Replica {
             return done;
         }
         let op = Op::Release(log::Release { instance: instance.0, handle: id.0 });
-        self.change(asker, acknowledged, Vec::new(), op)
+        self.propose_release(asker, acknowledged, (instance, id), op)
     }
 
     pub(super) fn release(
@@ -124,9 +124,10 @@ impl Replica {
             return result.map(Some);
         }
         let handle = self.lock_handle(asker, release.handle.as_ref())?;
-        self.end_earlier_acquires(asker, HandleId(handle.token.id))?;
-        let op = Op::Release(log::Release { instance: handle.token.instance, handle: handle.token.id });
-        self.change(asker, acknowledged, Vec::new(), op)
+        let (id, instance) = (HandleId(handle.token.id), handle.instance());
+        self.end_earlier_acquires(asker, id)?;
+        let op = Op::Release(log::Release { instance: instance.0, handle: id.0 });
+        self.propose_release(asker, acknowledged, (instance, id), op)
     }
 
     pub(super) fn get_sequencer(&mut self, asker: Asker, get: &wire::GetSequencer) -> Result<Answer> {

@@ -202,12 +202,11 @@ impl Replica {
         if !logged {
             return done;
         }
-        self.change(
-            asker,
-            acknowledged,
-            [].into(),
-            Op::Close(log::Close { instance: instance.0, handle: id.0 }),
-        )
+        let op = Op::Close(log::Close { instance: instance.0, handle: id.0 });
+        match self.answered_before(asker) {
+            Some(result) => result.map(Some),
+            None => self.propose_release(asker, acknowledged, (instance, id), op),
+        }
     }
 }
 

@@ -88,10 +88,12 @@ impl Lock {
         self.delay.filter(|delay| conflict(delay.mode, mode) && now < delay.until)
     }
 
-    /// Whether one more can hold it beside those who do and those who are about to.
-    fn admits(&self, mode: LockMode, now: Instant) -> bool {
+    /// Whether one more can hold it beside those who do, but are not about to give it back, and those who are
+    /// about to hold it.
+    fn admits(&self, mode: LockMode, leaving: &[(Instance, Who)], instance: Instance, now: Instant) -> bool {
         let granting = self.queue.iter().filter(|waiter| waiter.granting).map(|waiter| waiter.holder.mode);
-        let others: Vec<LockMode> = self.holders.iter().map(|holder| holder.mode).chain(granting).collect();
+        let staying = self.holders.iter().filter(|holder| !leaving.contains(&(instance, holder.who)));
+        let others: Vec<LockMode> = staying.map(|holder| holder.mode).chain(granting).collect();
         others.iter().all(|other| !conflict(*other, mode))
             && (mode == Exclusive || others.len() < self.permits)
             && self.delay_against(mode, now).is_none()
@@ -121,12 +123,18 @@ impl Model {
         self.turns();
     }
 
-    /// The first of each queue has its turn if it can hold the lock; nobody overtakes it.
+    /// The first of each queue has its turn if it can hold the lock by the time that the log takes it in; nobody
+    /// overtakes it.
     fn turns(&mut self) {
         let now = self.now;
+        let leaving = self.entries.iter().filter_map(|entry| match entry {
+            Entry::Release(instance, who, _) | Entry::Close(instance, who, _) => Some((*instance, *who)),
+            Entry::Grant(..) | Entry::Delete(..) | Entry::End { .. } => None,
+        });
+        let leaving: Vec<_> = leaving.collect();
         for (instance, lock) in &mut self.locks {
             while let Some(next) = lock.queue.iter().position(|waiter| !waiter.granting)
-                && lock.admits(lock.queue[next].holder.mode, now)
+                && lock.admits(lock.queue[next].holder.mode, &leaving, *instance, now)
             {
                 lock.queue[next].granting = true;
                 self.entries.push(Entry::Grant(*instance, lock.queue[next]));
@@ -184,7 +192,8 @@ impl Model {
         let holds = lock.holders.iter().any(|holder| holder.who == who && holder.acquire == acquire);
         let granting = lock.queue.iter().any(|waiter| waiter.holder.who == who);
         if !self.answers.contains_key(&asked) && (holds || granting) {
-            return self.entries.push(Entry::Release(instance, who, asked));
+            self.entries.push(Entry::Release(instance, who, asked));
+            return self.turns();
         }
         self.say(asked, Said::Done);
     }
@@ -249,7 +258,10 @@ impl Model {
     fn change(&mut self, asked: Asked, entry: Entry) {
         match self.answers.get(&asked) {
             Some(said) => self.said.push((asked, *said)),
-            None => self.entries.push(entry),
+            None => {
+                self.entries.push(entry);
+                self.turns();
+            }
         }
     }
 
