@@ -11,6 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("state", &["proto"]),
     ("session", &["proto"]),
     ("storage", &["proto"]),
+    ("fence", &["proto"]),
     ("replica", &["proto", "paxos", "state"]),
     ("server", &["proto", "replica", "storage"]),
     ("client", &["proto", "session"]),

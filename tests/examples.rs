@@ -66,6 +66,23 @@ fn zombie() {
 }
 
 #[test]
+fn seats() {
+    let says = ["is frozen, about to write", "wakes up, and writes as it was about to: refused token"];
+    let text = check_says(&mut Command::new(example("seats")), &says);
+    assert!(text.contains("zombies refused: 2 of 2; seats sold twice: 0 of 8"), "{text}");
+}
+
+/// Without the guard the same story sells seats twice, and fails: so the guard is what saves the other.
+#[test]
+fn seats_unguarded() {
+    let output = Command::new(example("seats")).arg("--unguarded").stdin(Stdio::null()).output();
+    let output = output.expect("it runs");
+    assert!(!output.status.success(), "{}", shown(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("SOLD TWICE") && text.contains("zombies refused: 0 of 2"), "{}", shown(&output));
+}
+
+#[test]
 fn cron() {
     check("12s", &[&example("cron")], &["mon leads", "tue leads", "wed leads", "run 9"]);
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use wombat_client::{
     Cell, Config, Create, Error, EventKind, LockMode, Multi, Node, OpenOptions, SessionEvent,
 };
+use wombat_fence::{Fence, Refused};
 
 fn serve(lease: &str) -> (tempfile::TempDir, Serve) {
     let dir = tempfile::tempdir().unwrap();
@@ -288,5 +289,42 @@ fn a_multi_is_all_or_nothing() {
         assert_eq!(cell.multi(job()).await.err(), Some(Error::AlreadyExists));
         let unheld = Multi::new().lock_held("/ls/local").create("/ls/local/x", "");
         assert_eq!(cell.multi(unheld).await.err(), Some(Error::NotHeld));
+    });
+}
+
+/// A share that was given back: while the lock is never quite free, a fence cannot tell it from those that are
+/// held, and the cell can (P§2.4).
+#[test]
+fn a_service_that_asks_the_cell_knows_of_every_share() {
+    fn is_send<T: Send>(future: T) -> T {
+        future
+    }
+    let (_dir, serve) = serve("12s");
+    run(async {
+        let cell = connect(&serve).await;
+        let open = || async {
+            let two = OpenOptions::new().write().create(Create::May).permits(2);
+            cell.open("/ls/local/pool", two).await.unwrap()
+        };
+        let (first, second, third) = (open().await, open().await, open().await);
+        let gone = first.acquire(LockMode::Shared).await.unwrap();
+        let held = second.acquire(LockMode::Shared).await.unwrap();
+        let given_back = gone.sequencer().clone();
+        gone.release().await.unwrap();
+        let new = third.acquire(LockMode::Shared).await.unwrap();
+
+        let fence = Fence::of_cell(cell.name().as_str()).unwrap().lock("pool").unwrap();
+        let ask =
+            async |sequencer| is_send(fence.check_and_ask(sequencer, cell.check_sequencer(sequencer))).await;
+        ask(held.sequencer()).await.unwrap();
+        ask(new.sequencer()).await.unwrap();
+        fence.check(&given_back).unwrap();
+        assert!(matches!(ask(&given_back).await, Err(Refused::NotHeld { .. })));
+
+        held.release().await.unwrap();
+        new.release().await.unwrap();
+        let next = first.acquire(LockMode::Exclusive).await.unwrap();
+        fence.check(next.sequencer()).unwrap();
+        assert!(matches!(fence.check(&given_back), Err(Refused::Stale { .. })));
     });
 }

@@ -1,6 +1,5 @@
 //! How the story is shown: who says what, and when, in 80 columns; in colour on a terminal.
 
-use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
@@ -8,35 +7,12 @@ const COLUMNS: usize = 80;
 /// Where what is said begins.
 const INDENT: usize = 17;
 
+/// Who speaks; a name of five letters at most.
 #[derive(Clone, Copy)]
-pub(crate) enum Who {
-    Cell,
-    Store,
-    A,
-    B,
-}
-
-impl Who {
+pub(crate) struct Who {
+    pub(crate) name: &'static str,
     /// Its colour, as terminals number them.
-    fn colour(self) -> u8 {
-        match self {
-            Who::Cell => 36,
-            Who::Store => 35,
-            Who::A => 33,
-            Who::B => 32,
-        }
-    }
-}
-
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Who::Cell => "cell",
-            Who::Store => "store",
-            Who::A => "A",
-            Who::B => "B",
-        })
-    }
+    pub(crate) colour: u8,
 }
 
 pub(crate) struct Stage {
@@ -58,7 +34,7 @@ impl Stage {
 
     pub(crate) fn says(&self, who: Who, what: impl AsRef<str>) {
         let time = self.begun.elapsed().as_secs_f64();
-        let who = self.painted(who.colour(), &format!("{who:5}"));
+        let who = self.painted(who.colour, &format!("{:5}", who.name));
         let mut line = format!("{time:>6.1} s   {who}  ");
         let mut column = INDENT;
         for word in what.as_ref().split(' ') {
