@@ -13,6 +13,10 @@
 //! # }
 //! ```
 //!
+//! On locks and small files stand the recipes: [`Election`], [`Semaphore`], [`Barrier`], [`Gate`],
+//! [`Membership`], [`hold`]; and on every guard [`LockGuard::run`] and [`LockGuard::wanted`]. docs/RECIPES.md
+//! says when to take which.
+//!
 //! A [`Cell`] is one session (P§2.8). It lives through broken connections and fail-overs; while the cell
 //! cannot be reached calls wait, and only when the grace period has passed do they fail, all of them.
 //! Dropping the future of a call gives it up: a lock that it would have taken is not left behind.
@@ -39,7 +43,12 @@ pub use lock::{LockGuard, Lost};
 pub use multi::Multi;
 pub use node::{Entry, Node, Stat};
 pub use options::{Create, OpenOptions};
+pub use recipes::barrier::{Barrier, Inside};
 pub use recipes::election::{Election, Leader, LeaderChanges, Leadership};
+pub use recipes::gate::Gate;
+pub use recipes::hold::hold;
+pub use recipes::membership::{Member, Membership, MembershipChange, MembershipChanges};
+pub use recipes::semaphore::Semaphore;
 pub use wombat_proto::wire::event::Kind as EventKind;
 pub use wombat_proto::wire::{FailOver, Holder, LockInfo, MemberStatus, SessionInfo, Status};
 pub use wombat_proto::{
