@@ -2,7 +2,8 @@
 
 use crate::EventKind;
 use std::collections::BTreeMap;
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
+use tokio::sync::watch;
 use wombat_proto::{HandleId, Slot};
 use wombat_session::SessionEvent;
 
@@ -23,20 +24,42 @@ pub struct NodeEvent {
 /// Who listens to which handle.
 #[derive(Default)]
 pub(crate) struct Subscriptions {
-    handles: BTreeMap<HandleId, broadcast::Sender<NodeEvent>>,
+    handles: BTreeMap<HandleId, Subscription>,
     /// Whether the session is over.
     closed: bool,
+}
+
+/// Where the events of one handle go.
+struct Subscription {
+    events: broadcast::Sender<NodeEvent>,
+    conflicts: watch::Sender<Conflicts>,
+}
+
+/// What a handle has heard of those who wait for its lock. It is kept, because they may have come before
+/// anybody asks.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Conflicts {
+    /// How far the log was when it last heard that somebody waits: beyond the grant of the lock that it spoke of.
+    pub(crate) told: Slot,
+    /// How often it may have missed such a word.
+    pub(crate) missed: u64,
 }
 
 impl Subscriptions {
     pub(crate) fn open(&mut self, handle: HandleId) {
         if !self.closed {
-            self.handles.insert(handle, broadcast::Sender::new(WAITING));
+            let events = broadcast::Sender::new(WAITING);
+            self.handles.insert(handle, Subscription { events, conflicts: watch::Sender::default() });
         }
     }
 
     pub(crate) fn listen(&self, handle: HandleId) -> Option<broadcast::Receiver<NodeEvent>> {
-        self.handles.get(&handle).map(broadcast::Sender::subscribe)
+        self.handles.get(&handle).map(|subscription| subscription.events.subscribe())
+    }
+
+    /// What the handle hears of those who wait for its lock; `None` if the session is over.
+    pub(crate) fn conflicts(&self, handle: HandleId) -> Option<watch::Receiver<Conflicts>> {
+        self.handles.get(&handle).map(|subscription| subscription.conflicts.subscribe())
     }
 
     pub(crate) fn remove(&mut self, handle: HandleId) {
@@ -52,8 +75,17 @@ impl Subscriptions {
     pub(crate) fn publish(&self, handle: HandleId, event: &NodeEvent) {
         let all = handle == HandleId(0);
         let listeners = self.handles.iter().filter(|(id, _)| all || **id == handle);
-        for (_, sender) in listeners {
-            let _nobody_listens = sender.send(event.clone());
+        for (_, subscription) in listeners {
+            match event.kind {
+                EventKind::LockConflict => subscription.conflicts.send_modify(|conflicts| {
+                    conflicts.told = conflicts.told.max(event.slot);
+                }),
+                EventKind::FailedOver | EventKind::Gap => {
+                    subscription.conflicts.send_modify(|conflicts| conflicts.missed += 1);
+                }
+                _ => {}
+            }
+            let _nobody_listens = subscription.events.send(event.clone());
         }
     }
 }
@@ -72,6 +104,13 @@ impl NodeEvents {
             Err(RecvError::Lagged(_)) => Some(NodeEvent { kind: EventKind::Gap, child: None, slot: Slot(0) }),
             Err(RecvError::Closed) => None,
         }
+    }
+
+    /// Forgets the events that have come, for whoever is about to look at everything anyway: what they tell of
+    /// is visible.
+    pub(crate) fn skip(&mut self) {
+        let Some(receiver) = &mut self.receiver else { return };
+        while matches!(receiver.try_recv(), Ok(_) | Err(TryRecvError::Lagged(_))) {}
     }
 }
 

@@ -13,6 +13,10 @@
 //! # }
 //! ```
 //!
+//! On locks and small files stand the recipes: [`Election`], [`Semaphore`], [`Barrier`], [`Gate`],
+//! [`Membership`], [`hold`]; and on every guard [`LockGuard::run`] and [`LockGuard::wanted`]. docs/RECIPES.md
+//! says when to take which.
+//!
 //! A [`Cell`] is one session (P§2.8). It lives through broken connections and fail-overs; while the cell
 //! cannot be reached calls wait, and only when the grace period has passed do they fail, all of them.
 //! Dropping the future of a call gives it up: a lock that it would have taken is not left behind.
@@ -21,12 +25,12 @@ mod cell;
 mod config;
 mod convert;
 mod direct;
-mod election;
 mod events;
 mod lock;
 mod multi;
 mod node;
 mod options;
+mod recipes;
 mod shared;
 mod task;
 mod time;
@@ -34,12 +38,17 @@ mod time;
 pub use cell::Cell;
 pub use config::Config;
 pub use direct::{replica_status, transfer_mastership};
-pub use election::{Election, Leader, LeaderChanges, Leadership};
 pub use events::{NodeEvent, NodeEvents, SessionEvents};
-pub use lock::LockGuard;
+pub use lock::{LockGuard, Lost};
 pub use multi::{Changed, Multi};
 pub use node::{Entry, Node, Stat};
 pub use options::{Create, OpenOptions};
+pub use recipes::barrier::{Barrier, Inside};
+pub use recipes::election::{Election, Leader, LeaderChanges, Leadership};
+pub use recipes::gate::Gate;
+pub use recipes::hold::hold;
+pub use recipes::membership::{Member, Membership, MembershipChange, MembershipChanges};
+pub use recipes::semaphore::Semaphore;
 pub use wombat_proto::wire::event::Kind as EventKind;
 pub use wombat_proto::wire::{
     AuditEntry, FailOver, Holder, LockInfo, MemberStatus, SessionInfo, Status, WaiterInfo,

@@ -1,12 +1,14 @@
 //! A lock that is held, and for how long that is sure.
 
 use crate::convert::unexpected;
+use crate::events::Conflicts;
 use crate::node::OpenHandle;
 use crate::time;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use wombat_proto::wire::{self, request::Call};
-use wombat_proto::{Instant, LockMode, Result, Sequencer, Token, clock};
+use wombat_proto::{Error, Instant, LockMode, Result, Sequencer, Token, clock};
 use wombat_session::Answer;
 
 /// A held lock. Dropping it releases the lock in the background.
@@ -17,8 +19,22 @@ use wombat_session::Answer;
 pub struct LockGuard {
     handle: Arc<OpenHandle>,
     sequencer: Sequencer,
+    /// How often, when it was last sure of it, the handle had missed a word about those who wait.
+    missed: AtomicU64,
     released: bool,
 }
+
+/// The lock was about to be lost, and what ran under it was stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lost;
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the lock was about to be lost")
+    }
+}
+
+impl std::error::Error for Lost {}
 
 pub(crate) async fn acquire(
     handle: &Arc<OpenHandle>,
@@ -38,12 +54,17 @@ pub(crate) async fn acquire(
         },
         waited_ms: 0,
     };
-    let sequencer = match handle.shared().acquire(Call::Acquire(acquire)).await? {
+    // From before it is asked for: between the grant and its answer there may be a fail-over.
+    let missed = handle.conflicts().map_or(0, |conflicts| conflicts.borrow().missed);
+    let sequencer = match handle.call(Call::Acquire(acquire)).await? {
         Answer::Granted(granted) => granted.sequencer.parse().map_err(|_| unexpected()),
         _ => Err(unexpected()),
     };
     match sequencer {
-        Ok(sequencer) => Ok(LockGuard { handle: Arc::clone(handle), sequencer, released: false }),
+        Ok(sequencer) => {
+            let (handle, missed) = (Arc::clone(handle), AtomicU64::new(missed));
+            Ok(LockGuard { handle, sequencer, missed, released: false })
+        }
         Err(error) => {
             // Whatever the server meant, nobody will use a lock that it may have given.
             handle.shared().forget(release(handle));
@@ -106,6 +127,83 @@ impl LockGuard {
                 _ = changed.changed() => {}
             }
         }
+    }
+
+    /// Runs a task while the lock is surely held, and stops it, by dropping it, when it is so for no longer than
+    /// `margin`. The margin has to cover the longest stretch that the task goes without awaiting anything, and
+    /// to stay well below half of the session lease, which is about what is left before a KeepAlive.
+    ///
+    /// Errors: [`Lost`] if the task was stopped, or not begun.
+    ///
+    /// ```no_run
+    /// # use wombat_client::*;
+    /// # use std::time::Duration;
+    /// # async fn work() -> u32 { 7 }
+    /// # async fn example(guard: LockGuard) {
+    /// match guard.run(Duration::from_secs(1), work()).await {
+    ///     Ok(result) => println!("done: {result}"),
+    ///     Err(Lost) => println!("stopped in time; someone else may go on with it"),
+    /// }
+    /// # }
+    /// ```
+    pub async fn run<T>(
+        &self,
+        margin: Duration,
+        task: impl Future<Output = T>,
+    ) -> std::result::Result<T, Lost> {
+        tokio::select! {
+            biased;
+            () = self.unsafe_within(margin) => Err(Lost),
+            done = task => Ok(done),
+        }
+    }
+
+    /// Waits until somebody waits for the lock whom this guard keeps from it, so that a holder who could as
+    /// well go on later gives way. From then on it returns at once, also if that one has given up since. The
+    /// node must have been opened with [`crate::OpenOptions::gives_way`].
+    ///
+    /// It does not matter whether they came before this was called, or before the lock was granted; and where
+    /// the word about them may have been missed, at a fail-over or in a [`crate::EventKind::Gap`], it asks the
+    /// cell. A master that follows another hears of them again, and tells again.
+    ///
+    /// Errors: [`Error::InvalidArgument`] if the node was not opened so, [`Error::SessionExpired`].
+    ///
+    /// ```no_run
+    /// # use wombat_client::*;
+    /// # async fn some_of_the_work() {}
+    /// # async fn example(cell: Cell) -> Result<()> {
+    /// let node = cell.open("/ls/local/batch", OpenOptions::new().write().gives_way()).await?;
+    /// loop {
+    ///     let guard = node.acquire(LockMode::Exclusive).await?;
+    ///     while tokio::select! { wanted = guard.wanted() => { wanted?; false } () = some_of_the_work() => true } {}
+    ///     guard.release().await?; // And to the end of the line.
+    /// }
+    /// # }
+    /// ```
+    pub async fn wanted(&self) -> Result<()> {
+        let mut conflicts = self.handle.conflicts()?;
+        loop {
+            let Conflicts { told, missed } = *conflicts.borrow_and_update();
+            // What was told before the grant was about an earlier one.
+            if told.0 >= self.token().0 {
+                return Ok(());
+            }
+            if missed != self.missed.load(Ordering::Relaxed) && self.is_waited_for().await? {
+                return Ok(());
+            }
+            self.missed.store(missed, Ordering::Relaxed);
+            conflicts.changed().await.map_err(|_| Error::SessionExpired)?;
+        }
+    }
+
+    /// Whether the cell knows of somebody who waits. Whoever comes later it will tell of.
+    async fn is_waited_for(&self) -> Result<bool> {
+        // It tells only the handles that it knows, and a new master knows this one when it has seen it.
+        let stat = Call::GetStat(wire::GetStat { handle: Some(self.handle.token) });
+        self.handle.shared().call(stat).await?;
+        let path = self.handle.path.to_string();
+        let locks = self.handle.cell.locks(Some(&path)).await?;
+        Ok(locks.iter().any(|lock| lock.path == path && lock.waiting > 0))
     }
 
     /// Releases the lock, and waits until it is free.

@@ -1,21 +1,22 @@
 //! An open node: a handle of the cell (P§2.6).
 
 use crate::convert::unexpected;
-use crate::events::NodeEvents;
+use crate::events::{Conflicts, NodeEvents};
 use crate::lock::{self, LockGuard};
 use crate::shared::Shared;
-use crate::{Cell, OpenOptions};
+use crate::{Cell, EventKind, OpenOptions};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 use wombat_proto::limits::CONTENTS_BYTES;
 use wombat_proto::wire::{self, request::Call};
 use wombat_proto::{
     Class, Error, Generation, HandleId, Instance, Instant, LockMode, Name, NodePath, Path, Result, Sequencer,
     Slot, Token,
 };
-use wombat_session::Answer;
+use wombat_session::{Answer, Kind};
 
 /// What is known of a node besides its contents (P§2.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,11 +75,39 @@ pub(crate) struct OpenHandle {
     /// How often this client has asked to close it or to delete its node, refusals not counted: once it has, no
     /// guard of it holds anything.
     gone: AtomicUsize,
+    poisoned: watch::Sender<bool>,
 }
 
 impl OpenHandle {
     pub(crate) fn shared(&self) -> &Shared {
         &self.cell.shared
+    }
+
+    /// Does a call on the handle, unless it is poisoned first: then an Acquire is taken back, and nobody knows
+    /// of a change that is under way.
+    pub(crate) async fn call(&self, call: Call) -> Result<Answer> {
+        let mut poisoned = self.poisoned.subscribe();
+        if *poisoned.borrow() {
+            return Err(Error::Cancelled);
+        }
+        let kind = Kind::of(&call);
+        let poisoned = async {
+            let _while_this_borrows_it_the_sender_lives = poisoned.wait_for(|poisoned| *poisoned).await;
+        };
+        tokio::select! {
+            biased;
+            () = poisoned => Err(if kind == Kind::Change { Error::Unknown } else { Error::Cancelled }),
+            answer = self.shared().call(call) => answer,
+        }
+    }
+
+    /// What it hears of those who wait for its lock.
+    pub(crate) fn conflicts(&self) -> Result<watch::Receiver<Conflicts>> {
+        if self.token.events & EventKind::LockConflict.bit() == 0 {
+            return Err(Error::invalid("the node was not opened with OpenOptions::gives_way"));
+        }
+        let subscriptions = self.shared().view.subscriptions.lock().expect("nobody panics with it");
+        subscriptions.conflicts(HandleId(self.token.id)).ok_or(Error::SessionExpired)
     }
 
     /// Until when the lock that the handle holds by this grant is surely held.
@@ -115,22 +144,27 @@ impl Drop for OpenHandle {
 /// Opens a node by its name, which is `path` in all.
 pub(crate) async fn open(
     cell: &Cell,
-    directory: Option<wire::Handle>,
+    directory: Option<&OpenHandle>,
     name: String,
     path: Path,
     options: OpenOptions,
 ) -> Result<Node> {
     let events = options.has_events();
-    let open = options.into_open(directory, name);
+    let open = options.into_open(directory.map(|directory| directory.token), name);
     if let Some(new) = &open.node
         && new.contents.len() > CONTENTS_BYTES
     {
         return Err(Error::contents_too_large(new.contents.len()));
     }
-    let Answer::Opened(opened) = cell.shared.call(Call::Open(open)).await? else { return Err(unexpected()) };
+    let answer = match directory {
+        Some(directory) => directory.call(Call::Open(open)).await?,
+        None => cell.shared.call(Call::Open(open)).await?,
+    };
+    let Answer::Opened(opened) = answer else { return Err(unexpected()) };
     let (Some(token), Some(stat)) = (opened.handle, opened.stat) else { return Err(unexpected()) };
     let path = named(path, &opened.name);
-    let handle = OpenHandle { cell: cell.clone(), token, path, gone: AtomicUsize::new(0) };
+    let (gone, poisoned) = (AtomicUsize::new(0), watch::Sender::new(false));
+    let handle = OpenHandle { cell: cell.clone(), token, path, gone, poisoned };
     if events {
         let subscriptions = &cell.shared.view.subscriptions;
         subscriptions.lock().expect("nobody panics with it").open(HandleId(token.id));
@@ -285,7 +319,7 @@ impl Node {
     pub async fn open(&self, relative: &str, options: OpenOptions) -> Result<Node> {
         let below = NodePath::parse(relative)?;
         let path = Path::new(self.path().cell.clone(), self.path().node.extend(&below));
-        open(&self.handle.cell, Some(self.handle.token), relative.into(), path, options).await
+        open(&self.handle.cell, Some(&self.handle), relative.into(), path, options).await
     }
 
     /// The events that the node was opened with, from now on.
@@ -294,14 +328,38 @@ impl Node {
         NodeEvents { receiver: subscriptions.listen(HandleId(self.handle.token.id)) }
     }
 
+    /// Makes the calls on this handle that have not ended fail, and all later ones, without closing it (P§2.6):
+    /// so that what other tasks do with it ends, and none of them finds it closed under its feet. An Acquire
+    /// that waits is taken back. A lock that the handle holds stays held, and its guard stays what it was.
+    ///
+    /// The calls fail with [`Error::Cancelled`]; a change that was under way with [`Error::Unknown`], because
+    /// it may have taken effect.
+    ///
+    /// ```no_run
+    /// # use wombat_client::*;
+    /// # use std::{sync::Arc, time::Duration};
+    /// # async fn example(node: Arc<Node>) {
+    /// let waits = tokio::spawn({
+    ///     let node = Arc::clone(&node);
+    ///     async move { node.acquire(LockMode::Exclusive).await }
+    /// });
+    /// node.poison();
+    /// assert_eq!(waits.await.unwrap().unwrap_err(), Error::Cancelled);
+    /// # }
+    /// ```
+    pub fn poison(&self) {
+        self.handle.poisoned.send_replace(true);
+    }
+
     /// Closes the handle and waits until it is closed. A guard of it is no longer safe from when it is asked for.
     pub async fn close(self) -> Result<()> {
         self.handle.give_up();
-        self.done(Call::Close(wire::Close { handle: Some(self.handle.token) })).await
+        let close = Call::Close(wire::Close { handle: Some(self.handle.token) });
+        done(self.handle.shared().call(close).await?)
     }
 
     async fn call(&self, call: Call) -> Result<Answer> {
-        self.handle.shared().call(call).await
+        self.handle.call(call).await
     }
 
     async fn stat_of(&self, call: Call) -> Result<Stat> {
@@ -312,10 +370,14 @@ impl Node {
     }
 
     async fn done(&self, call: Call) -> Result<()> {
-        match self.call(call).await? {
-            Answer::Done(_) => Ok(()),
-            _ => Err(unexpected()),
-        }
+        done(self.call(call).await?)
+    }
+}
+
+fn done(answer: Answer) -> Result<()> {
+    match answer {
+        Answer::Done(_) => Ok(()),
+        _ => Err(unexpected()),
     }
 }
 

@@ -109,6 +109,13 @@ impl OpenOptions {
         self
     }
 
+    /// A guard of the handle hears of those who wait for its lock: [`crate::LockGuard::wanted`]. It costs the
+    /// cell an event for each Acquire that begins to wait while the handle holds the lock.
+    #[must_use]
+    pub fn gives_way(self) -> OpenOptions {
+        self.events(&[EventKind::LockConflict])
+    }
+
     pub(crate) fn has_events(&self) -> bool {
         self.events != 0
     }

@@ -177,17 +177,9 @@ impl Shared {
         Shared { orders, tickets: AtomicU64::new(1), view: Arc::new(View::new()) }
     }
 
-    /// Does a call and waits for its outcome.
+    /// Does a call and waits for its outcome. If the caller gives up waiting, an Acquire is taken back.
     pub(crate) async fn call(&self, call: Call) -> Result<Answer> {
-        self.ask(call, 0).await
-    }
-
-    /// Does an Acquire. If the caller gives up waiting, it is taken back.
-    pub(crate) async fn acquire(&self, call: Call) -> Result<Answer> {
-        self.ask(call, self.tickets.fetch_add(1, Ordering::Relaxed)).await
-    }
-
-    async fn ask(&self, call: Call, ticket: u64) -> Result<Answer> {
+        let ticket = if matches!(call, Call::Acquire(_)) { self.ticket() } else { 0 };
         let undo = Undo::of(&call);
         let (reply, answer) = oneshot::channel();
         let order = Order::Call { call, ticket, reply };
@@ -196,6 +188,11 @@ impl Shared {
         let outcome = (&mut asked.answer).await;
         asked.answered = true;
         outcome.map_err(|_| Error::SessionExpired)?
+    }
+
+    /// A number that nothing else of this session has.
+    pub(crate) fn ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Does a call that nobody waits for.

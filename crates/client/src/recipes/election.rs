@@ -12,6 +12,37 @@ use wombat_proto::{Error, LockMode, Result, Token};
 /// sequencer, so that a value never comes from someone whose lock was lost. It empties the file before it
 /// resigns. One that dies leaves its value behind until the next leader writes; it is not taken for a leader,
 /// because nobody holds the lock.
+///
+/// ```no_run
+/// # use wombat_client::*;
+/// # use std::time::Duration;
+/// # async fn lead(token: Token) {}
+/// # async fn example(cell: Cell) -> Result<()> {
+/// let election = Election::new(&cell, "/ls/local/primary").lock_delay(Duration::from_secs(15));
+/// let leadership = election.campaign("web-1:8080").await?;
+/// let guard = leadership.guard();
+/// match guard.run(Duration::from_secs(1), lead(guard.token())).await {
+///     Ok(()) => leadership.resign().await,
+///     Err(Lost) => Ok(()),
+/// }
+/// # }
+/// ```
+///
+/// Who does not stand for it can watch:
+///
+/// ```no_run
+/// # use wombat_client::*;
+/// # async fn example(election: Election) -> Result<()> {
+/// let mut changes = election.observe().await?;
+/// while let Some(leader) = changes.next().await? {
+///     match leader {
+///         Some(leader) => println!("{:?} leads, token {}", leader.value, leader.token),
+///         None => println!("nobody leads"),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Election {
     cell: Cell,
@@ -52,12 +83,7 @@ impl Election {
     ///
     /// Errors: [`Error::InvalidArgument`] for an empty value, and those of [`Node::acquire`].
     pub async fn campaign(&self, value: impl Into<Bytes>) -> Result<Leadership> {
-        let value = value.into();
-        if value.is_empty() {
-            return Err(Error::invalid(
-                "a leader's value is not empty: an empty file means that nobody leads",
-            ));
-        }
+        let value = leading(value.into())?;
         let options = || OpenOptions::new().write().create(Create::May).lock_delay(self.lock_delay);
         let lock = self.cell.open(&self.path, options()).await?;
         let guard = lock.acquire(LockMode::Exclusive).await?;
@@ -69,16 +95,25 @@ impl Election {
 
     /// Who leads now; `None` if nobody does.
     pub async fn leader(&self) -> Result<Option<Leader>> {
-        match self.cell.open(&self.path, OpenOptions::new()).await {
+        let leader = match self.cell.open(&self.path, OpenOptions::new()).await {
             Ok(file) => self.leader_of(&file).await,
-            Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
+        };
+        match leader {
+            // There is no file, or it was deleted before it was read.
+            Err(Error::NotFound { .. } | Error::StaleHandle) => Ok(None),
+            other => other,
         }
     }
 
-    /// The changes of the leader, beginning with the present one.
+    /// The changes of the leader, beginning with the present one. The cell tells of them; nothing is polled.
     pub async fn observe(&self) -> Result<LeaderChanges> {
-        let kinds = [EventKind::ContentsModified, EventKind::LockAcquired, EventKind::HandleInvalid];
+        let kinds = [
+            EventKind::ContentsModified,
+            EventKind::LockAcquired,
+            EventKind::LockReleased,
+            EventKind::HandleInvalid,
+        ];
         let options = OpenOptions::new().write().create(Create::May).events(&kinds);
         let file = self.cell.open(&self.path, options).await?;
         let events = file.events();
@@ -105,11 +140,16 @@ impl Leadership {
         &self.guard
     }
 
+    /// Waits until the lead is no longer sure. What a leader does is best done in its [`LockGuard::run`].
+    pub async fn lost(&self) {
+        self.guard.lost().await;
+    }
+
     /// Says another value.
     ///
-    /// Errors: [`Error::SequencerStale`] if the lead was lost.
+    /// Errors: [`Error::SequencerStale`] if the lead was lost, [`Error::InvalidArgument`] for an empty value.
     pub async fn proclaim(&self, value: impl Into<Bytes>) -> Result<()> {
-        self.file.set(value).await.map(drop)
+        self.file.set(leading(value.into())?).await.map(drop)
     }
 
     /// Gives the lead up: empties the file, then releases the lock.
@@ -117,6 +157,14 @@ impl Leadership {
         self.file.set(Bytes::new()).await?;
         self.guard.release().await
     }
+}
+
+/// Refuses a value that nobody would take for a leader's.
+fn leading(value: Bytes) -> Result<Bytes> {
+    if value.is_empty() {
+        return Err(Error::invalid("a leader's value is not empty: an empty file means that nobody leads"));
+    }
+    Ok(value)
 }
 
 /// The leaders of an election, one after the other.
@@ -130,17 +178,17 @@ pub struct LeaderChanges {
 
 impl LeaderChanges {
     /// The leader, whenever it is another one than last told; `None` inside: nobody leads. The outer `None`
-    /// comes when the session is over.
+    /// comes when the session is over. Leaders who came and went between two looks are not told; tokens only
+    /// grow. The future may be dropped and called again.
     pub async fn next(&mut self) -> Result<Option<Option<Leader>>> {
         loop {
-            match self.election.leader_of(&self.file).await {
+            match self.look().await {
                 Ok(leader) if !self.told || leader != self.last => {
                     self.told = true;
                     self.last.clone_from(&leader);
                     return Ok(Some(leader));
                 }
                 Ok(_) => {}
-                Err(Error::StaleHandle) => self.reopen().await?,
                 Err(Error::SessionExpired) => return Ok(None),
                 Err(error) => return Err(error),
             }
@@ -150,10 +198,16 @@ impl LeaderChanges {
         }
     }
 
-    /// Somebody deleted the file; the election goes on in a new one.
-    async fn reopen(&mut self) -> Result<()> {
-        let again = self.election.observe().await?;
-        (self.file, self.events) = (again.file, again.events);
-        Ok(())
+    /// Who leads, in a new file if somebody deleted the old one.
+    async fn look(&mut self) -> Result<Option<Leader>> {
+        loop {
+            match self.election.leader_of(&self.file).await {
+                Err(Error::StaleHandle) => {
+                    let again = self.election.observe().await?;
+                    (self.file, self.events) = (again.file, again.events);
+                }
+                looked => return looked,
+            }
+        }
     }
 }
