@@ -446,21 +446,20 @@ fn who_looks_late_passes_a_barrier_though_the_others_have_left() {
             () = wait_for_parties(&cell, 1) => {}
         }
         let (one, two) = tokio::join!(barrier.enter(), barrier.enter());
+        // One who comes for the next time, while the first two wait for the late one to leave.
+        let mut next = Box::pin(barrier.enter());
         let late = async {
             wait_for_parties(&cell, 1).await;
-            // One who comes for the next time is nobody whom these wait for.
-            let mut next = Box::pin(barrier.enter());
             tokio::select! {
                 biased;
                 _ = &mut next => panic!("it was not there when the barrier opened"),
                 () = wait_for_parties(&cell, 2) => {}
             }
-            let inside = late.await.unwrap();
-            inside.leave().await.unwrap();
-            next
+            // It is nobody whom these wait for.
+            late.await.unwrap().leave().await.unwrap();
         };
-        let (one, two, next) = tokio::join!(one.unwrap().leave(), two.unwrap().leave(), late);
-        (one.unwrap(), two.unwrap());
+        let (one, two, ()) = tokio::join!(one.unwrap().leave(), two.unwrap().leave(), late);
+        one.and(two).unwrap();
         let (next, ..) = tokio::join!(next, barrier.enter(), barrier.enter());
         next.unwrap();
     });
@@ -489,7 +488,7 @@ fn a_party_that_dies_is_not_counted_before_and_not_waited_for_after() {
         let (first, second) = tokio::join!(first, barrier.enter());
         dies.kill();
         let (first, second) = tokio::join!(first.unwrap().leave(), second.unwrap().leave());
-        (first.unwrap(), second.unwrap());
+        first.and(second).unwrap();
     });
 }
 

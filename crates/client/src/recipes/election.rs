@@ -124,7 +124,10 @@ impl Election {
         // First the value, then the lock: a value that was written after the grant to whoever still holds the
         // lock is the holder's. The other way about, it could be that of the next one.
         let (value, stat) = file.contents().await?;
-        let locks = self.cell.locks(Some(&self.path)).await?;
+        let locks = self.cell.locks(Some(&self.path)).await.map_err(|error| match error {
+            Error::NotFound { .. } => Error::StaleHandle, // It was deleted since.
+            other => other,
+        })?;
         let path = file.path().to_string();
         let lock = locks.into_iter().find(|lock| lock.path == path);
         let token = lock.and_then(|lock| lock.holders.first().map(|holder| holder.token));
@@ -195,6 +198,7 @@ impl LeaderChanges {
             if self.events.recv().await.is_none() {
                 return Ok(None);
             }
+            self.events.skip();
         }
     }
 

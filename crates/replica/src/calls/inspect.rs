@@ -78,13 +78,20 @@ impl Replica {
 
     pub(super) fn list_locks(&mut self, list: &wire::ListLocks) -> Result<Answer> {
         let below = if list.path.is_empty() { None } else { Some(self.known(&list.path)?) };
+        let in_use = match &below {
+            // The usual question, as of a lock's own client: that does not take a look at every session.
+            Some((_, top)) if !top.is_directory() => BTreeSet::from([top.instance]),
+            _ => self.locks_in_use(),
+        };
         let is_below = |path: &str| match &below {
             None => true,
-            Some(top) => path.strip_prefix(top.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('/')),
+            Some((top, _)) => {
+                path.strip_prefix(top.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('/'))
+            }
         };
-        let paths: BTreeMap<String, Instance> = self
-            .locks_in_use()
+        let paths: BTreeMap<String, Instance> = in_use
             .into_iter()
+            .filter(|instance| self.is_in_use(*instance))
             .filter_map(|instance| Some((self.state.path_of(self.state.tree().get(instance)?)?, instance)))
             .map(|(path, instance)| (path.to_string(), instance))
             .filter(|(path, _)| is_below(path) && *path > list.after)
@@ -121,11 +128,22 @@ impl Replica {
         Answer::Audit(wire::Audit { entries, more: rest.peek().is_some() })
     }
 
-    /// A path of this cell that leads to a node, as text.
-    fn known(&self, path: &str) -> Result<String> {
-        let node = self.parse(path)?;
-        self.state.tree().find(&node).ok_or_else(|| Error::not_found(path))?;
-        Ok(Path::new(self.config.cell.clone(), node).to_string())
+    /// A path of this cell that leads to a node, as text, and that node.
+    fn known(&self, path: &str) -> Result<(String, &Node)> {
+        let name = self.parse(path)?;
+        let node = self.state.tree().find(&name).ok_or_else(|| Error::not_found(path))?;
+        Ok((Path::new(self.config.cell.clone(), name).to_string(), node))
+    }
+
+    /// Whether a lock is held, waited for, or in a lock-delay.
+    fn is_in_use(&self, instance: Instance) -> bool {
+        let Some(lock) = self.state.tree().get(instance).map(|node| &node.lock) else { return false };
+        let waits = self.master.as_ref().is_some_and(|master| {
+            let delay = lock.delay();
+            let left = delay.and_then(|it| master.locks.delay_left(instance, it.since, self.moment.now));
+            left.is_some() || master.locks.waiting_for(instance) > 0
+        });
+        lock.is_held() || waits
     }
 
     /// The locks that are held, waited for, or in a lock-delay.

@@ -422,3 +422,32 @@ fn a_lock_that_somebody_holds_cannot_be_deleted_from_under_him() {
     world.call(&mut holder, delete(hh)).unwrap();
     assert_eq!(world.answer(&other, waits), Some(Err(Error::StaleHandle)));
 }
+
+#[test]
+fn who_asks_for_the_locks_of_a_file_gets_those_of_that_file() {
+    let mut world = World::new();
+    let (mut a, ha) = opened(&mut world);
+    let mut b = world.client();
+    let open = wire::Open { path: "/ls/test/other".into(), lock_delay_ms: 30_000, ..may_create() };
+    let hb = world.open_with(&mut b, open);
+    let listed = |world: &mut World, path: &str| {
+        let asker = world.client();
+        world.send_again(
+            &asker,
+            999,
+            Call::ListLocks(wire::ListLocks { path: path.into(), ..Default::default() }),
+        );
+        let Some(Ok(Answer::Locks(locks))) = world.answer(&asker, 999) else { panic!("no locks") };
+        locks.locks.into_iter().map(|lock| lock.path).collect::<Vec<_>>()
+    };
+    assert!(listed(&mut world, LOCK).is_empty(), "nobody has to do with it");
+    world.call(&mut a, acquire(ha)).unwrap();
+    world.call(&mut b, acquire(hb)).unwrap();
+    assert_eq!(listed(&mut world, LOCK), [LOCK]);
+    assert_eq!(listed(&mut world, "/ls/test"), [LOCK, "/ls/test/other"]);
+    world.call(&mut a, release(ha)).unwrap();
+    assert!(listed(&mut world, LOCK).is_empty());
+    // In its lock-delay.
+    world.pass(LEASE);
+    assert_eq!(listed(&mut world, "/ls/test/other"), ["/ls/test/other"]);
+}
