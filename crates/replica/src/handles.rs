@@ -141,7 +141,7 @@ impl Master {
         }
         let handle = self.session(session)?.handles.insert(*token);
         self.subscribe(session, token);
-        self.recreated();
+        self.recreated(session, token);
         Ok(handle)
     }
 

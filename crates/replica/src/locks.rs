@@ -313,12 +313,23 @@ impl Replica {
     }
 
     fn tell_holders_of_conflict(&mut self, instance: Instance) {
+        let Some(node) = self.state.tree().get(instance) else { return };
+        for holder in node.lock.holders().map(|(key, _)| key).collect::<Vec<_>>() {
+            self.tell_of_waiters(instance, holder);
+        }
+    }
+
+    /// Tells a handle that holds a lock that somebody waits for it, if somebody does. Who came before its grant, or
+    /// before its handle was made again at this master, would be waited out in vain by a holder that keeps the
+    /// lock until it is wanted.
+    pub(crate) fn tell_of_waiters(&mut self, instance: Instance, (session, handle): (SessionId, HandleId)) {
         let (Some(master), Some(node)) = (&mut self.master, self.state.tree().get(instance)) else { return };
-        for ((session, handle), _) in node.lock.holders() {
-            let live = master.sessions.get(&session);
-            if live.is_some_and(|live| live.handles.wants(handle, Kind::LockConflict)) {
-                master.notify(session, Kind::LockConflict, Some((handle, self.state.applied(), None)));
-            }
+        let queue = master.locks.queues.get(&instance);
+        let wanted = queue.is_some_and(|queue| queue.iter().any(|waiter| !waiter.proposed));
+        let live = master.sessions.get(&session);
+        let wants = live.is_some_and(|live| live.handles.wants(handle, Kind::LockConflict));
+        if wanted && wants && node.lock.holder(session, handle).is_some() {
+            master.notify(session, Kind::LockConflict, Some((handle, self.state.applied(), None)));
         }
     }
 }
