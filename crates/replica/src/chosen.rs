@@ -68,6 +68,7 @@ impl Replica {
             Origin::Grant(asker, instance, handle) => {
                 self.granted(asker, instance, handle, result);
                 self.grant_turns(instance);
+                self.tell_of_waiters(instance, (asker.session, handle));
             }
         }
     }

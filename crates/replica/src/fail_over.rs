@@ -9,7 +9,7 @@ use core::fmt;
 use core::time::Duration;
 use wombat_proto::limits::ORPHANS_AFTER;
 use wombat_proto::wire::{self, log, log::command::Op};
-use wombat_proto::{Epoch, HandleId, Instant, SessionId, Slot};
+use wombat_proto::{Epoch, HandleId, Instance, Instant, SessionId, Slot};
 
 /// Most handles that one command closes.
 const CLOSED_AT_ONCE: usize = 512;
@@ -110,6 +110,8 @@ pub(crate) struct FailOver {
     awaited: BTreeSet<SessionId>,
     served_after: Option<Duration>,
     recreated: u64,
+    /// Handles that were made again in this step.
+    untold: Vec<(Instance, (SessionId, HandleId))>,
     orphans: u64,
 }
 
@@ -122,6 +124,7 @@ impl FailOver {
             awaited: BTreeSet::new(),
             served_after: None,
             recreated: 0,
+            untold: Vec::new(),
             orphans: 0,
         }
     }
@@ -162,9 +165,10 @@ impl FailOver {
 }
 
 impl Master {
-    /// Counts a handle that was made again.
-    pub(crate) fn recreated(&mut self) {
+    /// Counts a handle that was made again, and notes it for what is to be told through it.
+    pub(crate) fn recreated(&mut self, session: SessionId, token: &wire::Handle) {
         self.fail_over.recreated += 1;
+        self.fail_over.untold.push((Instance(token.instance), (session, HandleId(token.id))));
     }
 }
 
@@ -203,8 +207,12 @@ impl Replica {
         self.reach(Stage::Serves { after });
     }
 
-    /// Step 8 has begun.
+    /// Step 8 has begun. Who holds a lock by a handle that was made again hears of those who wait for it already.
     pub(crate) fn note_recreated(&mut self) {
+        let untold = self.master.as_mut().map(|master| core::mem::take(&mut master.fail_over.untold));
+        for (instance, holder) in untold.unwrap_or_default() {
+            self.tell_of_waiters(instance, holder);
+        }
         let first = self.master.as_ref().is_some_and(|master| {
             master.fail_over.recreated > 0 && matches!(master.fail_over.stage, Stage::Serves { .. })
         });

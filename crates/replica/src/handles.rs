@@ -146,7 +146,7 @@ impl Master {
         }
         let handle = self.session(session)?.handles.insert(*token);
         self.subscribers.add(session, token);
-        self.recreated();
+        self.recreated(session, token);
         Ok(handle)
     }
 

@@ -164,14 +164,6 @@ impl Master {
         }
         Some(waiter)
     }
-
-    /// Tells a holder that wants to know that somebody waits for its lock.
-    fn tell_of_conflict(&mut self, session: SessionId, handle: HandleId, applied: Slot) {
-        let live = self.sessions.get(&session);
-        if live.is_some_and(|live| live.handles.wants(handle, Kind::LockConflict)) {
-            self.notify(session, Kind::LockConflict, Some((handle, applied, None)));
-        }
-    }
 }
 
 impl Replica {
@@ -274,13 +266,6 @@ impl Replica {
                 };
                 let answer = self.granted_answer(asker.session, instance, handle, token, generation);
                 self.reply(asker, answer);
-                // Who came while it still waited itself was told to others.
-                let applied = self.state.applied();
-                if let Some(master) = &mut self.master
-                    && master.locks.is_waited_for(instance)
-                {
-                    master.tell_of_conflict(asker.session, handle, applied);
-                }
             }
             // Its turn has passed for now, because a holder's session ended with a lock-delay.
             Err(Error::LockHeld | Error::LockDelayed { .. }) => {
@@ -371,9 +356,22 @@ impl Replica {
     }
 
     fn tell_holders_of_conflict(&mut self, instance: Instance) {
+        let Some(node) = self.state.tree().get(instance) else { return };
+        for holder in node.lock.holders().map(|(key, _)| key).collect::<Vec<_>>() {
+            self.tell_of_waiters(instance, holder);
+        }
+    }
+
+    /// Tells a handle that holds a lock that somebody waits for it, if somebody does. Who came before its grant, or
+    /// before its handle was made again at this master, would be waited out in vain by a holder that keeps the
+    /// lock until it is wanted.
+    pub(crate) fn tell_of_waiters(&mut self, instance: Instance, (session, handle): (SessionId, HandleId)) {
         let (Some(master), Some(node)) = (&mut self.master, self.state.tree().get(instance)) else { return };
-        for ((session, handle), _) in node.lock.holders() {
-            master.tell_of_conflict(session, handle, self.state.applied());
+        let wanted = master.locks.is_waited_for(instance);
+        let live = master.sessions.get(&session);
+        let wants = live.is_some_and(|live| live.handles.wants(handle, Kind::LockConflict));
+        if wanted && wants && node.lock.holder(session, handle).is_some() {
+            master.notify(session, Kind::LockConflict, Some((handle, self.state.applied(), None)));
         }
     }
 }

@@ -15,8 +15,9 @@ const LEASE: Duration = Duration::from_secs(2);
 const PEOPLE: usize = 4;
 /// The permits of each node's lock; 0: as many as there are.
 const PERMITS: [u32; 3] = [0, 2, 0];
-/// The lock-delays that handles ask for, and so how many handles each has on each node.
-const DELAYS_MS: [u32; 3] = [0, 700, 1_900];
+/// How many handles each has on each node: one without a lock-delay, and one with.
+const HANDLES: usize = 2;
+const DELAYS_MS: [u32; 2] = [700, 1_900];
 
 /// What a test does. Small numbers stand for "one of those that there are".
 #[derive(Clone, Debug)]
@@ -41,6 +42,11 @@ enum Step {
         who: usize,
         node: usize,
         handle: usize,
+    },
+    /// Closes a handle that waits.
+    CloseWaiting {
+        who: usize,
+        which: usize,
     },
     Delete {
         who: usize,
@@ -81,7 +87,7 @@ enum Patience {
 
 fn step() -> impl Strategy<Value = Step> {
     let who = || 0..PEOPLE;
-    let one = || (0..PEOPLE, 0..PERMITS.len(), 0..DELAYS_MS.len());
+    let one = || (0..PEOPLE, 0..PERMITS.len(), 0..HANDLES);
     let patience = prop_oneof![
         1 => Just(Patience::None),
         2 => (1..1500u64).prop_map(Patience::Some),
@@ -94,6 +100,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (who(), 0..3usize).prop_map(|(who, which)| Step::Cancel { who, which }),
         8 => one().prop_map(|(who, node, handle)| Step::Release { who, node, handle }),
         4 => one().prop_map(|(who, node, handle)| Step::Close { who, node, handle }),
+        3 => (who(), 0..3usize).prop_map(|(who, which)| Step::CloseWaiting { who, which }),
         2 => one().prop_map(|(who, node, handle)| Step::Delete { who, node, handle }),
         1 => who().prop_map(|who| Step::EndSession { who }),
         2 => who().prop_map(|who| Step::Dies { who }),
@@ -203,6 +210,9 @@ impl Test {
         self.steps += 1;
         // No two clocks begin within the same microsecond of a millisecond, so that none end together.
         self.pass(Duration::from_micros(1_000 + 7 * (self.steps % 140)));
+        if !self.world.hold_disk {
+            self.open_handles();
+        }
         match step {
             Step::Pass { ms } => self.pass(Duration::from_millis(ms)),
             Step::Disk { busy } => self.world.hold_disk = busy,
@@ -228,43 +238,39 @@ impl Test {
                     self.ask(who, handle, Call::Delete(wire::Delete { handle: Some(handle) }));
                 }
             }
-            Step::Close { who, node, handle } => {
-                let person = &mut self.people[who];
-                let closed = person.handles.remove(&(node, handle));
-                if let Some(handle) = closed.filter(|_| person.life == Life::Lives) {
-                    self.ask(who, handle, Call::Close(wire::Close { handle: Some(handle) }));
+            Step::Close { who, node, handle } => self.close(who, (node, handle)),
+            Step::CloseWaiting { who, which } => {
+                let person = &self.people[who];
+                let waits = person.handles.iter().filter(|(_, handle)| person.has_asked(handle.id, true));
+                let waits: Vec<(usize, usize)> = waits.map(|(place, _)| *place).collect();
+                if !waits.is_empty() {
+                    self.close(who, waits[which % waits.len()]);
                 }
             }
         }
         self.settle();
     }
 
-    /// A handle of someone who lives, opened if need be; somebody new takes the place of one who has ended.
-    /// While the disk is busy nobody comes and nothing is opened.
-    fn handle(&mut self, who: usize, node: usize, place: usize) -> Option<Handle> {
-        if self.people[who].life == Life::Ended && !self.world.hold_disk {
-            self.people[who] = self.person();
-        }
-        let person = &mut self.people[who];
-        if person.life != Life::Lives {
-            return None;
-        }
-        let stale = |handle: &Handle| self.nodes[node] != Some(Instance(handle.instance));
-        if person.handles.get(&(node, place)).is_some_and(stale) {
-            // It goes with those who still ask with it.
-            let handle = person.handles[&(node, place)];
-            return Some(handle).filter(|handle| !person.has_asked(handle.id, false)).or_else(|| {
-                person.handles.remove(&(node, place));
-                None
-            });
-        }
-        if !person.handles.contains_key(&(node, place)) {
-            if self.world.hold_disk {
-                return None;
+    /// Everyone who lives opens what he has not open; somebody new takes the place of one who has ended.
+    fn open_handles(&mut self) {
+        let places = (0..PERMITS.len()).flat_map(|node| (0..HANDLES).map(move |place| (node, place)));
+        for (who, (node, place)) in (0..PEOPLE).flat_map(|who| places.clone().map(move |at| (who, at))) {
+            if self.people[who].life == Life::Ended {
+                self.people[who] = self.person();
             }
-            let new = Some(wire::NewNode { permits: PERMITS[node], ..wire::NewNode::default() });
-            let lock_delay_ms = DELAYS_MS[place];
-            let open = wire::Open { path: path(node), node: new, lock_delay_ms, ..may_create() };
+            let person = &mut self.people[who];
+            let stale = |handle: &Handle| self.nodes[node] != Some(Instance(handle.instance));
+            let known = person.handles.get(&(node, place)).copied();
+            if person.life != Life::Lives || known.is_some_and(|handle| !stale(&handle)) {
+                continue;
+            }
+            // Some keep what they have of a node that is gone, until it is recreated.
+            if known.is_some_and(|handle| person.has_asked(handle.id, false)) {
+                continue;
+            }
+            let node_wanted = Some(wire::NewNode { permits: PERMITS[node], ..wire::NewNode::default() });
+            let lock_delay_ms = if place == 0 { 0 } else { DELAYS_MS[who % DELAYS_MS.len()] };
+            let open = wire::Open { path: path(node), node: node_wanted, lock_delay_ms, ..may_create() };
             let handle = self.world.open_with(&mut person.client, open);
             let instance = Instance(handle.instance);
             if self.nodes[node] != Some(instance) {
@@ -273,13 +279,15 @@ impl Test {
             }
             person.handles.insert((node, place), handle);
         }
-        // A handle does one thing at a time, but for being released while it waits, which frees nothing.
-        let handle = person.handles[&(node, place)];
-        let alone = person
-            .asked
-            .values()
-            .all(|asked| asked.handle != handle.id || matches!(asked.call, Call::Acquire(_)));
-        alone.then_some(handle)
+    }
+
+    /// A handle of someone who lives. It does one thing at a time, but for being released while it waits, which
+    /// frees nothing.
+    fn handle(&self, who: usize, node: usize, place: usize) -> Option<Handle> {
+        let person = &self.people[who];
+        let handle = *person.handles.get(&(node, place)).filter(|_| person.life == Life::Lives)?;
+        let alone = |asked: &Asked| asked.handle != handle.id || matches!(asked.call, Call::Acquire(_));
+        person.asked.values().all(alone).then_some(handle)
     }
 
     fn ask(&mut self, who: usize, handle: Handle, call: Call) {
@@ -303,6 +311,15 @@ impl Test {
         self.ask(who, handle, Call::Acquire(acquire));
     }
 
+    fn close(&mut self, who: usize, place: (usize, usize)) {
+        let person = &mut self.people[who];
+        if person.life == Life::Lives
+            && let Some(handle) = person.handles.remove(&place)
+        {
+            self.ask(who, handle, Call::Close(wire::Close { handle: Some(handle) }));
+        }
+    }
+
     fn cancel(&mut self, who: usize, which: usize) {
         let person = &self.people[who];
         let acquires = person.asked.iter().filter(|(number, asked)| {
@@ -310,7 +327,8 @@ impl Test {
         });
         let acquires: Vec<(u64, Call)> =
             acquires.map(|(number, asked)| (*number, asked.call.clone())).collect();
-        let Some((acquire, Call::Acquire(call))) = acquires.into_iter().nth(which) else { return };
+        let one = acquires.get(which % acquires.len().max(1)).cloned();
+        let Some((acquire, Call::Acquire(call))) = one else { return };
         if let Some(handle) = call.handle.filter(|_| person.life == Life::Lives) {
             let open = person.handles.values().any(|open| *open == handle);
             let free = !person

@@ -451,3 +451,42 @@ fn who_asks_for_the_locks_of_a_file_gets_those_of_that_file() {
     world.pass(LEASE);
     assert_eq!(listed(&mut world, "/ls/test/other"), ["/ls/test/other"]);
 }
+
+/// What a session hears when it asks, with the events up to a number acknowledged.
+fn hears(world: &mut World, client: &mut Client, events_acknowledged: u64) -> Vec<Kind> {
+    let alive = Call::KeepAlive(wire::KeepAlive { events_acknowledged, ..wire::KeepAlive::default() });
+    let number = world.send(client, alive);
+    match world.answer(client, number) {
+        Some(Ok(Answer::KeptAlive(kept))) => kept.events.iter().map(wire::Event::kind).collect(),
+        Some(other) => panic!("{other:?}"),
+        None => Vec::new(),
+    }
+}
+
+#[test]
+fn who_keeps_a_lock_until_it_is_wanted_is_told_of_those_who_waited_before() {
+    // Found by the simulator: a conflict was told only to who held the lock when somebody began to wait.
+    let mut world = World::new();
+    let mut keeper = world.client();
+    let events = Kind::LockConflict.bit();
+    let kept = world.open_with(&mut keeper, wire::Open { path: LOCK.into(), events, ..may_create() });
+    let (mut holder, hh) = opened(&mut world);
+    let (mut other, ho) = opened(&mut world);
+    world.call(&mut holder, acquire(hh)).unwrap();
+    let (mine, theirs) = (world.send(&mut keeper, acquire(kept)), world.send(&mut other, acquire(ho)));
+    world.call(&mut holder, release(hh)).unwrap();
+    assert!(world.answer(&keeper, mine).unwrap().is_ok());
+    assert_eq!(hears(&mut world, &mut keeper, 0), [Kind::LockConflict]);
+    // At the next master the other one waits before the handle is there again.
+    world.restart();
+    world.resume(&mut other).unwrap();
+    world.send_again(&other, theirs, acquire(ho));
+    world.resume(&mut keeper).unwrap();
+    assert_eq!(hears(&mut world, &mut keeper, 0), [Kind::FailedOver]);
+    world.read(&mut keeper, kept).unwrap();
+    assert_eq!(hears(&mut world, &mut keeper, 1), [Kind::LockConflict]);
+    // Nobody hears of it who does not hold the lock, or whom nobody wants to have it from.
+    world.call(&mut keeper, release(kept)).unwrap();
+    assert!(world.answer(&other, theirs).unwrap().is_ok());
+    assert!(hears(&mut world, &mut keeper, 2).is_empty());
+}
