@@ -214,7 +214,7 @@ struct Client {
 
 impl Client {
     fn handle(&self) -> Option<Handle> {
-        Some(self.handle.clone())
+        Some(self.handle)
     }
 
     async fn end(self) -> Result<()> {
