@@ -1,6 +1,6 @@
 //! Locks, and the watching of a file: Wombat beside etcd, ZooKeeper and Redlock, five nodes of each.
 //! `cargo bench -p wombat-benches --bench locks
-//!  [-- rounds <n> seconds <n> watchers <n> share <n> spread <n> only <measure>]`
+//!  [-- rounds <n> seconds <n> watchers <n> writes <n> share <n> spread <n> only <measure>]`
 //!
 //! All run on this machine at once with default settings, their data on one file system; peers that are not
 //! installed (Debian's `etcd-server`, `zookeeper`, `redis-server`) are left out. Each round gives every system
@@ -360,6 +360,7 @@ impl Audience {
 
 /// Returns the median time until the last of so many watchers has been told of a write, in milliseconds.
 async fn watched(service: Rc<dyn Service>, watchers: usize) -> Result<Vec<f64>> {
+    let writes = number("writes", WRITES);
     let mut writer = service.writer().await?;
     let (audience, room) = (Rc::new(Audience::default()), Rc::new(Semaphore::new(MADE_AT_ONCE)));
     let mut tasks = JoinSet::new();
@@ -369,7 +370,7 @@ async fn watched(service: Rc<dyn Service>, watchers: usize) -> Result<Vec<f64>> 
             let made = room.acquire().await?;
             let mut watcher = service.watcher(number).await?;
             drop(made);
-            for _ in 0..WRITES {
+            for _ in 0..writes {
                 watcher.arm().await?;
                 audience.count(&audience.armed, watchers);
                 watcher.told().await?;
@@ -380,7 +381,7 @@ async fn watched(service: Rc<dyn Service>, watchers: usize) -> Result<Vec<f64>> 
         tasks.spawn_local(async { watch.await.inspect_err(|error| eprintln!("a watcher: {error}")) });
     }
     let mut took = Vec::new();
-    for write in 1..=WRITES {
+    for write in 1..=writes {
         audience.until(&audience.armed, write * watchers).await;
         tokio::time::sleep(QUIET).await;
         let begun = Instant::now();
