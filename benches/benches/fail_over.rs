@@ -15,9 +15,10 @@ use wombat_benches::replicas::built;
 use wombat_benches::systems::etcd::Etcd;
 use wombat_benches::systems::wombat::Wombat;
 use wombat_benches::systems::zookeeper::ZooKeeper;
-use wombat_benches::systems::{NODES, System, gap, whole};
+use wombat_benches::systems::{System, gap, whole};
 use wombat_benches::{Result, median};
 
+const NODES: usize = 3;
 const REPEATS: usize = 20;
 /// How long a node that was started again is left alone: some take no part in elections at first.
 const REST: Duration = Duration::from_secs(5);
@@ -28,9 +29,9 @@ fn main() -> Result<()> {
     let repeats = repeats.and_then(|place| arguments.get(place + 1)?.parse().ok()).unwrap_or(REPEATS);
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let dir = dir.path();
-    let mut wombat = Wombat::start(&built(env!("CARGO_TARGET_TMPDIR"))?, dir)?;
+    let mut wombat = Wombat::start(&built(env!("CARGO_TARGET_TMPDIR"))?, dir, NODES)?;
     let (mut etcd, mut zookeeper) =
-        (peer("etcd", Etcd::start(dir)), peer("zookeeper", ZooKeeper::start(dir)));
+        (peer("etcd", Etcd::start(dir, NODES)), peer("zookeeper", ZooKeeper::start(dir, NODES)));
     let (mut gaps, mut transfers) = ([const { Vec::new() }; 3], Vec::new());
     let mut rested = [Instant::now(); 3];
     for repeat in 0..repeats {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use wombat_benches::replicas::{Replicas, built};
-use wombat_benches::{Result, median, rate, raw_syncs};
+use wombat_benches::{Result, median, percentile, rate, raw_syncs};
 use wombat_client::{Cell, Create, OpenOptions, replica_status};
 
 const REPLICAS: usize = 5;
@@ -111,9 +111,4 @@ async fn write_for(cells: &[Cell], in_flight: usize, duration: Duration) -> Resu
         all.extend(task.await??);
     }
     Ok(all)
-}
-
-fn percentile(figures: &mut [f64], percent: usize) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() * percent / 100).copied().unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! What the benches share: rates, medians, and the machine's own speed to compare with.
 
+pub mod clients;
 pub mod load;
 pub mod peers;
 pub mod process;
@@ -23,6 +24,12 @@ pub fn rate(operations: usize, elapsed: Duration) -> f64 {
 pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
+}
+
+/// The figure that so many percent of them do not exceed; it sorts them.
+pub fn percentile(figures: &mut [f64], percent: usize) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() * percent / 100).copied().unwrap_or_default()
 }
 
 /// The machine's own speed: how often a second `bytes` are appended to a file that is already allocated, and

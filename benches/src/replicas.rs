@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use wombat_client::{Cell, Status, replica_status};
 
+/// The name of their cell.
+pub const CELL: &str = "bench";
 /// How long a replica may take to say how it is.
 const STATUS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -30,7 +32,7 @@ impl Replicas {
     /// Starts one on what its folder holds.
     pub fn restart(&mut self, number: usize) -> Result<()> {
         let mut command = Command::new(&self.wombat);
-        command.args(["serve", "--cell", "bench", "--listen", &self.addresses[number], "--log", "warn"]);
+        command.args(["serve", "--cell", CELL, "--listen", &self.addresses[number], "--log", "warn"]);
         if self.addresses.len() > 1 {
             command.args(["--peers", &self.addresses.join(",")]);
         }

@@ -1,6 +1,6 @@
 //! etcd, by its JSON gateway: Debian's package `etcd-server`.
 
-use super::{NODES, PATIENCE, Process, System, Writer};
+use super::{PATIENCE, Process, System, Writer};
 use crate::Result;
 use crate::replicas::free_addresses;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ const RETRY: Duration = Duration::from_millis(10);
 /// How long a node may take to say how it is.
 const STATUS_WITHIN: Duration = Duration::from_secs(1);
 
-/// Three members.
+/// Its members.
 pub struct Etcd {
     dir: PathBuf,
     clients: Vec<String>,
@@ -28,14 +28,19 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Starts them, or tells why there are none.
-    pub fn start(dir: &Path) -> Result<Etcd> {
-        let (clients, peers) = (free_addresses(NODES)?, free_addresses(NODES)?);
-        let members = (0..NODES).map(|_| None).collect();
+    /// Starts so many, or tells why there are none.
+    pub fn start(dir: &Path, nodes: usize) -> Result<Etcd> {
+        let (clients, peers) = (free_addresses(nodes)?, free_addresses(nodes)?);
+        let members = (0..nodes).map(|_| None).collect();
         let mut etcd = Etcd { dir: dir.join("etcd"), clients, peers, members };
         std::fs::create_dir_all(&etcd.dir)?;
-        (0..NODES).try_for_each(|node| etcd.start(node))?;
+        (0..nodes).try_for_each(|node| etcd.start(node))?;
         Ok(etcd)
+    }
+
+    /// Where clients find them.
+    pub fn addresses(&self) -> &[String] {
+        &self.clients
     }
 }
 

@@ -1,7 +1,8 @@
-//! Lock services as three processes on this machine, and how long a client of theirs must wait when something
-//! happens to the leader.
+//! Lock services as processes on this machine, and how long a client of theirs must wait when something happens
+//! to the leader.
 
 pub mod etcd;
+pub mod redis;
 pub mod wombat;
 pub mod zookeeper;
 
@@ -12,8 +13,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How many nodes each system has.
-pub const NODES: usize = 3;
 /// Between the acknowledgement of a write and the next one.
 const INTERVAL: Duration = Duration::from_millis(1);
 /// How long the client writes before anything happens.
@@ -21,7 +20,7 @@ const CALM: Duration = Duration::from_millis(500);
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A system of [`NODES`] nodes with default settings, killed when it is dropped.
+/// A system of several nodes with default settings, killed when it is dropped.
 pub trait System {
     /// Its name.
     fn name(&self) -> &'static str;

@@ -1,6 +1,6 @@
 //! Wombat, by its own client library.
 
-use super::{NODES, System, Writer, wait_for};
+use super::{System, Writer, wait_for};
 use crate::Result;
 use crate::replicas::Replicas;
 use std::path::Path;
@@ -8,16 +8,21 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use wombat_client::{Cell, Create, Node, OpenOptions, Status, transfer_mastership};
 
-/// Three replicas.
+/// Its replicas.
 pub struct Wombat {
     replicas: Replicas,
     runtime: Runtime,
 }
 
 impl Wombat {
-    /// Starts them.
-    pub fn start(wombat: &Path, dir: &Path) -> Result<Wombat> {
-        Ok(Wombat { replicas: Replicas::start(wombat, &dir.join("wombat"), NODES)?, runtime: runtime()? })
+    /// Starts so many.
+    pub fn start(wombat: &Path, dir: &Path, nodes: usize) -> Result<Wombat> {
+        Ok(Wombat { replicas: Replicas::start(wombat, &dir.join("wombat"), nodes)?, runtime: runtime()? })
+    }
+
+    /// Where clients find them.
+    pub fn addresses(&self) -> &[String] {
+        self.replicas.addresses()
     }
 
     /// Lets the master hand over. Returns when another one serves.
@@ -40,7 +45,7 @@ impl System for Wombat {
     fn leader(&mut self) -> Option<usize> {
         let statuses: Option<Vec<Status>> = self.runtime.block_on(async {
             let mut all = Vec::new();
-            for number in 0..NODES {
+            for number in 0..self.replicas.addresses().len() {
                 all.push(self.replicas.status(number).await?);
             }
             Some(all)

@@ -1,6 +1,6 @@
 //! ZooKeeper, by a small client of its own protocol: Debian's package `zookeeper`.
 
-use super::{NODES, PATIENCE, Process, System, Writer};
+use super::{PATIENCE, Process, System, Writer};
 use crate::Result;
 use crate::replicas::free_addresses;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -15,7 +15,7 @@ const CLASS_PATH: &str = "/etc/zookeeper/conf:/usr/share/java/zookeeper.jar";
 const JAR: &str = "/usr/share/java/zookeeper.jar";
 const PATH: &str = "/bench";
 /// What the client asks for; its library's usual value.
-const SESSION_TIMEOUT_MS: i32 = 30_000;
+pub(crate) const SESSION_TIMEOUT_MS: i32 = 30_000;
 /// How long a client waits for an answer before it asks the next node; nodes that lose their leader say so by
 /// closing the connection, so this matters little.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -24,13 +24,13 @@ const RETRY: Duration = Duration::from_millis(10);
 /// How long a node may take to say how it is.
 const STATUS_WITHIN: Duration = Duration::from_secs(1);
 
-const CREATE: i32 = 1;
-const SET_DATA: i32 = 5;
-const CLOSE: i32 = -11;
-const NODE_EXISTS: i32 = -110;
+pub(crate) const CREATE: i32 = 1;
+pub(crate) const SET_DATA: i32 = 5;
+pub(crate) const CLOSE: i32 = -11;
+pub(crate) const NODE_EXISTS: i32 = -110;
 const ALL_PERMISSIONS: i32 = 31;
 
-/// Three servers.
+/// Its servers.
 pub struct ZooKeeper {
     dir: PathBuf,
     clients: Vec<String>,
@@ -39,24 +39,31 @@ pub struct ZooKeeper {
 }
 
 impl ZooKeeper {
-    /// Starts them, or tells why there are none.
-    pub fn start(dir: &Path) -> Result<ZooKeeper> {
+    /// Starts so many, or tells why there are none.
+    pub fn start(dir: &Path, nodes: usize) -> Result<ZooKeeper> {
         if !Path::new(JAR).exists() {
             return Err(format!("{JAR} is missing").into());
         }
         let (clients, quorum, election) =
-            (free_addresses(NODES)?, free_addresses(NODES)?, free_addresses(NODES)?);
-        // The values of its sample configuration, but for the console on port 8080, which three cannot share.
-        let mut configuration =
-            String::from("tickTime=2000\ninitLimit=10\nsyncLimit=5\nadmin.enableServer=false\n");
+            (free_addresses(nodes)?, free_addresses(nodes)?, free_addresses(nodes)?);
+        // The values of its sample configuration, but for the console on port 8080, which several cannot share,
+        // and the limit of sixty connections from one machine.
+        let mut configuration = String::from(
+            "tickTime=2000\ninitLimit=10\nsyncLimit=5\nadmin.enableServer=false\nmaxClientCnxns=0\n",
+        );
         for (number, (quorum, election)) in quorum.iter().zip(&election).enumerate() {
             let election = election.rsplit(':').next().unwrap_or_default();
             configuration += &format!("server.{}={quorum}:{election}\n", number + 1);
         }
-        let servers = (0..NODES).map(|_| None).collect();
+        let servers = (0..nodes).map(|_| None).collect();
         let mut zookeeper = ZooKeeper { dir: dir.join("zookeeper"), clients, configuration, servers };
-        (0..NODES).try_for_each(|node| zookeeper.start(node))?;
+        (0..nodes).try_for_each(|node| zookeeper.start(node))?;
         Ok(zookeeper)
+    }
+
+    /// Where clients find them.
+    pub fn addresses(&self) -> &[String] {
+        &self.clients
     }
 }
 
@@ -102,13 +109,7 @@ impl System for ZooKeeper {
             number: 0,
         };
         let mut create = BytesMut::new();
-        put_bytes(&mut create, PATH.as_bytes());
-        put_bytes(&mut create, b"");
-        create.put_i32(1);
-        create.put_i32(ALL_PERMISSIONS);
-        put_bytes(&mut create, b"world");
-        put_bytes(&mut create, b"anyone");
-        create.put_i32(0);
+        put_create(&mut create, PATH, 0);
         match client.call_somewhere(CREATE, &create)? {
             0 | NODE_EXISTS => Ok(Box::new(client)),
             error => Err(format!("zookeeper's error {error}").into()),
@@ -242,7 +243,18 @@ fn receive(stream: &mut TcpStream, least: usize) -> Result<Bytes> {
     if body.len() < least { Err("a short answer".into()) } else { Ok(body.into()) }
 }
 
-fn put_bytes(buffer: &mut BytesMut, bytes: &[u8]) {
+pub(crate) fn put_bytes(buffer: &mut BytesMut, bytes: &[u8]) {
     buffer.put_i32(bytes.len() as i32);
     buffer.put_slice(bytes);
+}
+
+/// What asks for a node that everybody may use.
+pub(crate) fn put_create(buffer: &mut BytesMut, path: &str, flags: i32) {
+    put_bytes(buffer, path.as_bytes());
+    put_bytes(buffer, b"");
+    buffer.put_i32(1);
+    buffer.put_i32(ALL_PERMISSIONS);
+    put_bytes(buffer, b"world");
+    put_bytes(buffer, b"anyone");
+    buffer.put_i32(flags);
 }
