@@ -197,7 +197,7 @@ fn a_master_that_slept_past_its_lease_tells_nothing_of_its_state_not_even_a_refu
     let unknown = Call::ResumeSession(wire::ResumeSession::default());
     let locks = Call::ListLocks(wire::ListLocks::default());
     let sessions = Call::ListSessions(wire::ListSessions::default());
-    let stale = "wsq1.x.17.12.2.e4ea4a61./ls/local/backup".to_owned();
+    let stale = "wsq1.x.17.12.2.04efdc51./ls/test/lock".to_owned();
     let check = Call::CheckSequencer(wire::CheckSequencer { sequencer: stale });
     for (call, of_session) in
         [(none, true), (unknown, true), (locks, false), (sessions, false), (check, false)]
