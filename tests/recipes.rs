@@ -51,6 +51,13 @@ fn client_process() {
                 let _lead = Election::new(&cell, "/ls/local/primary").campaign("dies").await.unwrap();
                 std::future::pending().await
             }
+            "frozen" => {
+                let lead = Election::new(&cell, "/ls/local/primary").campaign("frozen").await.unwrap();
+                let leads = lead.guard().run(Duration::from_millis(100), std::future::pending::<()>());
+                assert_eq!(leads.await, Err(Lost));
+                lead.lost().await;
+                assert!(lead.proclaim("late").await.is_err());
+            }
             "party" => drop(Barrier::new(&cell, "/ls/local/barrier", usize::MAX).enter().await),
             "inside" => {
                 let _inside = Barrier::new(&cell, "/ls/local/barrier", 3).enter().await.unwrap();
@@ -213,7 +220,7 @@ fn a_guard_gives_way_after_a_fail_over_too() {
 
 #[test]
 fn what_runs_under_a_lock_is_stopped_before_the_lock_is_lost() {
-    let (_dir, serve) = serve("2s");
+    let (_dir, serve) = serve("4s");
     run(async {
         let cell = connect(&serve).await;
         let node = open(&cell, "/ls/local/l").await;
@@ -234,7 +241,7 @@ fn what_runs_under_a_lock_is_stopped_before_the_lock_is_lost() {
             std::future::pending::<()>().await;
         };
         signal(serve.pid(), "STOP");
-        assert_eq!(guard.run(Duration::from_millis(500), work).await, Err(Lost));
+        assert_eq!(guard.run(Duration::from_millis(1500), work).await, Err(Lost));
         assert_eq!(stopped_in_time.load(Ordering::Relaxed), 1);
         guard.lost().await;
         let begun = AtomicUsize::new(0);
@@ -682,6 +689,24 @@ fn a_campaign_that_is_given_up_leaves_nothing_behind() {
         leads.resign().await.unwrap();
         assert_eq!(cell.locks(None).await.unwrap(), []);
         assert_eq!(election.leader().await.unwrap(), None);
+    });
+}
+
+#[test]
+fn a_leader_that_was_frozen_stops_when_it_wakes() {
+    let (_dir, serve) = serve("2s");
+    run(async {
+        let cell = connect(&serve).await;
+        let election = Election::new(&cell, "/ls/local/primary");
+        let mut leaders = election.observe().await.unwrap();
+        let mut frozen = Process::start("frozen", &serve.address);
+        assert_eq!(next_leader(&mut leaders).await, "frozen");
+        signal(frozen.0.id(), "STOP");
+        let _leadership = election.campaign("bert").await.unwrap();
+        assert_eq!(next_leader(&mut leaders).await, "bert");
+        signal(frozen.0.id(), "CONT");
+        assert!(frozen.0.wait().unwrap().success());
+        assert_eq!(election.leader().await.unwrap().unwrap().value, "bert");
     });
 }
 

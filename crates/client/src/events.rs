@@ -30,8 +30,10 @@ pub(crate) struct Subscriptions {
 }
 
 /// Where the events of one handle go.
+#[derive(Default)]
 struct Subscription {
-    events: broadcast::Sender<NodeEvent>,
+    /// Made for the first who listens: it takes memory for all that may wait.
+    events: Option<broadcast::Sender<NodeEvent>>,
     conflicts: watch::Sender<Conflicts>,
 }
 
@@ -48,13 +50,13 @@ pub(crate) struct Conflicts {
 impl Subscriptions {
     pub(crate) fn open(&mut self, handle: HandleId) {
         if !self.closed {
-            let events = broadcast::Sender::new(WAITING);
-            self.handles.insert(handle, Subscription { events, conflicts: watch::Sender::default() });
+            self.handles.insert(handle, Subscription::default());
         }
     }
 
-    pub(crate) fn listen(&self, handle: HandleId) -> Option<broadcast::Receiver<NodeEvent>> {
-        self.handles.get(&handle).map(|subscription| subscription.events.subscribe())
+    pub(crate) fn listen(&mut self, handle: HandleId) -> Option<broadcast::Receiver<NodeEvent>> {
+        let events = &mut self.handles.get_mut(&handle)?.events;
+        Some(events.get_or_insert_with(|| broadcast::Sender::new(WAITING)).subscribe())
     }
 
     /// What the handle hears of those who wait for its lock; `None` if the session is over.
@@ -85,7 +87,9 @@ impl Subscriptions {
                 }
                 _ => {}
             }
-            let _nobody_listens = subscription.events.send(event.clone());
+            if let Some(events) = &subscription.events {
+                let _nobody_listens = events.send(event.clone());
+            }
         }
     }
 }

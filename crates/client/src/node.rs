@@ -324,7 +324,8 @@ impl Node {
 
     /// The events that the node was opened with, from now on.
     pub fn events(&self) -> NodeEvents {
-        let subscriptions = self.handle.shared().view.subscriptions.lock().expect("nobody panics with it");
+        let subscriptions = &self.handle.shared().view.subscriptions;
+        let mut subscriptions = subscriptions.lock().expect("nobody panics with it");
         NodeEvents { receiver: subscriptions.listen(HandleId(self.handle.token.id)) }
     }
 

@@ -13,8 +13,8 @@ const OPENED: &str = ".opened";
 ///
 /// Each party has an ephemeral file in the directory, so one that dies does not count: before all are there
 /// another may take its place, and afterwards nobody waits for it for longer than its lease. Whoever sees that
-/// enough are there writes [`OPENED`], and all pass whose files are older than that: also one that looks so
-/// late that others have left already.
+/// enough are there writes the file `.opened` in it, and all pass whose files are older than that: also one
+/// that looks so late that others have left already.
 ///
 /// ```no_run
 /// # use wombat_client::*;
