@@ -283,7 +283,7 @@ fn check(contest: Contest) {
     let _floor = floor();
     let begun = Instant::now();
     let dir = tempfile::tempdir().unwrap();
-    let five = Five::start_with(dir.path(), 5, &["--session-lease", "2s"]);
+    let five = Five::start_with(dir.path(), 5, &["--session-lease", "3s"]);
     let mut crowd = Crowd::start(five, contest);
     let faults: Vec<Fault> = FAULTS.into_iter().cycle().take(FAULTS.len() * contest.rounds).collect();
     for (number, fault) in faults.iter().enumerate() {
