@@ -9,6 +9,9 @@ use wombat_proto::wire::{self, NewNode};
 use wombat_proto::{Error, LockMode, NodePath, Slot};
 use wombat_state::{Node, Outcome, State};
 
+/// Session, handle, shared, token, lock-delay in milliseconds.
+type Holder = (u64, u64, bool, u64, u32);
+
 /// A node of the model.
 #[derive(Clone, PartialEq, Debug)]
 struct Item {
@@ -19,8 +22,7 @@ struct Item {
     generation: u64,
     lock_generation: u64,
     permits: u32,
-    /// Session, handle, shared, token, lock-delay in milliseconds.
-    holders: Vec<(u64, u64, bool, u64, u32)>,
+    holders: Vec<Holder>,
     /// Since which slot, whether shared, for how many milliseconds.
     delay: Option<(u64, bool, u32)>,
     openers: Vec<(u64, u64)>,
@@ -31,6 +33,10 @@ struct Item {
 struct Model {
     items: BTreeMap<String, Item>,
     sessions: BTreeMap<u64, BTreeMap<u64, String>>,
+    /// By instance of the directory, the number that last completed a name in it.
+    numbered: BTreeMap<u64, u64>,
+    /// Who broke a lock, and what was noted.
+    audit: Vec<(u64, String)>,
     epoch: u64,
     last_instance: u64,
 }
@@ -42,30 +48,50 @@ enum Step {
     OldEpoch,
     CreateSession,
     EndSession { who: usize, asked: bool, delay_over: bool },
-    Create { who: usize, place: usize, name: u8, directory: bool, ephemeral: bool, permits: u32, must: bool },
+    Create { who: usize, place: usize, name: u8, kind: Kind, permits: u32, must: bool, sequential: bool },
     OpenEphemeral { who: usize, what: usize },
     Close { who: usize, what: usize, handle: u64 },
     Set { who: usize, what: usize, byte: u8, guess: u64 },
     Delete { who: usize, what: usize, handle: u64, delay_over: bool },
     Grant { who: usize, what: usize, handle: u64, shared: bool, delay_ms: u32, delay_over: bool },
     Release { who: usize, what: usize, handle: u64 },
-    Multi { who: usize, one: usize, other: usize, name: u8, byte: u8 },
+    Break { who: usize, what: usize, whose: Whose, delay_over: bool },
+    Multi { who: usize, one: usize, other: usize, name: u8, byte: u8, sequential: bool },
     Retry { who: usize, which: usize },
 }
+
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    directory: bool,
+    ephemeral: bool,
+}
+
+/// Whose lock is broken.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    Everybodys,
+    TheLasts,
+    NobodysAnyMore,
+}
+
+/// What children are called. The last is what a number may make of the first.
+const NAMES: [&str; 4] = ["a", "b", "c", "a0000000002"];
 
 fn step() -> impl Strategy<Value = Step> {
     let who = 0..3usize;
     let what = 0..8usize;
     let handle = 1..4u64;
+    let kind = any::<(bool, bool)>().prop_map(|(directory, ephemeral)| Kind { directory, ephemeral });
+    let whose = prop_oneof![Just(Whose::Everybodys), Just(Whose::TheLasts), Just(Whose::NobodysAnyMore)];
     prop_oneof![
         1 => Just(Step::BeginEpoch),
         1 => Just(Step::OldEpoch),
         2 => Just(Step::CreateSession),
         1 => (who.clone(), any::<bool>(), any::<bool>())
             .prop_map(|(who, asked, delay_over)| Step::EndSession { who, asked, delay_over }),
-        6 => (who.clone(), what.clone(), 0..3u8, any::<bool>(), any::<bool>(), 0..3u32, any::<bool>()).prop_map(
-            |(who, place, name, directory, ephemeral, permits, must)| {
-                Step::Create { who, place, name, directory, ephemeral, permits, must }
+        6 => (who.clone(), what.clone(), 0..4u8, kind, 0..3u32, any::<bool>(), any::<bool>()).prop_map(
+            |(who, place, name, kind, permits, must, sequential)| {
+                Step::Create { who, place, name, kind, permits, must, sequential }
             }
         ),
         2 => (who.clone(), what.clone()).prop_map(|(who, what)| Step::OpenEphemeral { who, what }),
@@ -81,10 +107,27 @@ fn step() -> impl Strategy<Value = Step> {
             }
         ),
         4 => (who.clone(), what.clone(), handle).prop_map(|(who, what, handle)| Step::Release { who, what, handle }),
-        3 => (who.clone(), what.clone(), what, 0..3u8, any::<u8>())
-            .prop_map(|(who, one, other, name, byte)| Step::Multi { who, one, other, name, byte }),
+        3 => (who.clone(), what.clone(), whose, any::<bool>())
+            .prop_map(|(who, what, whose, delay_over)| Step::Break { who, what, whose, delay_over }),
+        3 => (who.clone(), what.clone(), what, 0..4u8, any::<u8>(), any::<bool>()).prop_map(
+            |(who, one, other, name, byte, sequential)| Step::Multi { who, one, other, name, byte, sequential }
+        ),
         2 => (who, 0..4usize).prop_map(|(who, which)| Step::Retry { who, which }),
     ]
+}
+
+impl Item {
+    /// Takes the lock from holders who do not give it back.
+    fn abandon(&mut self, slot: u64, over: &[u64], who: impl Fn(&Holder) -> bool) {
+        // In the order of handles, as the state keeps them.
+        self.holders.sort_unstable();
+        for (_, _, shared, _, delay) in self.holders.extract_if(.., |holder| who(holder)) {
+            if delay > 0 {
+                let running = self.delay.filter(|(since, ..)| !over.contains(since));
+                self.delay = Some((slot, shared, delay.max(running.map_or(0, |(.., ms)| ms))));
+            }
+        }
+    }
 }
 
 impl Model {
@@ -104,10 +147,17 @@ impl Model {
         self.items.keys().any(|other| other.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')))
     }
 
-    fn create(&mut self, slot: u64, parent: &str, name: &str, new: &NewNode) -> Result<u64, Error> {
+    /// Returns the path of the new node.
+    fn create(&mut self, slot: u64, parent: &str, name: &str, new: &NewNode) -> Result<String, Error> {
         let directory = self.items.get(parent).ok_or(Error::not_found(""))?;
         if !directory.directory {
             return Err(Error::NotDirectory);
+        }
+        let mut path = format!("{parent}/{name}");
+        let numbered = self.numbered.entry(directory.instance).or_default();
+        while new.sequential && (path.ends_with(name) || self.items.contains_key(&path)) {
+            *numbered += 1;
+            path = format!("{parent}/{name}{numbered:010}");
         }
         self.last_instance = slot.max(self.last_instance + 1);
         let item = Item {
@@ -122,8 +172,20 @@ impl Model {
             delay: None,
             openers: Vec::new(),
         };
-        self.items.insert(format!("{parent}/{name}"), item);
-        Ok(self.last_instance)
+        self.items.insert(path.clone(), item);
+        Ok(path)
+    }
+
+    fn write(&mut self, path: &str, contents: Vec<u8>, guess: u64) -> Result<(), Error> {
+        let item = self.items.get_mut(path).ok_or(Error::not_found(""))?;
+        if item.directory {
+            return Err(Error::IsDirectory);
+        }
+        if guess != 0 && guess != item.generation {
+            return Err(Error::GenerationMismatch { actual: wombat_proto::Generation(0) });
+        }
+        (item.contents, item.generation) = (contents, item.generation + 1);
+        Ok(())
     }
 
     fn remove(&mut self, path: &str, who: (u64, u64), over: &[u64]) -> Result<(), Error> {
@@ -186,14 +248,10 @@ impl Model {
     fn end_session(&mut self, slot: u64, session: u64, asked: bool, over: &[u64]) {
         self.sessions.remove(&session);
         for item in self.items.values_mut() {
-            // In the order of handles, as the state keeps them.
-            item.holders.sort_unstable();
-            for (_, _, shared, _, delay) in item.holders.extract_if(.., |holder| holder.0 == session) {
-                if !asked && delay > 0 {
-                    let running = item.delay.filter(|(since, ..)| !over.contains(since));
-                    item.delay = Some((slot, shared, delay.max(running.map_or(0, |(.., ms)| ms))));
-                }
+            if asked {
+                item.holders.retain(|holder| holder.0 != session);
             }
+            item.abandon(slot, over, |holder| holder.0 == session);
             item.openers.retain(|opener| opener.0 != session);
         }
         self.sweep();
@@ -307,7 +365,9 @@ impl Pair {
                 self.model.end_session(self.slot, session, asked, &over);
             }
             Step::Retry { who, which } => self.retry(who, which),
-            Step::Multi { who, one, other, name, byte } => self.multi(who, one, other, name, byte),
+            Step::Multi { who, one, other, name, byte, sequential } => {
+                self.multi(who, one, other, NAMES[name as usize], byte, sequential);
+            }
             step => self.on_node(step),
         }
     }
@@ -319,10 +379,18 @@ impl Pair {
     fn on_node(&mut self, step: Step) {
         let handle = self.number + 1; // That of an Open is its own number.
         match step {
-            Step::Create { who, place, name, directory, ephemeral, permits, must } => {
+            Step::Create {
+                who,
+                place,
+                name,
+                kind: Kind { directory, ephemeral },
+                permits,
+                must,
+                sequential,
+            } => {
                 let (session, parent) = (self.model.session(who), self.model.path(place));
-                let name = ["a", "b", "c"][name as usize];
-                let new = NewNode { directory, ephemeral, permits, ..NewNode::default() };
+                let name = NAMES[name as usize];
+                let new = NewNode { directory, ephemeral, permits, sequential, ..NewNode::default() };
                 let parent_instance = self.model.items[&parent].instance;
                 let open = log::Open {
                     parent: parent_instance,
@@ -333,13 +401,13 @@ impl Pair {
                     instance: 0,
                 };
                 self.change(session, &[], Op::Open(open), |model, slot| {
-                    let path = format!("{parent}/{name}");
-                    match model.items.get(&path) {
+                    let mut path = format!("{parent}/{name}");
+                    match model.items.get(&path).filter(|_| !sequential) {
                         Some(_) if must => return Err(Error::AlreadyExists),
                         Some(item) if item.directory && !directory => return Err(Error::IsDirectory),
                         Some(item) if !item.directory && directory => return Err(Error::NotDirectory),
                         Some(_) => {}
-                        None => drop(model.create(slot, &parent, name, &new)?),
+                        None => path = model.create(slot, &parent, name, &new)?,
                     }
                     let item = model.items.get_mut(&path).unwrap();
                     if item.ephemeral {
@@ -384,17 +452,8 @@ impl Pair {
                     if_generation: guess,
                     handle: 1,
                 };
-                self.change(session, &[], Op::SetContents(set), |model, _| {
-                    let item = model.items.get_mut(&path).unwrap();
-                    if item.directory {
-                        return Err(Error::IsDirectory);
-                    }
-                    if guess != 0 && guess != item.generation {
-                        return Err(Error::GenerationMismatch { actual: wombat_proto::Generation(0) });
-                    }
-                    (item.contents, item.generation) = (contents, item.generation + 1);
-                    Ok(())
-                });
+                let write = Op::SetContents(set);
+                self.change(session, &[], write, |model, _| model.write(&path, contents, guess));
             }
             Step::Delete { who, what, handle, delay_over } => {
                 let (session, path) = (self.model.session(who), self.model.path(what));
@@ -434,17 +493,41 @@ impl Pair {
                     if holders.len() == before { Err(Error::NotHeld) } else { Ok(()) }
                 });
             }
+            Step::Break { who, what, whose, delay_over } => {
+                let (session, path) = (self.model.session(who), self.model.path(what));
+                let item = &self.model.items[&path];
+                let all: Vec<u64> = item.holders.iter().map(|holder| holder.3).collect();
+                let tokens = match whose {
+                    Whose::Everybodys => all,
+                    Whose::TheLasts => all.into_iter().max().into_iter().collect(),
+                    Whose::NobodysAnyMore => vec![item.instance],
+                };
+                let over = if delay_over { self.all_delays() } else { Vec::new() };
+                let what = format!("the lock of {path}");
+                let (instance, tokens_told) = (item.instance, tokens.clone());
+                let broken = log::BreakLock { instance, tokens, what: what.clone() };
+                self.change(session, &over.clone(), Op::BreakLock(broken), |model, slot| {
+                    let item = model.items.get_mut(&path).unwrap();
+                    let had = item.holders.len();
+                    item.abandon(slot, &over, |holder| tokens_told.contains(&holder.3));
+                    let none =
+                        if item.holders.len() == had { " (given back when it was asked for)" } else { "" };
+                    model.audit.push((session, format!("{what}{none}")));
+                    Ok(())
+                });
+            }
             step => unreachable!("{step:?}"),
         }
     }
 
     /// A deletion, a creation and a write, as one: any of them may fail, and then none may show.
-    fn multi(&mut self, who: usize, one: usize, other: usize, name: u8, byte: u8) {
+    fn multi(&mut self, who: usize, one: usize, other: usize, name: &str, byte: u8, sequential: bool) {
         let session = self.model.session(who);
         let (deleted, parent) = (self.model.path(one), self.model.path(other));
-        let created = format!("{parent}/{}", ["a", "b", "c"][name as usize]);
+        // Or, if it gets a number, what it would be called without.
+        let created = format!("{parent}/{name}");
         let whole = |path: &str| format!("/ls/test{path}");
-        let new = NewNode { contents: vec![byte].into(), ..NewNode::default() };
+        let new = NewNode { contents: vec![byte].into(), sequential, ..NewNode::default() };
         let changes = [
             wire::change::Change::Delete(whole(&deleted)),
             wire::change::Change::Create(wire::CreateNode { path: whole(&created), node: Some(new.clone()) }),
@@ -458,7 +541,7 @@ impl Pair {
         self.change(session, &[], Op::Multi(log::Multi { steps }), |model, slot| {
             let before = model.clone();
             let result = model.remove(&deleted, (session, 0), &[]).and_then(|()| {
-                if model.items.contains_key(&created) {
+                if model.items.contains_key(&created) && !sequential {
                     // The order of checks: the directory first, then the name.
                     return Err(if model.items[&parent].directory {
                         Error::AlreadyExists
@@ -466,10 +549,8 @@ impl Pair {
                         Error::NotDirectory
                     });
                 }
-                model.create(slot, &parent, created.rsplit('/').next().unwrap(), &new)?;
-                let item = model.items.get_mut(&created).unwrap();
-                (item.contents, item.generation) = (vec![byte; 2], 2);
-                Ok(())
+                model.create(slot, &parent, name, &new)?;
+                model.write(&created, vec![byte; 2], 0)
             });
             if result.is_err() {
                 *model = before;
@@ -506,6 +587,8 @@ impl Pair {
         let sessions: Vec<u64> =
             self.state.sessions_after(wombat_proto::SessionId(0)).map(|(id, _)| id.0).collect();
         assert_eq!(sessions, self.model.sessions.keys().copied().collect::<Vec<_>>());
+        let audit = self.state.audit_after(Slot(0)).map(|entry| (entry.session, entry.what.clone()));
+        assert_eq!(audit.collect::<Vec<_>>(), self.model.audit);
     }
 
     /// I19: replay and snapshot give the same state as was live.
@@ -532,6 +615,7 @@ impl DigestButSlot for State {
         for (id, session) in self.sessions_after(wombat_proto::SessionId(0)) {
             all.push_str(&format!("{id:?}{session:?}"));
         }
+        self.audit_after(Slot(0)).for_each(|entry| all.push_str(&format!("{entry:?}")));
         all
     }
 }
