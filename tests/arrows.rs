@@ -96,7 +96,7 @@ fn sources(folder: &Path, all: &mut String) {
 #[test]
 fn the_scripts_that_the_paper_map_names_are_there() {
     let mut tests = String::new();
-    for folder in ["replica/tests", "session/src", "client/tests", "../tests"] {
+    for folder in ["replica/tests", "session/src", "client/tests", "fence/src", "../tests"] {
         sources(&crates().join(folder), &mut tests);
     }
     let map = std::fs::read_to_string(crates().join("../docs/PAPER-MAP.md")).unwrap_or_default();

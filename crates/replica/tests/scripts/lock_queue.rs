@@ -490,3 +490,20 @@ fn who_keeps_a_lock_until_it_is_wanted_is_told_of_those_who_waited_before() {
     assert!(world.answer(&other, theirs).unwrap().is_ok());
     assert!(hears(&mut world, &mut keeper, 2).is_empty());
 }
+
+#[test]
+fn both_modes_take_the_permission_to_write() {
+    let mut world = World::new();
+    let (mut maker, _) = opened(&mut world);
+    let mut reader = world.client();
+    let open = wire::Open { path: LOCK.into(), mode: 1, ..wire::Open::default() };
+    let handle = world.open_with(&mut reader, open);
+    for call in [acquire(handle), shared(handle)] {
+        assert!(matches!(world.call(&mut reader, call), Err(Error::BadHandle { .. })));
+    }
+    // Nor does a handle that says more than it was given.
+    let forged = Handle { mode: 3, ..handle };
+    assert!(matches!(world.call(&mut reader, acquire(forged)), Err(Error::BadHandle { .. })));
+    let mine = world.open(&mut maker, LOCK);
+    assert!(world.call(&mut maker, acquire(mine)).is_ok(), "nobody holds it");
+}
