@@ -342,7 +342,7 @@ fn writers_have_their_turns_among_readers() {
 #[test]
 #[ignore = "minutes"]
 fn every_contest_for_long() {
-    check(Contest { turns: 400, rounds: 10, ..ALONE });
-    check(Contest { turns: 400, rounds: 10, ..SEMAPHORE });
-    check(Contest { turns: 400, rounds: 10, ..MIXED });
+    check(Contest { turns: 300, rounds: 4, ..ALONE });
+    check(Contest { turns: 300, rounds: 4, ..SEMAPHORE });
+    check(Contest { turns: 300, rounds: 4, ..MIXED });
 }
