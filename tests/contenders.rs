@@ -301,13 +301,13 @@ fn check(contest: Contest) {
 
     let books = crowd.service.books();
     assert!(books.wrong.is_empty(), "{:#?}", books.wrong);
+    check_taken(&books);
     assert!(books.refused >= crowd.zombies, "a zombie's write was taken");
     let permits = if contest.permits == 0 { usize::MAX } else { contest.permits as usize };
     let at_once = most_at_once(&books, permits);
     if contest.readers > 0 {
         assert!(at_once > 1 && (contest.permits == 0 || at_once == permits), "only {at_once} at once");
     }
-    check_taken(&books);
     let (fewest, most) = check_fairness(&books);
     let hurt = books.contenders.iter().filter(|contender| contender.hurt).count();
     eprintln!(
