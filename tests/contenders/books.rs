@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use wombat_client::{Instant, LockMode, Sequencer, Token, now};
 
 /// The store as a service.
@@ -28,9 +28,9 @@ pub(crate) struct Caught {
 /// What the store knows.
 pub(crate) struct Books {
     store: Store,
-    /// How many turns are enough.
-    enough: usize,
-    /// The turns that were begun, until there were enough.
+    /// Whether there have been turns enough.
+    pub(crate) enough: bool,
+    /// The turns that were begun before.
     pub(crate) begun: usize,
     pub(crate) contenders: Vec<Contender>,
     pub(crate) turns: Vec<Turn>,
@@ -76,11 +76,11 @@ struct Claim {
 
 impl Service {
     /// Opens the store for so many contenders.
-    pub(crate) fn start(contenders: usize, enough: usize) -> Arc<Service> {
+    pub(crate) fn start(contenders: usize) -> Arc<Service> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let books = Books {
             store: Store::default(),
-            enough,
+            enough: false,
             begun: 0,
             contenders: vec![Contender::default(); contenders],
             turns: Vec::new(),
@@ -104,7 +104,8 @@ impl Service {
     }
 
     pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap()
+        // Who fails with the books in hand says enough about that.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Catches the next that begins a turn.
@@ -156,7 +157,7 @@ impl Service {
         contender.session = session;
         self.arrival.notify_all();
         let alone = |books: &mut Books| books.contenders.iter().any(|contender| contender.session == 0);
-        drop(self.arrival.wait_while(books, alone).unwrap());
+        drop(self.arrival.wait_while(books, alone).unwrap_or_else(PoisonError::into_inner));
     }
 
     fn hold_if_caught(&self, turn: &Turn) {
@@ -179,7 +180,7 @@ impl Books {
         if !self.write(number, claim) {
             return ("refused", None);
         }
-        if self.begun == self.enough {
+        if self.enough {
             return ("enough", None);
         }
         self.begun += 1;

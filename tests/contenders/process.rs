@@ -58,8 +58,11 @@ pub(crate) fn live() {
         loop {
             match session(&role, &mut store).await {
                 Ok(()) => return,
-                // It stood still for too long. All it has left is itself.
-                Err(Error::SessionExpired) => {}
+                // It stood still for too long, or the whole machine did, perhaps while it gave the lock back.
+                // All it has left is itself.
+                Err(Error::SessionExpired | Error::Unknown) => {
+                    eprintln!("contender {} lost its session", role.number);
+                }
                 Err(error) => panic!("contender {}: {error}", role.number),
             }
         }
