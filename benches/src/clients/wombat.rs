@@ -196,7 +196,7 @@ impl Asker {
     async fn keep_alive(self: Rc<Self>, told: watch::Sender<u64>) {
         let mut events_acknowledged = 0;
         loop {
-            let keep_alive = wire::KeepAlive { events_acknowledged, idle: false };
+            let keep_alive = wire::KeepAlive { events_acknowledged, ..wire::KeepAlive::default() };
             let Ok(Answer::KeptAlive(kept)) = self.ask(Call::KeepAlive(keep_alive)).await else { return };
             events_acknowledged = events_acknowledged.max(kept.first_event + kept.events.len() as u64 - 1);
             told.send_if_modified(|last| std::mem::replace(last, events_acknowledged) < events_acknowledged);
