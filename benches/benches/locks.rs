@@ -13,6 +13,9 @@
 //!   sent its first release until the other has heard that it has the lock.
 //! - `watched`: 5,000 clients watch a file. From the sending of a write until the last of them has been told.
 //!
+//! Beside `many` and `one` there is an `echo`: two messages to and fro without any system, which is what this
+//! machine's sockets and these clients allow.
+//!
 //! Clients are as lean as each protocol lets them be, and of the same make: see [`wombat_benches::clients`].
 //! Each has a connection of its own (Redlock's five), `share` lets so many share one where the protocol has
 //! that. They connect to the node that leads; `spread 1` lets those of etcd and ZooKeeper begin at all nodes in
@@ -24,6 +27,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinSet, LocalSet};
+use wombat_benches::clients::echo::Echo;
 use wombat_benches::clients::{self, Locker, Service};
 use wombat_benches::replicas::built;
 use wombat_benches::systems::etcd::Etcd;
@@ -33,6 +37,7 @@ use wombat_benches::systems::zookeeper::ZooKeeper;
 use wombat_benches::systems::{System, whole};
 use wombat_benches::{Result, median, percentile, rate};
 
+const ECHO: &str = "echo";
 const NODES: usize = 5;
 const ROUNDS: usize = 5;
 const SECONDS: usize = 3;
@@ -130,10 +135,10 @@ fn main() -> Result<()> {
         // The first round only warms everything up: Java compiles while it runs.
         for round_number in 0..=number("rounds", ROUNDS) {
             for (place, service) in systems.services()?.into_iter().enumerate() {
-                if measure.name == "watched" && service.name() == "redlock" {
+                let name = service.name();
+                if !takes_part(name, measure.name) {
                     continue;
                 }
-                let name = service.name();
                 let figures = LocalSet::new().block_on(&runtime, async {
                     let round = round(measure.name, Rc::clone(&service));
                     let figures = tokio::time::timeout(PATIENCE, round).await;
@@ -149,6 +154,15 @@ fn main() -> Result<()> {
         print(&measure, &results);
     }
     Ok(())
+}
+
+/// Redlock has no files. An echo knows of no other client; it comes last, and is nobody's peer.
+fn takes_part(system: &str, measure: &str) -> bool {
+    match system {
+        "redlock" => measure != "watched",
+        ECHO => matches!(measure, "many" | "one"),
+        _ => true,
+    }
 }
 
 /// The word after that one on the command line.
@@ -167,6 +181,7 @@ struct Systems {
     etcd: Option<Etcd>,
     zookeeper: Option<ZooKeeper>,
     redis: Option<Redis>,
+    echo: Rc<Echo>,
 }
 
 impl Systems {
@@ -176,6 +191,7 @@ impl Systems {
             etcd: peer("etcd", || Etcd::start(dir, NODES)),
             zookeeper: peer("zookeeper", || ZooKeeper::start(dir, NODES)),
             redis: peer("redis", || Redis::start(dir, NODES)),
+            echo: Rc::new(Echo::start()?),
         })
     }
 
@@ -196,6 +212,7 @@ impl Systems {
         if let Some(redis) = &self.redis {
             all.push(Rc::new(clients::redlock::Redlock::new(redis.addresses(), share)));
         }
+        all.push(Rc::clone(&self.echo) as Rc<dyn Service>);
         Ok(all)
     }
 }
@@ -406,7 +423,8 @@ fn print(measure: &Measure, results: &[(&str, Vec<Vec<f64>>)]) {
             let digits = figure.digits;
             println!("    {name:26}{:>10.digits$}{least:>10.digits$}{most:>10.digits$}", median(all));
         }
-        let mut medians = results.iter().map(|(_, figures)| median(figures[place].clone()));
+        let systems = results.iter().filter(|(name, _)| *name != ECHO);
+        let mut medians = systems.map(|(_, figures)| median(figures[place].clone()));
         let (Some(own), Some(goal)) = (medians.next(), figure.ratio) else { continue };
         let best =
             medians.reduce(|one, other| if figure.more_is_better { one.max(other) } else { one.min(other) });

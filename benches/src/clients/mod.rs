@@ -1,6 +1,7 @@
 //! Lean clients of lock services, each by its system's own protocol over plain sockets, all made of the same
 //! parts: one thread, non-blocking sockets, a task for each client, so that what is compared are the systems.
 
+pub mod echo;
 pub mod etcd;
 mod grpc;
 mod link;

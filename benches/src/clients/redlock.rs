@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 const VALID: Duration = Duration::from_secs(10);
 /// How much of that is given up for clocks that differ.
 const DRIFT: Duration = Duration::from_millis(102);
-/// How long at most a client waits, after another had the lock, before it asks again.
+/// How long at most a client waits, after another had the lock, before it asks again. Of 2, 10, 50 and 200 ms this
+/// made the most hand-offs.
 const RETRY: Duration = Duration::from_millis(10);
 /// Releases a lock unless it has passed to somebody else meanwhile.
 const RELEASE: &str =

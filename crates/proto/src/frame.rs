@@ -72,10 +72,28 @@ pub fn read_up_to<M: Message + Default>(
         return Ok(None);
     }
     buffer.advance(4);
-    let body: Bytes = buffer.split_to(length).freeze();
+    // A copy: what is kept of the message keeps its own bytes only, and the buffer is there for the next read.
+    let body = Bytes::copy_from_slice(&buffer[..length]);
+    buffer.advance(length);
     let message = M::decode(body).map_err(|_| FrameError::Malformed)?;
     if message.encoded_len() != length {
         return Err(FrameError::Malformed);
     }
     Ok(Some(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Contents;
+
+    #[test]
+    fn what_is_kept_of_a_message_does_not_keep_the_buffer() {
+        let mut buffer = BytesMut::with_capacity(FRAME_BYTES);
+        let contents = Bytes::from_static(b"contents");
+        write(&Contents { contents: contents.clone(), stat: None }, &mut buffer);
+        let kept = read::<Contents>(&mut buffer).unwrap().unwrap();
+        assert!(buffer.try_reclaim(FRAME_BYTES), "the buffer is whole again");
+        assert_eq!(kept.contents, contents);
+    }
 }
