@@ -1,5 +1,7 @@
-//! A client of a simulated cell: the session machine as it ships, and an application that opens, locks, reads
-//! and writes.
+//! A client of a simulated cell: the session machine as it ships, and an application that opens, locks, reads,
+//! writes, deletes, ties handles to sequencers and listens to events.
+
+mod choices;
 
 use super::history::History;
 use super::machine::address;
@@ -9,19 +11,27 @@ use super::tally::Tally;
 use crate::random::{Clock, Random};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wombat_proto::wire::{self, Handle, change, guard, request::Call, response::Result as Answer};
+use wombat_proto::wire::{self, Handle, event::Kind, request::Call, response::Result as Answer};
 use wombat_proto::{Epoch, Error, HandleId, Instance, LockMode, Rho, Sequencer, SessionId, Token};
-use wombat_session::{Config, Effects, Session};
+use wombat_session::{Config, Effects, NodeEvent, Session};
 
 pub(super) const GRACE: Duration = Duration::from_secs(12);
 /// Most calls that a client has under way.
 const CALLS: usize = 3;
-/// The nodes that it knows: so many locks, then a file, a temporary file of its own, and one for all.
-const LOCKS: usize = 2;
+/// The nodes that it knows: so many locks, of which the last is a semaphore, then a file, a temporary file of its
+/// own, one for all, the file by another handle that it ties to sequencers, and the directory of them all.
+const LOCKS: usize = 3;
+const SEMAPHORE: usize = LOCKS - 1;
+const PERMITS: u32 = 2;
 const FILE: usize = LOCKS;
 const OWN: usize = LOCKS + 1;
 const COMMON: usize = LOCKS + 2;
-const PLACES: usize = LOCKS + 3;
+const FENCED: usize = LOCKS + 3;
+const DIRECTORY: usize = LOCKS + 4;
+const PLACES: usize = LOCKS + 5;
+/// How many entries a flood has, and how many writes each: more events than a session keeps.
+const FLOOD: u64 = 5;
+const FLOOD_WRITES: usize = 125;
 
 /// What the application is waiting for.
 #[derive(Clone, PartialEq, Debug)]
@@ -42,6 +52,16 @@ enum Doing {
     ReadingClosed,
     /// Whether a sequencer is valid; whether its lock had been freed when that was asked.
     Checking(Token, bool),
+    /// A handle to a sequencer; the same.
+    Tying(Token, bool),
+    /// To write through that handle.
+    Fenced(Token, String),
+    /// To write many times at once.
+    Flooding(String),
+    /// The node of a lock.
+    Deleting(usize),
+    /// What there is in the directory.
+    Listing,
     Ending,
     /// Anything at all, after the session is lost.
     Lost,
@@ -75,7 +95,18 @@ pub(super) struct Client {
     busy: [bool; PLACES],
     /// The locks that it believes to hold.
     holds: [Option<Sequencer>; LOCKS],
+    /// Whether it holds what it holds until somebody else wants it, and which locks somebody does.
+    keeps: bool,
+    wanted: [bool; LOCKS],
+    /// What [`FENCED`] is tied to.
+    tied: Option<Token>,
+    /// Whether it subscribes to events.
+    listens: bool,
+    /// How many entries of a flood are still to come.
+    flood: u64,
     calls: BTreeMap<u64, Doing>,
+    /// How many things it is about to do.
+    intentions: usize,
     /// How many more things it wants to do.
     pub(super) left: u64,
     leaving: Leaving,
@@ -114,7 +145,13 @@ impl Client {
             closed: None,
             busy: [false; PLACES],
             holds: Default::default(),
+            keeps: random.chance(250),
+            wanted: [false; LOCKS],
+            tied: None,
+            listens: random.chance(600),
+            flood: 0,
             calls: BTreeMap::new(),
+            intentions: 0,
             left: 5 + random.below(60),
             leaving,
             asked_to_end: false,
@@ -145,6 +182,11 @@ impl Client {
         0..LOCKS
     }
 
+    /// How many may share a lock.
+    pub(super) fn permits(lock: usize) -> usize {
+        if lock == SEMAPHORE { PERMITS as usize } else { usize::MAX }
+    }
+
     /// Where to connect to: where the master was said to be, or to each in turn.
     pub(super) fn endpoint(&mut self, hint: Option<String>, replicas: u32) -> u32 {
         let hinted =
@@ -153,6 +195,13 @@ impl Client {
             self.next += 1;
             self.next % replicas + 1
         })
+    }
+
+    /// Whether it takes one more thing in mind.
+    pub(super) fn intends(&mut self) -> bool {
+        let more = self.intentions <= CALLS;
+        self.intentions += usize::from(more);
+        more
     }
 
     /// Does the next thing, unless it has enough to wait for.
@@ -164,7 +213,17 @@ impl Client {
         random: &mut Random,
         effects: &mut Effects,
     ) {
-        if self.dead || self.finished || self.calls.len() >= CALLS {
+        self.intentions -= 1;
+        if self.dead {
+            return;
+        }
+        if !self.session.is_expired()
+            && !self.asked_to_end
+            && let Some((lock, handle)) = self.kept_and_wanted()
+        {
+            return self.release(lock, handle, effects);
+        }
+        if self.finished || self.calls.len() >= CALLS {
             return;
         }
         if self.session.is_expired() {
@@ -177,8 +236,60 @@ impl Client {
         }
         self.left -= 1;
         if let Some((call, doing)) = self.choose(real, oracle, history, random) {
+            let gives_up = matches!(doing, Doing::Releasing(_));
             self.submit(call, doing, effects);
+            // What it writes through the handle that is tied to the lock now races with the end of it.
+            if gives_up
+                && random.chance(500)
+                && let Some((call, doing)) = self.fenced_write(random)
+            {
+                self.submit(call, doing, effects);
+            }
         }
+    }
+
+    /// A lock that it keeps, and that somebody else wants.
+    fn kept_and_wanted(&self) -> Option<(usize, Handle)> {
+        let kept = |lock: &usize| self.holds[*lock].is_some() && !self.busy[*lock];
+        let lock = (0..LOCKS).find(|lock| self.keeps && self.wanted[*lock] && kept(lock))?;
+        Some((lock, self.handles[lock]?))
+    }
+
+    /// It hears of something that happened to a node.
+    pub(super) fn hears(&mut self, event: &NodeEvent) {
+        let place =
+            self.handles[..LOCKS].iter().position(|one| one.is_some_and(|one| one.id == event.handle.0));
+        match event.kind {
+            Kind::LockConflict => place.into_iter().for_each(|lock| self.wanted[lock] = true),
+            // Somebody may have wanted something.
+            Kind::Gap => self.wanted = [true; LOCKS],
+            _ => {}
+        }
+    }
+
+    /// Whether it hears of each write to the file twice.
+    pub(super) fn hears_of_writes(&self) -> bool {
+        let open = [FILE, FENCED, DIRECTORY].iter().filter(|place| self.handles[**place].is_some());
+        self.listens && !self.is_finished() && open.count() > 1
+    }
+
+    /// Has a flood of writes to make, if it has the file open.
+    pub(super) fn begin_flood(&mut self) -> bool {
+        let can = !self.is_finished() && self.handles[FILE].is_some();
+        if can {
+            self.flood = FLOOD;
+        }
+        can
+    }
+
+    /// Whether it is in a hurry.
+    pub(super) fn is_flooding(&self) -> bool {
+        self.flood > 0
+    }
+
+    /// Whether it listens, and still has somebody who tells it.
+    pub(super) fn is_told(&self, real: Duration) -> bool {
+        !self.dead && self.is_live(real)
     }
 
     fn submit(&mut self, call: Call, doing: Doing, effects: &mut Effects) {
@@ -194,7 +305,8 @@ impl Client {
         if self.dead || !self.calls.is_empty() {
             return;
         }
-        let held = (0..LOCKS).find_map(|lock| self.holds[lock].is_some().then(|| (lock, self.handles[lock])));
+        let held = (0..LOCKS).find(|lock| self.holds[*lock].is_some() && !self.keeps);
+        let held = held.map(|lock| (lock, self.handles[lock]));
         match (held, self.leaving) {
             (Some((lock, Some(handle))), Leaving::Never) => self.release(lock, handle, effects),
             (_, Leaving::Politely) if self.session.id().is_some() => {
@@ -213,151 +325,9 @@ impl Client {
         self.submit(Call::Release(release), Doing::Releasing(lock), effects);
     }
 
-    fn choose(
-        &mut self,
-        real: Duration,
-        oracle: &Oracle,
-        history: &History,
-        random: &mut Random,
-    ) -> Option<(Call, Doing)> {
-        let place = random.below(PLACES as u64) as usize;
-        if self.busy[place] {
-            return self.cancel(random);
-        }
-        let Some(handle) = self.handles[place] else {
-            self.busy[place] = true;
-            return Some((self.open(place, random), Doing::Opening(place)));
-        };
-        if random.chance(if place >= OWN { 400 } else { 60 }) {
-            return Some(self.close(place, handle));
-        }
-        match place {
-            FILE => Some(self.use_file(handle, oracle, random)),
-            OWN | COMMON => None,
-            lock => self.use_lock(lock, handle, real, history, random),
-        }
-    }
-
-    fn open(&self, place: usize, random: &mut Random) -> Call {
-        let (path, ephemeral) = match place {
-            FILE => ("/ls/sim/file".into(), false),
-            OWN => (format!("/ls/sim/own-{}", self.name), true),
-            COMMON => ("/ls/sim/common".into(), true),
-            lock => (lock_path(lock), false),
-        };
-        let delays = place < LOCKS && random.chance(700);
-        Call::Open(wire::Open {
-            path,
-            mode: 3,
-            lock_delay_ms: if delays { self.lock_delay_ms } else { 0 },
-            create: wire::open::Create::May.into(),
-            node: Some(wire::NewNode { ephemeral, ..wire::NewNode::default() }),
-            ..wire::Open::default()
-        })
-    }
-
-    fn close(&mut self, place: usize, handle: Handle) -> (Call, Doing) {
-        self.handles[place] = None;
-        if place < LOCKS {
-            self.holds[place] = None;
-        }
-        self.closed = Some(handle);
-        (Call::Close(wire::Close { handle: Some(handle) }), Doing::Closing)
-    }
-
-    fn use_file(&mut self, handle: Handle, oracle: &Oracle, random: &mut Random) -> (Call, Doing) {
-        let (file, handle) = (Instance(handle.instance), Some(handle));
-        let text = random.next().to_string();
-        let known = oracle.told(file);
-        let set = |if_generation| {
-            Call::SetContents(wire::SetContents { handle, contents: text.clone().into(), if_generation })
-        };
-        match random.below(10) {
-            0..3 => (set(0), Doing::Writing(text)),
-            3 => (set(known), Doing::Swapping(text)),
-            4 => (Call::GetStat(wire::GetStat { handle }), Doing::Reading(known)),
-            5 if self.closed.is_some() => {
-                (Call::GetStat(wire::GetStat { handle: self.closed }), Doing::ReadingClosed)
-            }
-            _ => (Call::GetContents(wire::GetContents { handle }), Doing::Reading(known)),
-        }
-    }
-
-    fn use_lock(
-        &mut self,
-        lock: usize,
-        handle: Handle,
-        real: Duration,
-        history: &History,
-        random: &mut Random,
-    ) -> Option<(Call, Doing)> {
-        let Some(held) = self.holds[lock].clone() else {
-            let waits = self.calls.values().any(|doing| matches!(doing, Doing::Acquiring(..)));
-            return (!waits).then(|| self.acquire(lock, handle, random));
-        };
-        match random.below(6) {
-            0..3 => {
-                self.holds[lock] = None;
-                self.busy[lock] = true;
-                let release = wire::Release { handle: Some(handle) };
-                Some((Call::Release(release), Doing::Releasing(lock)))
-            }
-            3 => {
-                let over = history.is_freed(held.token);
-                let check = wire::CheckSequencer { sequencer: held.to_string() };
-                Some((Call::CheckSequencer(check), Doing::Checking(held.token, over)))
-            }
-            _ if self.is_live(real) && self.handles[FILE].is_some() => {
-                let text = random.next().to_string();
-                let guard = wire::Guard { guard: Some(guard::Guard::LockHeld(lock_path(lock))) };
-                let set = wire::SetNode { path: "/ls/sim/file".into(), contents: text.clone().into() };
-                let change = wire::Change { change: Some(change::Change::Set(set)) };
-                let multi = wire::Multi { guards: vec![guard], changes: vec![change] };
-                self.busy[lock] = true;
-                Some((Call::Multi(multi), Doing::Guarded(lock, text)))
-            }
-            _ => None,
-        }
-    }
-
-    fn acquire(&mut self, lock: usize, handle: Handle, random: &mut Random) -> (Call, Doing) {
-        self.busy[lock] = true;
-        // Whoever holds a later lock does not wait for an earlier one for ever: two such clients would.
-        let later = (lock + 1..LOCKS).any(|other| self.holds[other].is_some());
-        let shared = random.chance(300);
-        let r#try = random.chance(150);
-        let hurries = !r#try && (later || random.chance(300));
-        let timeout_ms = if hurries { 1 + random.below(6000) } else { 0 };
-        let mode = if shared { LockMode::Shared } else { LockMode::Exclusive };
-        let acquire = wire::Acquire { handle: Some(handle), shared, r#try, timeout_ms, waited_ms: 0 };
-        (Call::Acquire(acquire), Doing::Acquiring(lock, mode))
-    }
-
-    /// Takes an Acquire back, or closes the handle that it waits on, perhaps.
-    fn cancel(&mut self, random: &mut Random) -> Option<(Call, Doing)> {
-        let acquires = self.calls.iter().find_map(|(number, doing)| match doing {
-            Doing::Acquiring(lock, _) => Some((*number, *lock)),
-            _ => None,
-        });
-        let cancelling = self.calls.values().any(|doing| matches!(doing, Doing::Cancelling(..)));
-        let (number, lock) = acquires.filter(|_| !cancelling && random.chance(100))?;
-        if random.chance(300) {
-            let handle = self.handles[lock]?;
-            let (call, _) = self.close(lock, handle);
-            return Some((call, Doing::Cancelling(lock, number)));
-        }
-        let cancel = wire::CancelAcquire { handle: self.handles[lock], acquire: number };
-        Some((Call::CancelAcquire(cancel), Doing::Cancelling(lock, number)))
-    }
-
-    fn is_cancelling(&self, acquire: u64) -> bool {
-        self.calls.values().any(|doing| matches!(doing, Doing::Cancelling(_, one) if *one == acquire))
-    }
-
     /// A call has ended. Tells the oracle what the application has learned.
     pub(super) fn done(
         &mut self,
-        real: Duration,
         number: u64,
         result: Result<Answer, Error>,
         oracle: &mut Oracle,
@@ -377,13 +347,17 @@ impl Client {
             Doing::Opening(place)
             | Doing::Releasing(place)
             | Doing::Cancelling(place, _)
+            | Doing::Deleting(place)
             | Doing::Guarded(place, _) => self.busy[place] = false,
+            Doing::Tying(..) => self.busy[FENCED] = false,
             _ => {}
         }
         match (doing, result) {
             (Doing::Opening(place), Ok(Answer::Opened(opened))) => self.handles[place] = opened.handle,
             // It vanished while it was opened.
-            (Doing::Opening(OWN | COMMON), Err(Error::StaleHandle)) => tally.count("files that vanished"),
+            (Doing::Opening(_), Err(Error::StaleHandle)) => {
+                tally.count("files that vanished");
+            }
             (Doing::Acquiring(lock, mode), Ok(Answer::Granted(granted))) => {
                 let sequencer: Sequencer = granted.sequencer.parse().expect("a sequencer of the cell");
                 assert_eq!(sequencer.mode, mode);
@@ -393,6 +367,10 @@ impl Client {
                 }
             }
             (Doing::Acquiring(..), Err(Error::Timeout)) => tally.count("timeouts"),
+            // Somebody else has deleted it, or it has itself.
+            (Doing::Acquiring(lock, _) | Doing::Deleting(lock), Err(Error::StaleHandle))
+            | (Doing::Deleting(lock), Ok(Answer::Done(_))) => self.handles[lock] = None,
+            (Doing::Deleting(_), Err(Error::LockHeld | Error::LockDelayed { .. })) => {}
             (Doing::Acquiring(..), Err(Error::LockHeld | Error::LockDelayed { .. } | Error::Cancelled)) => {}
             (Doing::Cancelling(..) | Doing::Releasing(_) | Doing::Closing, Ok(Answer::Done(_))) => {}
             (Doing::Writing(text) | Doing::Swapping(text), Ok(Answer::Stat(stat))) => {
@@ -420,9 +398,33 @@ impl Client {
                 assert!(!over, "I4: a sequencer was valid after its lock had been freed");
             }
             (Doing::Checking(token, _), Err(Error::SequencerStale)) => {
-                let held = self.holds.iter().flatten().any(|held| held.token == token);
-                assert!(!held || !self.is_live(real), "I6: the sequencer of a lock that is held is stale");
+                tally.count("stale sequencers refused");
+                assert!(history.is_freed(token), "I6: the sequencer of a lock that is held is stale");
             }
+            (Doing::Tying(token, over), Ok(Answer::Done(_))) => {
+                assert!(!over, "I4: a handle was tied to a sequencer that was stale");
+                self.tied = Some(token).filter(|_| self.handles[FENCED].is_some());
+                tally.count("handles tied to a sequencer");
+            }
+            (Doing::Fenced(_, text), Ok(Answer::Stat(stat))) => {
+                tally.count("writes through tied handles");
+                oracle.wrote(history, &text, &stat);
+            }
+            (Doing::Fenced(token, text), Err(Error::SequencerStale)) => {
+                tally.count("writes refused for a stale sequencer");
+                assert!(history.is_freed(token), "I6: a handle's sequencer is stale, and its lock is held");
+                oracle.refused(text);
+            }
+            (Doing::Fenced(_, text), Err(Error::StaleHandle)) => oracle.refused(text),
+            (Doing::Tying(token, _), Err(Error::SequencerStale)) => {
+                tally.count("stale sequencers refused");
+                assert!(history.is_freed(token), "I6: the sequencer of a lock that is held is stale");
+            }
+            (Doing::Tying(..) | Doing::Listing, Err(Error::StaleHandle)) => {}
+            (Doing::Flooding(text), Ok(Answer::MultiDone(done))) => {
+                oracle.wrote(history, &text, done.stats.last().expect("it wrote"));
+            }
+            (Doing::Listing, Ok(Answer::Entries(_))) => {}
             // Nothing was asked of anybody: there was no cell to begin a session with, for longer than the grace.
             (_, Err(Error::NoQuorum)) if self.session.id().is_none() => tally.count("calls without a cell"),
             (Doing::Ending, Ok(_) | Err(Error::SessionExpired))
@@ -458,8 +460,4 @@ impl Client {
         let lost = if self.session.is_expired() { " (lost)" } else { "" };
         format!("client {}{lost} does {:?}, {} left; ", self.name, self.calls, self.left)
     }
-}
-
-fn lock_path(lock: usize) -> String {
-    format!("/ls/sim/lock-{lock}")
 }

@@ -1,5 +1,6 @@
 //! What goes wrong in a run, and how it is healed.
 
+use super::client::Client;
 use super::swarm::{Fault, Swarm};
 use super::world::{Event, World};
 use crate::network::Weather;
@@ -14,11 +15,26 @@ impl World {
         }
         let wait = self.random.duration(Duration::from_millis(20), self.swarm.pause);
         self.after(wait, Event::Fault);
+        if self.random.chance(self.swarm.floods) {
+            self.flood();
+        }
         let Some(fault) = self.swarm.next(&mut self.random) else { return };
         let some = ReplicaId(1 + self.random.below(self.machines.len() as u64) as u32);
         // The master is worth more trouble than others.
         let one = self.master().filter(|_| self.random.chance(400)).unwrap_or(some);
         self.strike(fault, one);
+    }
+
+    /// Somebody who listens does not run while somebody else writes and writes.
+    fn flood(&mut self) {
+        let Some(victim) = self.clients.iter().position(Client::hears_of_writes) else { return };
+        let others = (0..self.clients.len()).filter(|other| *other != victim);
+        let Some(writer) = others.into_iter().find(|other| self.clients[*other].begin_flood()) else {
+            return;
+        };
+        self.tell(&format!("client {writer} floods client {victim}"));
+        self.clients[victim].stopped_until = self.now + self.random.millis(500, 3000);
+        self.will_act(writer, Duration::ZERO);
     }
 
     /// A master that has just begun is not to be for long.

@@ -2,11 +2,13 @@
 //! applies it, and what must hold of it then (SPEC §11). It keeps books of its own of all that it judges by;
 //! the state that it applies to is only what the books are compared with.
 
+use super::events::Events;
+use super::locks::Locks;
 use super::tally::Tally;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use wombat_proto::wire::{change, guard, log, log::command::Op};
-use wombat_proto::{Epoch, HandleId, Instance, LockMode, SessionId, Slot, Token, Value};
+use wombat_proto::wire::{self, change, guard, log, log::command::Op};
+use wombat_proto::{Epoch, Error, HandleId, Instance, SessionId, Slot, Token, Value};
 use wombat_state::{Applied, Change, Outcome, State};
 
 /// Of how many slots one has its digest kept.
@@ -20,11 +22,12 @@ pub(super) trait Witness {
     fn has_asked_to_end(&self, session: SessionId) -> bool;
 }
 
-#[derive(Clone, Copy)]
-struct Held {
-    mode: LockMode,
-    token: Token,
-    lock_delay: Duration,
+/// A command of a session, and what it did.
+struct Done<'a> {
+    slot: Slot,
+    session: SessionId,
+    number: u64,
+    applied: &'a Applied,
 }
 
 #[derive(Default)]
@@ -33,18 +36,19 @@ pub(super) struct History {
     digests: BTreeMap<Slot, u64>,
     epoch: Epoch,
     sessions: BTreeSet<SessionId>,
-    locks: BTreeMap<Instance, BTreeMap<(SessionId, HandleId), Held>>,
-    /// Until when nobody may have a lock, in a mode that conflicts.
-    delays: BTreeMap<Instance, (Duration, LockMode)>,
+    locks: Locks,
+    pub(super) events: Events,
+    last_instance: u64,
     /// The ephemeral nodes and who has them open.
     ephemerals: BTreeMap<Instance, BTreeSet<(SessionId, HandleId)>>,
     /// The contents of each file by generation.
     contents: BTreeMap<Instance, BTreeMap<u64, Vec<u8>>>,
+    /// In which slot it got which generation.
+    written: BTreeMap<(Instance, Slot), u64>,
     /// The requests that have taken effect.
     effective: BTreeSet<(SessionId, u64)>,
-    last_token: Token,
-    /// The grants that are over.
-    freed: BTreeSet<Token>,
+    /// The requests about sequencers that the log has answered: a copy is told the same, whatever holds by then.
+    answered: BTreeSet<(SessionId, u64)>,
 }
 
 impl History {
@@ -66,7 +70,17 @@ impl History {
     }
 
     pub(super) fn is_freed(&self, token: Token) -> bool {
-        self.freed.contains(&token)
+        self.locks.is_freed(token)
+    }
+
+    /// Whether a handle held its lock after that slot.
+    pub(super) fn held_at(&self, session: SessionId, handle: HandleId, slot: Slot) -> bool {
+        self.locks.held_at((session, handle), slot)
+    }
+
+    /// The generation that a file's contents got in a slot.
+    pub(super) fn generation_of(&self, instance: Instance, slot: Slot) -> Option<u64> {
+        self.written.get(&(instance, slot)).copied()
     }
 
     /// What a generation of a file's contents is.
@@ -116,6 +130,7 @@ impl History {
         let applied = self.state.apply(slot, command);
         if begins && command.epoch > self.epoch.0 {
             self.epoch = Epoch(command.epoch);
+            self.locks.begin_epoch(now, tally);
             tally.count("masters");
         }
         let (session, number) = (SessionId(command.session), command.number);
@@ -132,31 +147,80 @@ impl History {
                     self.end_session(SessionId(*id), end.asked, now, witness, tally);
                 }
             }
-            (Some(Op::Grant(grant)), Ok(Outcome::Granted { token, .. })) if token.0 == slot.0 => {
-                tally.count("grants");
-                self.grant(session, grant, *token, now);
-            }
-            (Some(Op::Release(release)), Ok(_)) if !applied.changes.is_empty() => {
-                self.free(Instance(release.instance), session, HandleId(release.handle));
-            }
             (Some(Op::Close(close)), Ok(_)) if self.sessions.contains(&session) => {
                 let (instance, handle) = (Instance(close.instance), HandleId(close.handle));
-                self.free(instance, session, handle);
+                self.locks.closed(instance, (session, handle), slot);
                 if let Some(openers) = self.ephemerals.get_mut(&instance) {
                     openers.remove(&(session, handle));
                 }
             }
-            (Some(Op::Open(open)), Ok(Outcome::Opened { stat, .. })) if stat.ephemeral => {
-                self.opened(session, Instance(stat.instance), HandleId(open.handle));
+            (Some(Op::Open(open)), Ok(Outcome::Opened { created, stat })) => {
+                if *created && !applied.changes.is_empty() {
+                    self.created(stat);
+                }
+                if stat.ephemeral {
+                    self.opened(session, Instance(stat.instance), HandleId(open.handle));
+                }
             }
             (Some(Op::Multi(multi)), Ok(_)) if !applied.changes.is_empty() => {
                 self.guarded(session, multi);
-                tally.count("guarded writes");
+                tally.count(if multi_is_guarded(multi) { "guarded writes" } else { "floods" });
+            }
+            (Some(op), _) => {
+                let done = Done { slot, session, number, applied: &applied };
+                self.command_of_lock(done, op, now, tally);
+            }
+            (None, _) => {}
+        }
+        self.note_contents(slot, &applied);
+        for change in &applied.changes {
+            self.events.note(slot, change);
+        }
+        self.check_ephemerals();
+    }
+
+    /// What is about locks, and about handles that are tied to one.
+    fn command_of_lock(&mut self, done: Done<'_>, op: &Op, now: Duration, tally: &mut Tally) {
+        let Done { slot, session, number, applied } = done;
+        let effective = !applied.changes.is_empty();
+        let who = |handle: u64| (session, HandleId(handle));
+        match (op, &applied.result) {
+            (Op::Grant(grant), Ok(Outcome::Granted { token, .. })) if token.0 == slot.0 => {
+                self.locks.grant(session, grant, *token, now, tally);
+            }
+            (Op::Release(release), Ok(_)) if effective => {
+                self.locks.free(Instance(release.instance), who(release.handle), slot);
+            }
+            (Op::Delete(delete), Ok(_)) if effective => {
+                self.locks.check_tied(who(delete.handle), "a deletion");
+                self.locks.deleted(Instance(delete.instance), who(delete.handle), slot, now);
+                tally.count("deletions");
+            }
+            (Op::SetContents(set), Ok(_)) if effective => {
+                self.locks.check_tied(who(set.handle), "a write");
+            }
+            (Op::SetContents(set), Err(Error::SequencerStale)) if self.answered.insert((session, number)) => {
+                let stale = self.locks.is_fenced_off(who(set.handle));
+                assert!(stale, "a write was refused for a sequencer that is valid");
+                tally.count("writes that the log refused for a stale sequencer");
+            }
+            (Op::SetSequencer(set), result) if self.answered.insert((session, number)) && result.is_ok() => {
+                self.locks.tie(who(set.handle), Token(set.token));
             }
             _ => {}
         }
-        self.note_contents(&applied);
-        self.check_ephemerals();
+    }
+
+    /// A node was made. Its instance is greater than that of any before.
+    fn created(&mut self, stat: &wire::Stat) {
+        assert!(
+            stat.instance > self.last_instance,
+            "instance {} after {}",
+            stat.instance,
+            self.last_instance
+        );
+        self.last_instance = stat.instance;
+        self.locks.created(Instance(stat.instance), stat.permits);
     }
 
     /// I15: a command of an old epoch takes no effect.
@@ -196,46 +260,10 @@ impl History {
             false => assert!(!witness.is_live(session), "I5: session {session} was ended under its client"),
         }
         tally.count(if asked { "sessions ended" } else { "expiries" });
-        for (instance, holders) in &mut self.locks {
-            let ended: Vec<_> = holders.keys().filter(|(one, _)| *one == session).copied().collect();
-            for key in ended {
-                let Some(held) = holders.remove(&key) else { continue };
-                self.freed.insert(held.token);
-                if !asked && !held.lock_delay.is_zero() {
-                    // By the fastest of clocks.
-                    let real = held.lock_delay * 1000 / 1010;
-                    let (until, mode) = self.delays.get(instance).copied().unwrap_or((now, held.mode));
-                    let mode = if mode == LockMode::Exclusive { mode } else { held.mode };
-                    self.delays.insert(*instance, (until.max(now + real), mode));
-                    tally.count("lock-delays");
-                }
-            }
-        }
+        self.locks.end_session(session, asked, self.state.applied(), now, tally);
         for openers in self.ephemerals.values_mut() {
             openers.retain(|(one, _)| *one != session);
         }
-    }
-
-    /// I3, I4, I7: a lock is granted to one or to those who share, with a token greater than every other, and
-    /// not before a lock-delay has passed.
-    fn grant(&mut self, session: SessionId, grant: &log::Grant, token: Token, now: Duration) {
-        let instance = Instance(grant.instance);
-        let mode = if grant.shared { LockMode::Shared } else { LockMode::Exclusive };
-        assert!(token > self.last_token, "I4: token {token} after {}", self.last_token);
-        self.last_token = token;
-        if let Some((until, delayed)) = self.delays.get(&instance).copied() {
-            if delayed == LockMode::Exclusive || mode == LockMode::Exclusive {
-                assert!(now >= until, "I7: a lock was granted {:?} before its delay had passed", until - now);
-            }
-            if now >= until {
-                self.delays.remove(&instance);
-            }
-        }
-        let lock_delay = Duration::from_millis(grant.lock_delay_ms.into());
-        let holders = self.locks.entry(instance).or_default();
-        holders.insert((session, HandleId(grant.handle)), Held { mode, token, lock_delay });
-        let exclusive = holders.values().any(|held| held.mode == LockMode::Exclusive);
-        assert!(!exclusive || holders.len() == 1, "I3: several hold the lock of node {instance}");
     }
 
     /// An ephemeral node was opened. A retry may be told so although it has been closed since.
@@ -245,11 +273,6 @@ impl History {
         }
     }
 
-    fn free(&mut self, instance: Instance, session: SessionId, handle: HandleId) {
-        let held = self.locks.get_mut(&instance).and_then(|holders| holders.remove(&(session, handle)));
-        self.freed.extend(held.map(|held| held.token));
-    }
-
     /// A Multi that is guarded by a lock takes effect only while its session holds it.
     fn guarded(&self, session: SessionId, multi: &log::Multi) {
         let steps = multi.steps.as_ref().expect("a Multi has steps");
@@ -257,8 +280,7 @@ impl History {
             if let Some(guard::Guard::LockHeld(path)) = &one.guard {
                 let path = wombat_proto::Path::parse(path).expect("a good path");
                 let node = self.state.tree().find(&path.node).expect("a locked node exists");
-                let holders = self.locks.get(&node.instance);
-                let holds = holders.is_some_and(|holders| holders.keys().any(|(one, _)| *one == session));
+                let holds = self.locks.holds(node.instance, session);
                 assert!(holds, "a change was made under a lock that session {session} does not hold");
             }
         }
@@ -266,15 +288,22 @@ impl History {
         assert!(whole, "the simulation's clients only write in a Multi");
     }
 
-    fn note_contents(&mut self, applied: &Applied) {
+    /// Of several writes that one entry makes, nobody ever sees any but the last.
+    fn note_contents(&mut self, slot: Slot, applied: &Applied) {
+        let mut writes: BTreeMap<Instance, u64> = BTreeMap::new();
         for change in &applied.changes {
-            let Change::ContentsModified { instance } = change else { continue };
-            let node = self.state.tree().get(*instance).expect("a file that was written exists");
-            let generations = self.contents.entry(*instance).or_default();
+            if let Change::ContentsModified { instance } = change {
+                *writes.entry(*instance).or_default() += 1;
+            }
+        }
+        for (instance, writes) in writes {
+            let node = self.state.tree().get(instance).expect("a file that was written exists");
+            let generations = self.contents.entry(instance).or_default();
             let before = generations.last_key_value().map_or(1, |(generation, _)| *generation);
             let generation = node.stat().content_generation;
-            assert_eq!(generation, before + 1, "a write makes the next generation");
+            assert_eq!(generation, before + writes, "a write makes the next generation");
             generations.insert(generation, node.contents().expect("it is a file").to_vec());
+            self.written.insert((instance, slot), generation);
         }
     }
 
@@ -288,4 +317,8 @@ impl History {
         let known = self.state.tree().nodes().filter(|node| node.ephemeral).count();
         assert_eq!(known, self.ephemerals.len(), "I11: an ephemeral node that nobody has opened");
     }
+}
+
+fn multi_is_guarded(multi: &log::Multi) -> bool {
+    multi.steps.as_ref().is_some_and(|steps| !steps.guards.is_empty())
 }

@@ -53,6 +53,8 @@ pub(super) struct Running {
     outgoing: Option<(Slot, Vec<Bytes>)>,
     /// What its log holds and it has not applied yet, as far as anyone can see from outside.
     pub(super) accepted: BTreeMap<Slot, Value>,
+    /// As of which slot its state was last looked at and compared with everyone's.
+    pub(super) compared: Slot,
 }
 
 /// A snapshot on its way to the disk.
@@ -125,6 +127,7 @@ impl Machine {
             incoming: Default::default(),
             outgoing: None,
             accepted,
+            compared: Slot(0),
         });
     }
 
@@ -150,7 +153,6 @@ impl Machine {
                 }
             }
             running.waiting.append(&mut effects.persist);
-            running.replica.state().check();
         }
         effects
     }

@@ -5,16 +5,19 @@
 //! |---|---|
 //! | `world.rs` | events, and who they happen to |
 //! | `machine.rs` | what stands around a replica: the shell's part |
-//! | `client.rs` | an application and its session |
+//! | `client.rs`, `client/choices.rs` | an application and its session, and what it does next |
 //! | `connections.rs` | the network between clients and replicas |
 //! | `swarm.rs`, `faults.rs` | what goes wrong |
 //! | `history.rs` | what must hold of the log, command by command |
+//! | `locks.rs`, `events.rs` | the same of locks, and of what is told of changes |
 //! | `oracle.rs` | what must hold in the eyes of clients |
 
 mod client;
 mod connections;
+mod events;
 mod faults;
 mod history;
+mod locks;
 mod machine;
 mod oracle;
 mod swarm;

@@ -1,21 +1,27 @@
 //! What must hold whatever happens, as clients see it (SPEC §11).
 
 use super::history::History;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::random::Random;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wombat_proto::wire::{self, request::Call, response::Result as Answer};
-use wombat_proto::{Epoch, Instance, LockMode, Sequencer, Token};
+use wombat_proto::{Epoch, HandleId, Instance, LockMode, Sequencer, Token};
 
 /// What a request is about that may come again.
 struct Asked {
+    client: usize,
     handle: u64,
     closes: bool,
     reads: bool,
 }
 
+/// How many sequencers go from hand to hand.
+const SEQUENCERS: usize = 4;
+
 #[derive(Default)]
 pub(super) struct Oracle {
-    /// To whom each token was granted.
+    /// To whom each token was granted, and the sequencers that were told last.
     tokens: BTreeMap<Token, usize>,
+    sequencers: VecDeque<Sequencer>,
     /// The newest generation of each file that anyone has been told of.
     told: BTreeMap<Instance, u64>,
     /// The generations whose writers have been told so.
@@ -33,12 +39,20 @@ impl Oracle {
     pub(super) fn granted(&mut self, client: usize, sequencer: &Sequencer) {
         let earlier = self.tokens.insert(sequencer.token, client);
         assert!(earlier.is_none(), "I4: token {} was granted to {earlier:?} and {client}", sequencer.token);
+        self.sequencers.push_front(sequencer.clone());
+        self.sequencers.truncate(SEQUENCERS);
     }
 
-    /// I3: of the clients whose own lease view is live, one holds exclusively or several share.
-    pub(super) fn check_holders(&self, holders: &[(usize, LockMode)]) {
+    /// One of those that were granted lately, as a holder passes it on.
+    pub(super) fn some_sequencer(&self, random: &mut Random) -> Option<&Sequencer> {
+        self.sequencers.get(random.below(SEQUENCERS as u64) as usize)
+    }
+
+    /// I3: of the clients whose own lease view is live, one holds exclusively or several share, up to the permits.
+    pub(super) fn check_holders(&self, holders: &[(usize, LockMode)], permits: usize) {
         let exclusive = holders.iter().filter(|(_, mode)| *mode == LockMode::Exclusive).count();
         assert!(exclusive == 0 || holders.len() == 1, "I3: {holders:?} hold together");
+        assert!(holders.len() <= permits, "I3: {holders:?} hold {permits} permits");
     }
 
     /// A write was acknowledged. I13: of two acknowledged writes each has a generation of its own. I18: it is
@@ -65,7 +79,8 @@ impl Oracle {
         }
     }
 
-    fn tell(&mut self, instance: Instance, generation: u64) {
+    /// Somebody knows of that generation.
+    pub(super) fn tell(&mut self, instance: Instance, generation: u64) {
         let told = self.told.entry(instance).or_default();
         *told = generation.max(*told);
     }
@@ -98,7 +113,7 @@ impl Oracle {
     // ---- Handles ----
 
     /// A client asks for something with a handle.
-    pub(super) fn asks(&mut self, request: &wire::Request) {
+    pub(super) fn asks(&mut self, client: usize, request: &wire::Request) {
         let handle = match &request.call {
             Some(Call::Open(_)) => request.number,
             Some(Call::Close(wire::Close { handle }))
@@ -110,7 +125,13 @@ impl Oracle {
         };
         let closes = matches!(request.call, Some(Call::Close(_)));
         let reads = !matches!(request.call, Some(Call::Close(_) | Call::SetContents(_)));
-        self.asked.insert((request.session, request.number), Asked { handle, closes, reads });
+        self.asked.insert((request.session, request.number), Asked { client, handle, closes, reads });
+    }
+
+    /// Whose request it is that a response answers, and with which handle it was asked.
+    pub(super) fn asker(&self, response: &wire::Response) -> Option<(usize, HandleId)> {
+        let asked = self.asked.get(&(response.session, response.number))?;
+        Some((asked.client, HandleId(asked.handle)))
     }
 
     /// A master of an epoch answers. I16: a handle that was closed in its epoch is not made again in it.

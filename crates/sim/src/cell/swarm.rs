@@ -80,6 +80,8 @@ pub(super) struct Swarm {
     pub(super) thinking: Duration,
     /// Of a thousand clients, how many cache.
     pub(super) caching: u64,
+    /// Of a thousand troubles, how many come with a flood of writes that somebody who listens does not hear of.
+    pub(super) floods: u64,
     /// Whether clocks are as wrong as they may be.
     pub(super) worst_clocks: bool,
     pub(super) terms: Terms,
@@ -129,6 +131,7 @@ impl Swarm {
             thinking: random.millis(20, 1500),
             caching: if random.chance(400) { random.below(1001) } else { 0 },
             worst_clocks: random.chance(500),
+            floods: if random.chance(120) { random.below(200) } else { 0 },
             terms: Terms {
                 master_lease: random.millis(500, 1500),
                 session_lease: random.millis(2000, 5000),

@@ -11,10 +11,12 @@ use crate::network::Network;
 use crate::random::{Clock, Random};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wombat_proto::wire::{Request, Response, error::Code, response::Result as Answer};
-use wombat_proto::{Instant, ReplicaId, SessionId, Slot};
+use wombat_proto::wire::{
+    Close, Opened, Request, Response, error::Code, event::Kind, request::Call, response::Result as Answer,
+};
+use wombat_proto::{HandleId, Instant, ReplicaId, SessionId, Slot};
 use wombat_replica::{ConnectionId, Input, PeerMessage};
-use wombat_session::SessionEvent;
+use wombat_session::{NodeEvent, SessionEvent};
 
 /// By when, after the faults, everything must have ended well.
 const HEALED: Duration = Duration::from_secs(120);
@@ -49,6 +51,19 @@ pub(super) enum Event {
     Fault,
     /// The master of an epoch, if it is master still, has trouble.
     Hunt,
+}
+
+impl Event {
+    fn is_of_client(&self) -> bool {
+        matches!(
+            self,
+            Event::Response(..)
+                | Event::LostAtClient(_)
+                | Event::Connected(..)
+                | Event::ClientTick(_)
+                | Event::Act(_)
+        )
+    }
 }
 
 /// How a run ended; equal for equal seeds.
@@ -132,7 +147,14 @@ impl World {
         let client = Client::new(name, self.now, &self.swarm, &mut self.random);
         self.clients.push(client);
         self.at(self.now, Event::ClientTick(name));
-        self.at(self.now, Event::Act(name));
+        self.will_act(name, Duration::ZERO);
+    }
+
+    /// A client does something soon, unless it has enough in mind.
+    pub(super) fn will_act(&mut self, name: usize, wait: Duration) {
+        if self.clients[name].intends() {
+            self.after(wait, Event::Act(name));
+        }
     }
 
     pub(super) fn at(&mut self, time: Duration, event: Event) {
@@ -161,8 +183,13 @@ impl World {
                 continue;
             }
             self.note(&event);
+            let (of_client, last) = (event.is_of_client(), self.history.last());
             self.happen(event);
-            self.check();
+            self.check_master();
+            // What clients believe can have become wrong only by what they have done, or by the log.
+            if of_client || self.history.last() != last {
+                self.check_clients();
+            }
             if self.healed && self.ended_well() {
                 return self.end();
             }
@@ -331,7 +358,11 @@ impl World {
             let value = value.expect("what a replica applies is in its log");
             history.chosen(value, *now, &Clients(clients, *now), &mut outcome.tally);
         }
-        history.compare(state);
+        if running.compared < state.applied() {
+            running.compared = state.applied();
+            state.check();
+            history.compare(state);
+        }
         while running.accepted.first_key_value().is_some_and(|(slot, _)| *slot <= state.applied()) {
             running.accepted.pop_first();
         }
@@ -469,8 +500,10 @@ impl World {
         let mut effects = wombat_session::Effects::default();
         let (was_live, was_lost) = (client.is_live(now), client.session.is_expired());
         happen(client, now, &mut effects);
-        if client.session.is_expired() && !was_lost && !client.asked_to_end {
-            assert!(!was_live, "I5: client {name} lost its session while its own view was live");
+        if client.session.is_expired() && !was_lost {
+            let rightly = client.asked_to_end || !was_live;
+            assert!(rightly, "I5: client {name} lost its session while its own view was live");
+            self.history.events.forget(name);
         }
         for event in &effects.session_events {
             self.outcome.tally.count(match event {
@@ -483,11 +516,14 @@ impl World {
                 eprintln!("{:9.4} -- client {name}: {event:?}", now.as_secs_f64());
             }
         }
+        for event in &effects.node_events {
+            self.hear(name, event);
+        }
         for (number, result) in effects.done {
             let (oracle, tally) = (&mut self.oracle, &mut self.outcome.tally);
-            self.clients[name].done(now, number, result, oracle, &self.history, tally);
+            self.clients[name].done(number, result, oracle, &self.history, tally);
             let pause = self.random.duration(Duration::ZERO, self.swarm.thinking);
-            self.after(pause, Event::Act(name));
+            self.will_act(name, pause);
         }
         if let Some(hint) = effects.connect {
             let to = ReplicaId(self.clients[name].endpoint(hint, self.machines.len() as u32));
@@ -510,11 +546,35 @@ impl World {
         }
     }
 
+    /// A client hears of something that happened.
+    fn hear(&mut self, name: usize, event: &NodeEvent) {
+        let tally = &mut self.outcome.tally;
+        match event.kind {
+            Kind::FailedOver => {}
+            Kind::Gap => tally.count("gaps"),
+            Kind::LockConflict => tally.count("conflicts told"),
+            _ => tally.count("events delivered"),
+        }
+        if let Some((instance, slot)) = self.history.events.heard(name, event)
+            && let Some(generation) = self.history.generation_of(instance, slot)
+        {
+            // Whoever reads from now on sees it.
+            self.oracle.tell(instance, generation);
+        }
+        if matches!(event.kind, Kind::LockConflict | Kind::Gap) {
+            self.will_act(name, Duration::from_millis(1));
+        }
+        self.clients[name].hears(event);
+    }
+
     fn send(&mut self, name: usize, requests: Vec<Request>) {
         let Some(id) = self.clients[name].connection else { return };
         let now = self.now;
         for request in requests {
-            self.oracle.asks(&request);
+            self.oracle.asks(name, &request);
+            if let Some(Call::Close(Close { handle: Some(handle) })) = &request.call {
+                self.history.events.closed(name, HandleId(handle.id));
+            }
             let Some(at) = self.connections.reaches_replica(id, now, &mut self.random) else { continue };
             if self.random.chance(self.swarm.copies) && !self.healed {
                 let later = self.random.duration(Duration::ZERO, self.swarm.copied_within);
@@ -583,8 +643,10 @@ impl World {
                 self.add_client(); // There is always somebody who wants something.
             }
         } else {
-            let pause = self.random.duration(Duration::ZERO, self.swarm.thinking * 2);
-            self.after(pause + Duration::from_millis(1), Event::Act(name));
+            let thinks =
+                if self.clients[name].is_flooding() { 1 } else { 2 * self.swarm.thinking.as_millis() };
+            let pause = self.random.millis(0, thinks as u64);
+            self.will_act(name, pause + Duration::from_millis(1));
         }
         self.with_client(name, |_, _, into| *into = effects);
     }
@@ -597,13 +659,20 @@ impl World {
         let alone = match &response.result {
             Some(Answer::Contents(_) | Answer::KeptAlive(_)) => true,
             Some(Answer::SessionOpened(_)) => response.session != 0, // It was there before.
-            Some(Answer::Error(error)) => matches!(error.code(), Code::SessionUnknown | Code::SequencerStale),
+            Some(Answer::Error(error)) => match error.code() {
+                Code::SessionUnknown => true,
+                Code::SequencerStale => response.session == 0, // The log may have said so of a write.
+                _ => false,
+            },
             _ => false,
         };
         assert!(!alone || machine.serves(self.now), "I2: replica {id} answers without the master lease");
         let Some(running) = &machine.running else { return };
         let epoch = running.replica.state().epoch();
+        let applied = running.replica.state().applied();
         self.oracle.answers(epoch, response);
+        self.note_subscription(applied, response);
+        self.check_events(applied, response);
         let general = matches!(
             &response.result,
             Some(
@@ -621,7 +690,33 @@ impl World {
         }
     }
 
-    fn check(&mut self) {
+    /// An answer shows that the master knows a handle, and so what it is subscribed to.
+    fn note_subscription(&mut self, applied: Slot, response: &Response) {
+        let Some((client, handle)) = self.oracle.asker(response) else { return };
+        match &response.result {
+            // A handle that is tied to a stale sequencer is there, and good for nothing.
+            Some(Answer::Error(error)) if error.code() != Code::SequencerStale => {}
+            None => {}
+            Some(Answer::Opened(Opened { handle: Some(handle), .. })) => {
+                self.history.events.opened(client, handle, applied);
+            }
+            Some(_) => self.history.events.presented(client, handle, applied),
+        }
+    }
+
+    /// I12: no event is told before what it tells of can be seen; a conflict is told to who holds the lock.
+    fn check_events(&self, applied: Slot, response: &Response) {
+        let Some(Answer::KeptAlive(kept)) = &response.result else { return };
+        for event in &kept.events {
+            assert!(event.slot <= applied.0, "I12: {event:?} is told by a master that has applied {applied}");
+            let (session, handle) = (SessionId(response.session), HandleId(event.handle));
+            let holds =
+                event.kind() != Kind::LockConflict || self.history.held_at(session, handle, Slot(event.slot));
+            assert!(holds, "{event:?} is told to session {session}, which does not hold the lock");
+        }
+    }
+
+    fn check_master(&mut self) {
         let now = self.now;
         let mut master: Option<(ReplicaId, Slot)> = None;
         for machine in self.machines.values().filter(|machine| machine.serves(now)) {
@@ -633,10 +728,14 @@ impl World {
             let last = self.history.last();
             assert!(applied >= last, "I2: {id} serves at {applied}, but {last} was applied elsewhere");
         }
+    }
+
+    fn check_clients(&mut self) {
+        let now = self.now;
         for lock in Client::locks() {
             let holds = |client: &Client| Some((client.name, client.surely_holds(lock, now)?));
             let holders: Vec<_> = self.clients.iter().filter_map(holds).collect();
-            self.oracle.check_holders(&holders);
+            self.oracle.check_holders(&holders, Client::permits(lock));
         }
         for client in &self.clients {
             client.check(now, &self.history);
@@ -659,6 +758,10 @@ impl World {
             && self.machines.values().any(|machine| machine.serves(self.now))
             && self.machines.values().all(there)
             && self.history.state().sessions_after(SessionId(0)).all(|(id, _)| living(id))
+            && self
+                .clients
+                .iter()
+                .all(|client| !client.is_told(self.now) || !self.history.events.outstanding(client.name))
     }
 
     fn end(mut self) -> Outcome {
