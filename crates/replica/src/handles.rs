@@ -111,9 +111,9 @@ impl Handles {
     }
 
     fn insert(&mut self, token: Handle) -> OpenHandle {
+        // A second copy of its Open may make it once more; what it knows of its Acquires stays.
         let handle = OpenHandle { token, ended_acquires: 0, last_refusal: None };
-        self.open.insert(HandleId(token.id), handle.clone());
-        handle
+        self.open.entry(HandleId(token.id)).or_insert(handle).clone()
     }
 }
 

@@ -15,9 +15,8 @@ const LEASE: Duration = Duration::from_secs(2);
 const PEOPLE: usize = 4;
 /// The permits of each node's lock; 0: as many as there are.
 const PERMITS: [u32; 3] = [0, 2, 0];
-/// How many handles each has on each node: one without a lock-delay, and one with.
-const HANDLES: usize = 2;
-const DELAYS_MS: [u32; 2] = [700, 1_900];
+/// The lock-delays of the handles that each has on each node.
+const DELAYS_MS: [u32; 3] = [0, 700, 1_900];
 
 /// What a test does. Small numbers stand for "one of those that there are".
 #[derive(Clone, Debug)]
@@ -87,7 +86,7 @@ enum Patience {
 
 fn step() -> impl Strategy<Value = Step> {
     let who = || 0..PEOPLE;
-    let one = || (0..PEOPLE, 0..PERMITS.len(), 0..HANDLES);
+    let one = || (0..PEOPLE, 0..PERMITS.len(), 0..DELAYS_MS.len());
     let patience = prop_oneof![
         1 => Just(Patience::None),
         2 => (1..1500u64).prop_map(Patience::Some),
@@ -253,7 +252,7 @@ impl Test {
 
     /// Everyone who lives opens what he has not open; somebody new takes the place of one who has ended.
     fn open_handles(&mut self) {
-        let places = (0..PERMITS.len()).flat_map(|node| (0..HANDLES).map(move |place| (node, place)));
+        let places = (0..PERMITS.len()).flat_map(|node| (0..DELAYS_MS.len()).map(move |place| (node, place)));
         for (who, (node, place)) in (0..PEOPLE).flat_map(|who| places.clone().map(move |at| (who, at))) {
             if self.people[who].life == Life::Ended {
                 self.people[who] = self.person();
@@ -269,7 +268,7 @@ impl Test {
                 continue;
             }
             let node_wanted = Some(wire::NewNode { permits: PERMITS[node], ..wire::NewNode::default() });
-            let lock_delay_ms = if place == 0 { 0 } else { DELAYS_MS[who % DELAYS_MS.len()] };
+            let lock_delay_ms = DELAYS_MS[place];
             let open = wire::Open { path: path(node), node: node_wanted, lock_delay_ms, ..may_create() };
             let handle = self.world.open_with(&mut person.client, open);
             let instance = Instance(handle.instance);

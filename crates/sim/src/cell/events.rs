@@ -96,6 +96,7 @@ impl Events {
         match event.kind {
             Kind::FailedOver => self.miss(client, NOT_YET),
             Kind::Gap => self.miss(client, event.slot),
+            Kind::LockConflict => {} // It is no change of the log.
             _ => return self.heard_of_node(client, event),
         }
         None
@@ -130,14 +131,15 @@ impl Events {
         panic!("I12: client {client} hears of {heard:?}, which did not happen, or has been told before");
     }
 
-    /// What a client that listens has still to hear.
+    /// Whether a client that listens has still something to hear, or a handle of its has still to be presented to
+    /// the master.
     pub(super) fn outstanding(&self, client: usize) -> bool {
         let streams = self.streams.range((client, HandleId(0))..=(client, HandleId(u64::MAX)));
         streams.into_iter().any(|(_, stream)| {
             let happened = self.happened.get(&stream.instance).map_or(&[][..], Vec::as_slice);
-            happened[stream.passed..]
-                .iter()
-                .any(|next| stream.kinds & next.kind.bit() != 0 && next.slot > stream.may_miss)
+            let gone = happened.last().is_some_and(|last| last.kind == Kind::HandleInvalid);
+            let wanted = |next: &Happened| stream.kinds & next.kind.bit() != 0 && next.slot > stream.may_miss;
+            (stream.may_miss == NOT_YET && !gone) || happened[stream.passed..].iter().any(wanted)
         })
     }
 }

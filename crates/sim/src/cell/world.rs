@@ -555,13 +555,14 @@ impl World {
             Kind::LockConflict => tally.count("conflicts told"),
             _ => tally.count("events delivered"),
         }
-        if event.kind == Kind::LockConflict {
-            self.will_act(name, Duration::from_millis(1));
-        } else if let Some((instance, slot)) = self.history.events.heard(name, event)
+        if let Some((instance, slot)) = self.history.events.heard(name, event)
             && let Some(generation) = self.history.generation_of(instance, slot)
         {
             // Whoever reads from now on sees it.
             self.oracle.tell(instance, generation);
+        }
+        if matches!(event.kind, Kind::LockConflict | Kind::Gap) {
+            self.will_act(name, Duration::from_millis(1));
         }
         self.clients[name].hears(event);
     }
@@ -693,7 +694,9 @@ impl World {
     fn note_subscription(&mut self, applied: Slot, response: &Response) {
         let Some((client, handle)) = self.oracle.asker(response) else { return };
         match &response.result {
-            Some(Answer::Error(_)) | None => {}
+            // A handle that is tied to a stale sequencer is there, and good for nothing.
+            Some(Answer::Error(error)) if error.code() != Code::SequencerStale => {}
+            None => {}
             Some(Answer::Opened(Opened { handle: Some(handle), .. })) => {
                 self.history.events.opened(client, handle, applied);
             }
