@@ -368,7 +368,10 @@ impl Client {
             }
             (Doing::Acquiring(..), Err(Error::Timeout)) => tally.count("timeouts"),
             // Somebody else has deleted it, or it has itself.
-            (Doing::Acquiring(lock, _) | Doing::Deleting(lock), Err(Error::StaleHandle))
+            (
+                Doing::Acquiring(lock, _) | Doing::Deleting(lock) | Doing::Cancelling(lock, _),
+                Err(Error::StaleHandle),
+            )
             | (Doing::Deleting(lock), Ok(Answer::Done(_))) => self.handles[lock] = None,
             (Doing::Deleting(_), Err(Error::LockHeld | Error::LockDelayed { .. })) => {}
             (Doing::Acquiring(..), Err(Error::LockHeld | Error::LockDelayed { .. } | Error::Cancelled)) => {}
