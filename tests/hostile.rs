@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use wombat_client::Error;
+use wombat_proto::wire::{request::Call, response::Result as Answer};
 
 fn serve() -> (tempfile::TempDir, Serve) {
     let dir = tempfile::tempdir().unwrap();
@@ -406,4 +407,30 @@ fn to_join_nobody_is_refused() {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
     assert!(shown(&output).contains("name some replicas"), "{}", shown(&output));
+}
+
+#[test]
+fn who_does_not_read_its_answers_is_cut_off() {
+    let (_dir, serve) = serve();
+    serve.ok(&["put", "/ls/local/big", &"x".repeat(100 << 10)]);
+    let mut raw = common::raw::Raw::attach(&serve.address);
+    let open = wombat_proto::wire::Open {
+        path: "/ls/local/big".into(),
+        mode: 1,
+        ..wombat_proto::wire::Open::default()
+    };
+    let Some(Answer::Opened(opened)) = raw.ask(Call::Open(open)) else { panic!("not opened") };
+    let before = most_memory(&serve);
+    // Two hundred megabytes of answers.
+    for _ in 0..2_000 {
+        raw.send(Call::GetContents(wombat_proto::wire::GetContents { handle: opened.handle }));
+    }
+    let mut read = 0;
+    while raw.next().is_some() {
+        read += 1;
+    }
+    assert!(read < 2_000, "it was told everything, after all");
+    let grown = most_memory(&serve) - before;
+    assert!(grown < 100 << 10, "what it did not read took {grown} KiB");
+    check_unharmed(serve);
 }

@@ -1,15 +1,15 @@
 //! One client's connection: frames in, frames out.
 
 use crate::inbox::Inbox;
+use crate::outlet::Outlet;
 use bytes::BytesMut;
 use nix::sys::socket::{setsockopt, sockopt};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::Notify;
+use tokio::net::tcp::OwnedReadHalf;
 use tracing::debug;
 use wombat_proto::frame;
 use wombat_proto::limits::OUTBOX_BYTES;
@@ -34,26 +34,33 @@ const KEPT_BYTES: usize = 16 * 1024;
 /// Frames on their way out of a connection.
 #[derive(Default)]
 pub(crate) struct Outbox {
-    buffer: RefCell<BytesMut>,
-    filled: Notify,
+    outlet: Outlet,
+    /// Whether to close the connection once they are sent, or at once.
     closing: Cell<bool>,
+    overflowed: Cell<bool>,
 }
 
 impl Outbox {
-    /// Adds a frame. A client that does not read its answers is cut off.
-    pub(crate) fn push(&self, response: &Response) {
-        let mut buffer = self.buffer.borrow_mut();
-        frame::write(response, &mut buffer);
-        if buffer.len() > OUTBOX_BYTES {
-            self.closing.set(true);
+    /// Adds a frame, for the next [`Outbox::send`]. A client that does not read its answers is cut off. Returns
+    /// whether nothing waited before.
+    pub(crate) fn push(&self, response: &Response) -> bool {
+        let first = self.outlet.add(|buffer| frame::write(response, buffer));
+        if self.outlet.len() > OUTBOX_BYTES {
+            self.overflowed.set(true);
+            self.outlet.wake();
         }
-        self.filled.notify_one();
+        first
+    }
+
+    /// Sends what was added.
+    pub(crate) fn send(&self) {
+        self.outlet.send();
     }
 
     /// Closes the connection once what is in has been sent.
     pub(crate) fn close(&self) {
         self.closing.set(true);
-        self.filled.notify_one();
+        self.outlet.wake();
     }
 }
 
@@ -64,10 +71,12 @@ pub(crate) async fn serve(id: ConnectionId, stream: TcpStream, inbox: Rc<Inbox>,
     let _best_effort = setsockopt(&stream, sockopt::KeepAlive, &true);
     let _best_effort = setsockopt(&stream, sockopt::TcpKeepIdle, &IDLE_SECONDS);
     let (reader, writer) = stream.into_split();
+    let ended = |all_sent| outbox.overflowed.get() || all_sent && outbox.closing.get();
     tokio::select! {
         why = read_frames(id, reader, &inbox) => debug!(connection = id.0, "closed: {why}"),
-        () = write_frames(writer, &outbox) => {}
+        _gone_or_closing = outbox.outlet.carry(writer, ended) => {}
     }
+    outbox.outlet.close();
     inbox.disconnected(id);
 }
 
@@ -110,23 +119,5 @@ async fn read_frames(id: ConnectionId, mut reader: OwnedReadHalf, inbox: &Inbox)
             Ok(_) => {}
             Err(error) => return error.to_string(),
         }
-    }
-}
-
-/// Sends what the outbox holds until it is to be closed or the client is gone.
-async fn write_frames(mut writer: OwnedWriteHalf, outbox: &Outbox) {
-    loop {
-        let mut bytes = outbox.buffer.take();
-        while !bytes.is_empty() {
-            if writer.write_all_buf(&mut bytes).await.is_err() {
-                return;
-            }
-            bytes = outbox.buffer.take();
-        }
-        if outbox.closing.get() {
-            let _gone_anyway = writer.shutdown().await;
-            return;
-        }
-        outbox.filled.notified().await;
     }
 }

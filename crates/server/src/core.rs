@@ -29,6 +29,8 @@ pub(crate) struct Core {
     outgoing: Outgoing,
     incoming: Incoming,
     effects: Effects,
+    /// Those with new answers.
+    to_send: Vec<Rc<Outbox>>,
 }
 
 impl Core {
@@ -89,6 +91,7 @@ impl Core {
             members: (Slot(0), 0),
             incoming: Incoming::default(),
             effects: Effects::default(),
+            to_send: Vec::new(),
         };
         core.step(Input::Tick, moment());
         core.settle()?;
@@ -208,8 +211,11 @@ impl Core {
         for (connection, mut response) in self.effects.replies.drain(..) {
             let Some(outbox) = self.outboxes.get(&connection) else { continue };
             complete(&mut response, &self.disk, &self.cell_id);
-            outbox.push(&response);
+            if outbox.push(&response) {
+                self.to_send.push(Rc::clone(outbox));
+            }
         }
+        self.to_send.drain(..).for_each(|outbox| outbox.send());
         for connection in self.effects.hang_up.drain(..) {
             if let Some(outbox) = self.outboxes.get(&connection) {
                 outbox.close();
@@ -242,6 +248,7 @@ impl Core {
                 self.disk.put_snapshot(slot, chunks)?;
             }
         }
+        self.peers.flush();
         if std::mem::take(&mut self.effects.snapshot_wanted) {
             self.disk.write_snapshot(self.replica.snapshot())?;
         }

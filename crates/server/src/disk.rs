@@ -138,13 +138,28 @@ impl Worker {
     }
 
     fn sync(&mut self) -> Result<Done, StorageError> {
-        self.store.sync()?;
+        self.store.sync_unproven()?;
         Ok(Done::Persisted { through: self.appended, log_bytes: self.store.log_bytes() })
+    }
+
+    /// The next job. While there is none the log is left as it should be found.
+    fn next(&mut self, jobs: &mpsc::Receiver<Job>) -> Option<Result<Job, StorageError>> {
+        match jobs.try_recv() {
+            Ok(job) => Some(Ok(job)),
+            Err(_) => match self.store.prove() {
+                Ok(()) => jobs.recv().ok().map(Ok),
+                Err(error) => Some(Err(error)),
+            },
+        }
     }
 
     /// The life of the disk's thread: all that waits shares one sync.
     fn run(mut self, jobs: &mpsc::Receiver<Job>, done: &UnboundedSender<Done>) {
-        while let Ok(first) = jobs.recv() {
+        while let Some(first) = self.next(jobs) {
+            let first = match first {
+                Ok(first) => first,
+                Err(error) => return drop(done.send(Done::Failed(error))),
+            };
             let mut closing = false;
             let mut appended = false;
             for job in std::iter::once(first).chain(std::iter::from_fn(|| jobs.try_recv().ok())) {
@@ -246,6 +261,7 @@ impl ReplicaDisk {
             Way::Inline(worker, _) => {
                 worker.work(Job::Append(records))?;
                 let persisted = worker.sync()?;
+                worker.store.prove()?;
                 let _received_by_this_very_struct = self.told.send(persisted);
             }
             Way::Thread(jobs, _) => {

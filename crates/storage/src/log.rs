@@ -24,6 +24,8 @@ pub(crate) struct Log<D: Disk> {
     /// The number of the last record, and of the last one known to be synced.
     last: u64,
     durable: u64,
+    /// Whether no record says yet that what was synced last is.
+    unproven: bool,
     promised: Ballot,
     lease_bound: Duration,
     starts: u32,
@@ -117,6 +119,7 @@ impl<D: Disk> Log<D> {
             end: FIRST_RECORD as u64,
             last: 0,
             durable: 0,
+            unproven: false,
             promised: contents.durable.promised,
             lease_bound: contents.durable.lease_bound,
             starts: contents.starts,
@@ -210,18 +213,32 @@ impl<D: Disk> Log<D> {
         self.segment.allocate(self.end + self.buffer.len() as u64)?;
         self.segment.write(self.end, &self.buffer)?;
         self.end += self.buffer.len() as u64;
+        self.unproven = false;
         Ok(())
     }
 
     /// Makes what was appended durable, and leaves the proof of it behind.
     pub(crate) fn sync(&mut self) -> Result<(), StorageError> {
+        self.sync_unproven()?;
+        self.prove()
+    }
+
+    /// Makes what was appended durable.
+    pub(crate) fn sync_unproven(&mut self) -> Result<(), StorageError> {
         self.segment.sync()?;
         self.durable = self.last;
-        self.write([Entry::Mark])
+        self.unproven = true;
+        Ok(())
+    }
+
+    /// Leaves the proof of the last sync behind, unless a later record is one.
+    pub(crate) fn prove(&mut self) -> Result<(), StorageError> {
+        if self.unproven { self.write([Entry::Mark]) } else { Ok(()) }
     }
 
     /// Makes the last proof durable as well.
-    pub(crate) fn close(self) -> Result<(), StorageError> {
+    pub(crate) fn close(mut self) -> Result<(), StorageError> {
+        self.prove()?;
         self.segment.sync()
     }
 

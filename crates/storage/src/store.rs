@@ -132,6 +132,18 @@ impl<D: Disk> Store<D> {
         self.with_log(Log::sync)
     }
 
+    /// The same for whoever has something better to do first than to leave the proof of it behind. The next
+    /// record is one; who has none to write soon calls [`Store::prove`].
+    pub fn sync_unproven(&mut self) -> Result<(), StorageError> {
+        self.with_log(Log::sync_unproven)
+    }
+
+    /// Leaves the proof of the last sync behind: that a record is durable, and so was not torn if it cannot be
+    /// read.
+    pub fn prove(&mut self) -> Result<(), StorageError> {
+        self.with_log(Log::prove)
+    }
+
     fn with_log<R>(
         &mut self,
         operate: impl FnOnce(&mut Log<D>) -> Result<R, StorageError>,

@@ -1,13 +1,12 @@
 //! The way to one replica: a connection for each lane, made again whenever it breaks.
 
 use super::{Own, hello};
-use bytes::BytesMut;
-use std::cell::{Cell, RefCell};
+use crate::outlet::Outlet;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
 use wombat_proto::frame;
@@ -53,8 +52,7 @@ pub(super) struct Link {
 /// Frames on their way out of a lane.
 #[derive(Default)]
 struct Queue {
-    buffer: RefCell<BytesMut>,
-    filled: Notify,
+    outlet: Outlet,
     connected: Cell<bool>,
 }
 
@@ -68,18 +66,22 @@ impl Link {
         Link { member, queues, tasks }
     }
 
-    /// Sends a message, or drops it: while there is no connection, and when too much waits already.
+    /// Takes a message for the next [`Link::flush`], or drops it: while there is no connection, and when too much
+    /// waits already.
     pub(super) fn send(&self, message: PeerMessage) {
         let queue = &self.queues[Lane::of(&message) as usize];
         if !queue.connected.get() {
             return;
         }
-        let mut buffer = queue.buffer.borrow_mut();
-        if buffer.len() > PEER_OUTBOX_BYTES {
-            return;
+        if queue.outlet.len() <= PEER_OUTBOX_BYTES {
+            let frame = super::convert::to_frame(message);
+            queue.outlet.add(|buffer| frame::write_up_to(&frame, buffer, PEER_FRAME_BYTES));
         }
-        frame::write_up_to(&super::convert::to_frame(message), &mut buffer, PEER_FRAME_BYTES);
-        queue.filled.notify_one();
+    }
+
+    /// Sends what it has taken.
+    pub(super) fn flush(&self) {
+        self.queues.iter().filter(|queue| queue.outlet.len() > 0).for_each(|queue| queue.outlet.send());
     }
 }
 
@@ -102,7 +104,7 @@ async fn keep_connected(member: Member, lane: Lane, own: Rc<Own>, queue: Rc<Queu
                 queue.connected.set(true);
                 let why = carry(stream, &queue).await;
                 queue.connected.set(false);
-                queue.buffer.take();
+                queue.outlet.close();
                 if lane == Lane::Pulse {
                     info!("the connection to replica {} is gone: {why}", member.id);
                 }
@@ -136,26 +138,13 @@ async fn keep_connected(member: Member, lane: Lane, own: Rc<Own>, queue: Rc<Queu
 }
 
 /// Sends what the queue holds until the connection breaks. Returns why it did.
-async fn carry(mut stream: TcpStream, queue: &Queue) -> String {
-    let (mut reader, mut writer) = stream.split();
+async fn carry(stream: TcpStream, queue: &Queue) -> String {
+    let (mut reader, writer) = stream.into_split();
     let mut nothing = [0; 1];
-    let mut sending = BytesMut::new();
-    loop {
-        if sending.is_empty() {
-            sending = queue.buffer.take();
-        }
-        tokio::select! {
-            written = writer.write_buf(&mut sending), if !sending.is_empty() => match written {
-                Ok(0) => return "it takes nothing more".into(),
-                Ok(_) => {}
-                Err(error) => return error.to_string(),
-            },
-            // The other side says nothing more on this connection, but its end.
-            read = reader.read(&mut nothing) => return match read {
-                Ok(_) => "closed by it".into(),
-                Err(error) => error.to_string(),
-            },
-            () = queue.filled.notified(), if sending.is_empty() => {}
-        }
-    }
+    let why = tokio::select! {
+        carried = queue.outlet.carry(writer, |_| false) => carried.err(),
+        // The other side says nothing more on this connection, but its end.
+        read = reader.read(&mut nothing) => read.err(),
+    };
+    why.map_or_else(|| "closed by it".into(), |error| error.to_string())
 }

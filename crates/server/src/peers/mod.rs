@@ -129,11 +129,16 @@ impl Peers {
         }
     }
 
-    /// Sends a message, if there is a way.
+    /// Sends a message with the next [`Peers::flush`], if there is a way.
     pub(crate) fn send(&self, to: ReplicaId, message: PeerMessage) {
         if let Some(link) = self.links.get(&to) {
             link.send(message);
         }
+    }
+
+    /// Lets go what was sent.
+    pub(crate) fn flush(&self) {
+        self.links.values().for_each(Link::flush);
     }
 }
 
