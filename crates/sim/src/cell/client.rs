@@ -12,8 +12,8 @@ use crate::random::{Clock, Random};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wombat_proto::wire::{self, Handle, event::Kind, request::Call, response::Result as Answer};
-use wombat_proto::{Epoch, Error, HandleId, Instance, LockMode, Rho, Sequencer, SessionId, Token};
-use wombat_session::{Config, Effects, NodeEvent, Session};
+use wombat_proto::{Epoch, Error, HandleId, Instance, Instant, LockMode, Rho, Sequencer, SessionId, Token};
+use wombat_session::{Config, Effects, NodeEvent, Revoked, Session};
 
 pub(super) const GRACE: Duration = Duration::from_secs(12);
 /// Most calls that a client has under way.
@@ -60,6 +60,8 @@ enum Doing {
     Flooding(String),
     /// The node of a lock.
     Deleting(usize),
+    /// Whosoever it is.
+    Breaking,
     /// What there is in the directory.
     Listing,
     Ending,
@@ -98,6 +100,8 @@ pub(super) struct Client {
     /// Whether it holds what it holds until somebody else wants it, and which locks somebody does.
     keeps: bool,
     wanted: [bool; LOCKS],
+    /// The grants that somebody breaks, and until when it may believe in each.
+    revoked: BTreeMap<Token, Instant>,
     /// What [`FENCED`] is tied to.
     tied: Option<Token>,
     /// Whether it subscribes to events.
@@ -146,6 +150,7 @@ impl Client {
             busy: [false; PLACES],
             holds: Default::default(),
             keeps: random.chance(250),
+            revoked: BTreeMap::new(),
             wanted: [false; LOCKS],
             tied: None,
             listens: random.chance(600),
@@ -175,7 +180,14 @@ impl Client {
 
     /// How its own view says that it holds a lock (SPEC I3).
     pub(super) fn surely_holds(&self, lock: usize, real: Duration) -> Option<LockMode> {
-        self.holds[lock].as_ref().filter(|_| self.is_live(real)).map(|sequencer| sequencer.mode)
+        self.believed(lock, real).filter(|_| self.is_live(real)).map(|sequencer| sequencer.mode)
+    }
+
+    /// What it holds, but for the notice of a break that has ended.
+    fn believed(&self, lock: usize, real: Duration) -> Option<&Sequencer> {
+        let now = self.clock.read(real);
+        let is_over = |token| self.revoked.get(&token).is_some_and(|until| *until <= now);
+        self.holds[lock].as_ref().filter(|held| !is_over(held.token))
     }
 
     pub(super) fn locks() -> std::ops::Range<usize> {
@@ -219,7 +231,7 @@ impl Client {
         }
         if !self.session.is_expired()
             && !self.asked_to_end
-            && let Some((lock, handle)) = self.kept_and_wanted()
+            && let Some((lock, handle)) = self.held_and_revoked().or_else(|| self.kept_and_wanted())
         {
             return self.release(lock, handle, effects);
         }
@@ -246,6 +258,21 @@ impl Client {
                 self.submit(call, doing, effects);
             }
         }
+    }
+
+    /// Somebody breaks a lock of its.
+    pub(super) fn is_revoked(&mut self, revoked: &Revoked) {
+        self.revoked.insert(revoked.token, revoked.until);
+    }
+
+    /// A lock that somebody breaks.
+    fn held_and_revoked(&self) -> Option<(usize, Handle)> {
+        let revoked = |lock: &usize| {
+            let held = self.holds[*lock].as_ref().filter(|_| !self.busy[*lock]);
+            held.is_some_and(|held| self.revoked.contains_key(&held.token))
+        };
+        let lock = (0..LOCKS).find(revoked)?;
+        Some((lock, self.handles[lock]?))
     }
 
     /// A lock that it keeps, and that somebody else wants.
@@ -376,6 +403,18 @@ impl Client {
             (Doing::Deleting(_), Err(Error::LockHeld | Error::LockDelayed { .. })) => {}
             (Doing::Acquiring(..), Err(Error::LockHeld | Error::LockDelayed { .. } | Error::Cancelled)) => {}
             (Doing::Cancelling(..) | Doing::Releasing(_) | Doing::Closing, Ok(Answer::Done(_))) => {}
+            (Doing::Breaking, Ok(Answer::Done(_))) => tally.count("locks broken"),
+            (Doing::Breaking, Err(Error::NotHeld | Error::NotFound { .. } | Error::StaleHandle)) => {}
+            // It was broken before it could be given back, or used.
+            (Doing::Releasing(_), Err(Error::NotHeld)) if !self.revoked.is_empty() => {}
+            (Doing::Releasing(lock), Err(Error::StaleHandle)) if !self.revoked.is_empty() => {
+                self.handles[lock] = None;
+            }
+            (Doing::Guarded(_, text), Err(Error::NotHeld | Error::NotFound { .. }))
+                if !self.revoked.is_empty() =>
+            {
+                oracle.refused(text);
+            }
             (Doing::Writing(text) | Doing::Swapping(text), Ok(Answer::Stat(stat))) => {
                 tally.count("writes");
                 oracle.wrote(history, &text, &stat);
@@ -442,7 +481,7 @@ impl Client {
         let Some(id) = self.session.id().filter(|_| self.is_live(real)) else { return };
         assert!(history.lives(id), "I5: client {} believes in session {id}, which has ended", self.name);
         let tree = history.state().tree();
-        for held in self.holds.iter().flatten() {
+        for held in (0..LOCKS).filter_map(|lock| self.believed(lock, real)) {
             let lock = tree.get(held.instance).map(|node| &node.lock);
             let holder = lock.and_then(|lock| lock.holder_of_token(held.token));
             let holds = holder.is_some_and(|holder| holder.mode == held.mode);

@@ -191,6 +191,9 @@ impl History {
             (Op::Release(release), Ok(_)) if effective => {
                 self.locks.free(Instance(release.instance), who(release.handle), slot);
             }
+            (Op::BreakLock(broken), Ok(_)) if effective => {
+                self.locks.broken(Instance(broken.instance), &broken.tokens, slot, now, tally);
+            }
             (Op::Delete(delete), Ok(_)) if effective => {
                 self.locks.check_tied(who(delete.handle), "a deletion");
                 self.locks.deleted(Instance(delete.instance), who(delete.handle), slot, now);

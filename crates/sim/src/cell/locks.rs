@@ -135,6 +135,40 @@ impl Locks {
         }
     }
 
+    /// A lock was broken; it is delayed like one whose holder has died.
+    pub(super) fn broken(
+        &mut self,
+        instance: Instance,
+        tokens: &[u64],
+        slot: Slot,
+        now: Duration,
+        tally: &mut Tally,
+    ) {
+        let holders = self.holders.entry(instance).or_default();
+        let broken: Vec<(Who, Held)> =
+            holders.extract_if(.., |_, held| tokens.contains(&held.token.0)).collect();
+        for (who, held) in broken {
+            self.lost(instance, who, held, slot, now, tally);
+        }
+    }
+
+    /// A holder is none any more, and did not give the lock back.
+    fn lost(
+        &mut self,
+        instance: Instance,
+        who: Who,
+        held: Held,
+        slot: Slot,
+        now: Duration,
+        tally: &mut Tally,
+    ) {
+        self.over(who, held.token, slot);
+        if !held.lock_delay.is_zero() {
+            tally.count("lock-delays");
+            self.delay(instance, held.mode, held.lock_delay, now);
+        }
+    }
+
     /// A session has ended; the locks that it did not give back are delayed from now on.
     pub(super) fn end_session(
         &mut self,
@@ -148,10 +182,9 @@ impl Locks {
             let holders = self.holders.entry(instance).or_default();
             let ended: Vec<(Who, Held)> = holders.extract_if(.., |(one, _), _| *one == session).collect();
             for (who, held) in ended {
-                self.over(who, held.token, slot);
-                if !asked && !held.lock_delay.is_zero() {
-                    tally.count("lock-delays");
-                    self.delay(instance, held.mode, held.lock_delay, now);
+                match asked {
+                    true => self.over(who, held.token, slot),
+                    false => self.lost(instance, who, held, slot, now, tally),
                 }
             }
         }

@@ -519,6 +519,12 @@ impl World {
         for event in &effects.node_events {
             self.hear(name, event);
         }
+        for revoked in &effects.revoked {
+            self.outcome.tally.count("revocations");
+            self.clients[name].is_revoked(revoked);
+            let wait = self.random.millis(0, 6000);
+            self.will_act(name, wait);
+        }
         for (number, result) in effects.done {
             let (oracle, tally) = (&mut self.oracle, &mut self.outcome.tally);
             self.clients[name].done(number, result, oracle, &self.history, tally);

@@ -27,6 +27,11 @@ impl Client {
         {
             return Some(check);
         }
+        if random.chance(15) {
+            let path = lock_path(random.below(LOCKS as u64) as usize);
+            let call = wire::BreakLock { path, ..wire::BreakLock::default() };
+            return Some((Call::BreakLock(call), Doing::Breaking));
+        }
         let place = random.below(PLACES as u64) as usize;
         if self.busy[place] {
             return self.cancel(random);
