@@ -522,6 +522,21 @@ fn who_asks_for_the_locks_of_a_file_gets_those_of_that_file() {
     assert_eq!(listed(&mut world, "/ls/test/other"), ["/ls/test/other"]);
 }
 
+#[test]
+fn a_lock_of_a_crowd_is_listed_with_its_first_holders_and_the_number_of_all() {
+    let mut world = World::new();
+    let mut crowd = world.client();
+    let node = Some(wire::NewNode { permits: 300, ..wire::NewNode::default() });
+    for _ in 0..300 {
+        let open = wire::Open { path: LOCK.into(), node: node.clone(), ..may_create() };
+        let handle = world.open_with(&mut crowd, open);
+        world.call(&mut crowd, shared(handle)).unwrap();
+    }
+    let list = Call::ListLocks(wire::ListLocks::default());
+    let Ok(Answer::Locks(locks)) = world.call(&mut crowd, list) else { panic!("no locks") };
+    assert_eq!((locks.locks[0].holders.len(), locks.locks[0].holding), (256, 300));
+}
+
 /// What a session hears when it asks, with the events up to a number acknowledged.
 fn hears(world: &mut World, client: &mut Client, events_acknowledged: u64) -> Vec<Kind> {
     let alive = Call::KeepAlive(wire::KeepAlive { events_acknowledged, ..wire::KeepAlive::default() });
