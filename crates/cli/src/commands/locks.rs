@@ -1,7 +1,7 @@
 //! `wombat locks` and `wombat lock break`: who holds what, why others wait, and taking a lock away.
 
 use crate::args::Break;
-use crate::exit::Failure;
+use crate::exit::{Failure, REFUSED};
 use crate::output;
 use crate::supervise::Signals;
 use serde_json::{Value, json};
@@ -161,9 +161,11 @@ fn object(lock: &LockInfo) -> Value {
 /// Takes a lock from its holders.
 pub(crate) async fn break_lock(cell: &Cell, args: &Break, json: bool) -> Result<u8, Failure> {
     let about = |error: Error| match error {
-        Error::NotHeld => Failure::from(Error::NotHeld)
-            .about(&args.path)
-            .hint("nobody holds it, or not by that token: wombat locks PATH shows who does"),
+        Error::NotHeld => {
+            let by = args.token.map_or_else(String::new, |token| format!(" by the token {token}"));
+            Failure::new(REFUSED, "NotHeld", format!("nobody holds the lock of {}{by}", args.path))
+                .hint("wombat locks PATH shows who does")
+        }
         error => Failure::from(error).about(&args.path),
     };
     let mut signals = Signals::listen()?;
