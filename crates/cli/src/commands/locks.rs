@@ -101,12 +101,17 @@ pub(super) fn why(lock: &LockInfo) -> String {
         (None, Some(_)) if lock.permits != 0 && lock.holding >= lock.permits.into() => {
             format!("all {} permits are taken", lock.permits)
         }
-        (None, Some(holder)) => format!(
-            "shared by {} holders, the first of them {}: only an exclusive request has to wait, and what came \
-             after it",
-            lock.holding,
-            named(&holder.client, holder.session)
-        ),
+        (None, Some(_)) if lock.permits != 0 => {
+            format!("{} of {} permits are taken", lock.holding, lock.permits)
+        }
+        (None, Some(holder)) => {
+            let first = named(&holder.client, holder.session);
+            let by = match lock.holding {
+                1 => first,
+                holding => format!("{holding} holders, the first of them {first}"),
+            };
+            format!("shared by {by}: only an exclusive request has to wait, and what came after it")
+        }
         (None, None) if lock.delay_left_ms > 0 => {
             return format!(
                 "in lock-delay: its last holder was lost without releasing it; free in {} at the latest",
@@ -225,6 +230,8 @@ mod tests {
         let mut lock = LockInfo { holders, holding: 300, permits: 300, ..LockInfo::default() };
         assert!(why(&lock).starts_with("all 300 permits are taken"), "{}", why(&lock));
         lock.permits = 301;
+        assert!(why(&lock).starts_with("300 of 301 permits are taken"), "{}", why(&lock));
+        lock.permits = 0;
         assert!(why(&lock).starts_with("shared by 300 holders"), "{}", why(&lock));
     }
 }
