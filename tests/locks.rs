@@ -68,7 +68,7 @@ fn a_lock_is_inspected_and_broken_and_goes_to_the_next_in_line() {
     assert!(next.wait().unwrap().success());
     let audit = serve.ok(&["admin", "audit"]);
     assert!(audit.contains(&format!("token {token}")) && audit.contains("it hangs"), "{audit}");
-    assert!(serve.fails(4, &["lock", "break", LOCK]).contains("nobody holds it"));
+    assert!(serve.fails(4, &["lock", "break", LOCK]).contains("nobody holds the lock"));
 }
 
 #[test]

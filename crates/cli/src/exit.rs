@@ -1,5 +1,6 @@
 //! How a command ends: its exit code, and what it says when it fails.
 
+use crate::output;
 use serde_json::json;
 use std::process::ExitCode;
 use wombat_client::Error;
@@ -65,11 +66,11 @@ impl Failure {
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         if json {
             let error = json!({ "error": { "name": self.name, "message": self.message, "hint": self.hint } });
-            eprintln!("{error}");
+            output::notice(error);
         } else {
-            eprintln!("wombat: {}", self.message);
+            output::notice(format!("wombat: {}", self.message));
             if let Some(hint) = &self.hint {
-                eprintln!("hint: {hint}");
+                output::notice(format!("hint: {hint}"));
             }
         }
         ExitCode::from(self.code)

@@ -11,17 +11,35 @@ use wombat_client::Stat;
 /// descriptions are anyone's words: what would steer the terminal is shown, not obeyed.
 pub(crate) fn line(text: impl std::fmt::Display) {
     let mut out = std::io::stdout().lock();
-    let text: String = text.to_string().chars().flat_map(harmless).collect();
-    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+    if writeln!(out, "{}", harmless(&text.to_string())).and_then(|()| out.flush()).is_err() {
         std::process::exit(0);
     }
 }
 
-/// A character, or its escape if it is a control character.
-fn harmless(character: char) -> impl Iterator<Item = char> {
-    let escape = character.is_control().then(|| character.escape_default());
-    let plain = (!character.is_control()).then_some(character);
-    escape.into_iter().flatten().chain(plain)
+/// Prints a line on standard error, as harmless.
+pub(crate) fn notice(text: impl std::fmt::Display) {
+    eprintln!("{}", harmless(&text.to_string()));
+}
+
+/// The text with escapes for its control characters, and for those that turn the order of others around. JSON
+/// stays JSON: in a string of it, too, the escape means the character.
+fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' => shown.push_str("\\n"),
+            '\r' => shown.push_str("\\r"),
+            '\t' => shown.push_str("\\t"),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => escape(character, &mut shown),
+            _ if character.is_control() => escape(character, &mut shown),
+            _ => shown.push(character),
+        }
+    }
+    shown
+}
+
+fn escape(character: char, into: &mut String) {
+    into.push_str(&format!("\\u{:04x}", u32::from(character)));
 }
 
 /// Writes bytes as they are.
@@ -127,8 +145,12 @@ mod tests {
 
     #[test]
     fn nobody_steers_the_terminal() {
-        let text: String = "a\u{1b}[2Jé".chars().flat_map(harmless).collect();
-        assert_eq!(text, "a\\u{1b}[2Jé");
+        assert_eq!(harmless("a\u{1b}[2Jé\t\u{202e}b"), "a\\u001b[2Jé\\t\\u202eb");
+        for text in ["\u{1b}[2J", "\u{7f}", "\u{9b}2J", "\u{202e}", "\n"] {
+            let shown = harmless(&json!(text).to_string());
+            assert!(!shown.contains(|c: char| c.is_control() || c == '\u{202e}'), "{shown}");
+            assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), text, "JSON stays JSON");
+        }
     }
 
     #[test]

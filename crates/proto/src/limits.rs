@@ -55,6 +55,8 @@ pub const REASON_BYTES: usize = 256;
 pub const AUDIT_ENTRIES: usize = 1000;
 /// Most outcomes that a session may leave unacknowledged; also how many changes it may have in flight.
 pub const UNACKNOWLEDGED_OUTCOMES: usize = 1024;
+/// Most names that these may hold together, of nodes that Multis have made: a session is one record of a snapshot.
+pub const UNACKNOWLEDGED_NAMES: usize = 16_384;
 /// Most events waiting for one session before they coalesce into a gap.
 pub const EVENTS_PER_SESSION: usize = 1024;
 /// Most client connections of one server; a process here may have some 20,000 descriptors.

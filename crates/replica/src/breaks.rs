@@ -4,13 +4,15 @@
 use crate::master::Master;
 use crate::proposals::Origin;
 use crate::{Answer, Asker, Replica};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use wombat_proto::limits::{BREAKS, REASON_BYTES, REVOCATIONS};
 use wombat_proto::wire::{self, log, log::command::Op};
 use wombat_proto::{Error, HandleId, Instance, Instant, Result, SessionId, Token};
+use wombat_state::Lock;
 
 /// Holders, and whether each has heard that its lock is being broken.
 type Holders = BTreeMap<(SessionId, HandleId, Token), bool>;
@@ -33,6 +35,11 @@ struct Break {
     until: Instant,
 }
 
+/// Of one session. A lock may have tens of thousands of holders, and each of them is asked for alone.
+fn all_of(session: SessionId) -> RangeInclusive<(SessionId, HandleId, Token)> {
+    (session, HandleId(0), Token(0))..=(session, HandleId(u64::MAX), Token(u64::MAX))
+}
+
 /// All locks that are being broken.
 #[derive(Default)]
 pub(crate) struct Breaks(Vec<Break>);
@@ -45,30 +52,31 @@ impl Breaks {
 
     /// Until when the lease of a session may last that has not obeyed yet.
     pub(crate) fn lease_bound(&self, session: SessionId) -> Option<Instant> {
-        let awaits = |one: &&Break| one.awaited.keys().any(|(id, ..)| *id == session);
+        let awaits = |one: &&Break| one.awaited.range(all_of(session)).next().is_some();
         self.0.iter().filter(awaits).map(|one| one.until).min()
     }
 
     /// What a session has to be told.
     pub(crate) fn revocations(&self, session: SessionId) -> Vec<wire::Revocation> {
-        let awaited = self.0.iter().flat_map(|one| one.awaited.keys()).filter(|(id, ..)| *id == session);
+        let awaited = self.0.iter().flat_map(|one| one.awaited.range(all_of(session)));
         awaited
             .take(REVOCATIONS)
-            .map(|(_, handle, token)| wire::Revocation { handle: handle.0, token: token.0 })
+            .map(|((_, handle, token), _)| wire::Revocation { handle: handle.0, token: token.0 })
             .collect()
     }
 
     /// What a session says of what it was told. Returns whether there is something that it has not heard of.
     pub(crate) fn answered(&mut self, session: SessionId, keep_alive: &wire::KeepAlive) -> bool {
+        let obeyed: BTreeSet<u64> = keep_alive.revocations_obeyed.iter().copied().collect();
+        let heard: BTreeSet<u64> = keep_alive.revocations_heard.iter().copied().collect();
         for one in &mut self.0 {
-            one.awaited.retain(|(id, _, token), heard| {
-                if *id == session {
-                    *heard = keep_alive.revocations_heard.contains(&token.0);
-                }
-                *id != session || !keep_alive.revocations_obeyed.contains(&token.0)
-            });
+            let has_obeyed = |(.., token): &(_, _, Token), _: &mut bool| obeyed.contains(&token.0);
+            one.awaited.extract_if(all_of(session), has_obeyed).for_each(drop);
+            for ((.., token), has_heard) in one.awaited.range_mut(all_of(session)) {
+                *has_heard = heard.contains(&token.0);
+            }
         }
-        let awaited = self.0.iter().flat_map(|one| &one.awaited).filter(|((id, ..), _)| *id == session);
+        let awaited = self.0.iter().flat_map(|one| one.awaited.range(all_of(session)));
         awaited.take(REVOCATIONS).any(|(_, heard)| !heard)
     }
 }
@@ -142,18 +150,24 @@ impl Replica {
         what
     }
 
+    /// A session is not asked any more for the locks that it has given back.
+    pub(crate) fn forget_given_back(&mut self, session: SessionId) {
+        let Some(master) = &mut self.master else { return };
+        for one in &mut master.breaks.0 {
+            let lock = self.state.tree().get(one.instance).map(|node| &node.lock);
+            one.awaited.extract_if(all_of(session), |key, _| !is_held(lock, key)).for_each(drop);
+        }
+    }
+
     /// Takes the locks whose holders have obeyed, given them back, or ended. Returns whether there were any.
     pub(crate) fn finish_breaks(&mut self) -> bool {
-        let Some(master) = self.master.as_mut().filter(|master| !master.breaks.0.is_empty()) else {
-            return false;
-        };
-        let state = &self.state;
+        let Some(master) = &mut self.master else { return false };
         for one in &mut master.breaks.0 {
-            let lock = state.tree().get(one.instance).map(|node| &node.lock);
-            one.awaited.retain(|(session, handle, token), _| {
-                let holder = lock.and_then(|lock| lock.holder(*session, *handle));
-                holder.is_some_and(|holder| holder.token == *token)
-            });
+            // After every step, and so no further than to the first who still holds it.
+            let lock = self.state.tree().get(one.instance).map(|node| &node.lock);
+            while let Some(first) = one.awaited.first_entry().filter(|first| !is_held(lock, first.key())) {
+                first.remove();
+            }
         }
         let ready = master.breaks.0.extract_if(.., |one| one.awaited.is_empty()).collect::<Vec<_>>();
         let any = !ready.is_empty();
@@ -167,4 +181,10 @@ impl Replica {
         }
         any
     }
+}
+
+/// Whether somebody still has the lock by that very grant.
+fn is_held(lock: Option<&Lock>, (session, handle, token): &(SessionId, HandleId, Token)) -> bool {
+    let holder = lock.and_then(|lock| lock.holder(*session, *handle));
+    holder.is_some_and(|holder| holder.token == *token)
 }

@@ -178,6 +178,7 @@ impl Replica {
             let what = format!("a KeepAlive that speaks of more than {REVOCATIONS} revocations");
             return Err(Error::TooLarge { what });
         }
+        self.forget_given_back(asker.session);
         let master = self.serving()?;
         if asker.number < master.session(asker.session)?.lease.last_keep_alive {
             return Err(Error::Cancelled);

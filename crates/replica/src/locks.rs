@@ -42,6 +42,8 @@ pub(crate) struct Waiter {
     pub(crate) since: Instant,
     /// When it gives up; never, if `None`.
     pub(crate) deadline: Option<Instant>,
+    /// Whether it takes the lock at once or not at all.
+    pub(crate) only_try: bool,
     /// Whether its grant is on its way into the log. From then on only the log decides.
     pub(crate) proposed: bool,
 }
@@ -168,8 +170,7 @@ impl Master {
 
 impl Replica {
     /// Puts an Acquire into its lock's queue, and grants what can be granted.
-    pub(crate) fn enqueue(&mut self, instance: Instance, waiter: Waiter, only_try: bool) -> Result<()> {
-        let now = self.moment.now;
+    pub(crate) fn enqueue(&mut self, instance: Instance, waiter: Waiter) -> Result<()> {
         let master = self.serving()?;
         if master.locks.waiting_for(instance) >= LOCK_WAITERS {
             return Err(Error::Overloaded { retry_after: Duration::from_secs(1) });
@@ -185,15 +186,19 @@ impl Replica {
         if !must_wait {
             return Ok(());
         }
-        if only_try {
-            let node = self.state.tree().get(instance).ok_or(Error::StaleHandle)?;
-            let delay = master.locks.delay_against(node, waiter.mode, now);
-            let refusal = delay.map_or(Error::LockHeld, |remaining| Error::LockDelayed { remaining });
-            self.dismiss(instance, session, handle, refusal);
-            return Ok(());
+        match waiter.only_try {
+            true => self.turn_away(instance, waiter),
+            false => self.tell_holders_of_conflict(instance),
         }
-        self.tell_holders_of_conflict(instance);
         Ok(())
+    }
+
+    /// Dismisses an Acquire that only tries, and cannot have the lock now.
+    fn turn_away(&mut self, instance: Instance, waiter: Waiter) {
+        let (Some(master), Some(node)) = (&self.master, self.state.tree().get(instance)) else { return };
+        let delay = master.locks.delay_against(node, waiter.mode, self.moment.now);
+        let refusal = delay.map_or(Error::LockHeld, |remaining| Error::LockDelayed { remaining });
+        self.dismiss(instance, waiter.asker.session, waiter.handle, refusal);
     }
 
     /// Proposes a grant for each waiter whose turn it is.
@@ -267,14 +272,30 @@ impl Replica {
                 let answer = self.granted_answer(asker.session, instance, handle, token, generation);
                 self.reply(asker, answer);
             }
-            // Its turn has passed for now, because a holder's session ended with a lock-delay.
             Err(Error::LockHeld | Error::LockDelayed { .. }) => {
-                if let Some(waiter) = master.locks.waiter(instance, asker.session, handle) {
-                    waiter.proposed = false;
-                }
+                self.turn_passed(instance, asker.session, handle);
             }
             Ok(_) => unreachable!("a grant's outcome is Granted"),
             Err(error) => self.dismiss(instance, asker.session, handle, error),
+        }
+    }
+
+    /// The turn of a waiter has passed for now, because a holder's session ended with a lock-delay, or a release
+    /// that it stood behind has failed. It waits on, unless it has given up meanwhile: then only the log's word
+    /// was missing.
+    fn turn_passed(&mut self, instance: Instance, session: SessionId, handle: HandleId) {
+        let now = self.moment.now;
+        let Ok(master) = self.serving() else { return };
+        let Some(waiter) = master.locks.waiter(instance, session, handle) else { return };
+        waiter.proposed = false;
+        let waiter = *waiter;
+        let open = master.sessions.get(&session).and_then(|live| live.handles.get(handle));
+        if open.is_none_or(|open| open.has_ended(waiter.asker.number)) {
+            self.dismiss(instance, session, handle, Error::Cancelled);
+        } else if waiter.deadline.is_some_and(|deadline| deadline <= now) {
+            self.dismiss(instance, session, handle, Error::Timeout);
+        } else if waiter.only_try {
+            self.turn_away(instance, waiter);
         }
     }
 

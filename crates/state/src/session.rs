@@ -3,7 +3,7 @@
 use crate::outcome::Outcome;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
-use wombat_proto::limits::UNACKNOWLEDGED_OUTCOMES;
+use wombat_proto::limits::{UNACKNOWLEDGED_NAMES, UNACKNOWLEDGED_OUTCOMES};
 use wombat_proto::{Error, HandleId, Instance, Result, Token};
 
 /// A live session.
@@ -103,7 +103,11 @@ impl Session {
 
     /// Whether there is room for one more answer.
     pub(crate) fn admit(&self) -> Result<()> {
-        if self.outcomes.len() < UNACKNOWLEDGED_OUTCOMES {
+        let names = self.outcomes.values().map(|result| match result {
+            Ok(Outcome::Multi(done)) => done.names.len(),
+            _ => 0,
+        });
+        if self.outcomes.len() < UNACKNOWLEDGED_OUTCOMES && names.sum::<usize>() < UNACKNOWLEDGED_NAMES {
             return Ok(());
         }
         Err(Error::Overloaded { retry_after: core::time::Duration::from_millis(10) })

@@ -16,8 +16,10 @@ pub struct Tree {
     root: Option<Instance>,
     /// How many locks are held, kept for the status.
     locks_held: usize,
-    /// While several changes are made as one: what to put back if one fails, oldest first.
-    undo: Option<Vec<(Instance, Option<Arc<Node>>)>>,
+    /// While several changes are made as one: each node that they touch as it was before the first of them, to
+    /// put back if one fails; `None` for one that they made. No other copy of it is kept: each change would
+    /// have to make another, and a directory may be large.
+    undo: Option<BTreeMap<Instance, Option<Arc<Node>>>>,
 }
 
 impl Tree {
@@ -92,7 +94,7 @@ impl Tree {
     pub(crate) fn edit<R>(&mut self, instance: Instance, change: impl FnOnce(&mut Node) -> R) -> Option<R> {
         let node = self.nodes.get_mut(&instance)?;
         if let Some(undo) = &mut self.undo {
-            undo.push((instance, Some(Arc::clone(node))));
+            undo.entry(instance).or_insert_with(|| Some(Arc::clone(node)));
         }
         let held = node.lock.is_held();
         let node = Arc::make_mut(node);
@@ -117,7 +119,7 @@ impl Tree {
         }
         self.locks_held += usize::from(node.lock.is_held());
         if let Some(undo) = &mut self.undo {
-            undo.push((instance, None));
+            undo.entry(instance).or_insert(None);
         }
         let earlier = self.nodes.insert(instance, Arc::new(node));
         assert!(earlier.is_none(), "the instance was taken");
@@ -128,7 +130,7 @@ impl Tree {
         let node = self.nodes.remove(&instance)?;
         self.locks_held -= usize::from(node.lock.is_held());
         if let Some(undo) = &mut self.undo {
-            undo.push((instance, Some(Arc::clone(&node))));
+            undo.entry(instance).or_insert_with(|| Some(Arc::clone(&node)));
         }
         if let Some((parent, name)) = &node.place {
             self.edit_children(*parent, |children| {
@@ -149,7 +151,7 @@ impl Tree {
     /// From now on, changes can be taken back.
     pub(crate) fn begin(&mut self) {
         assert!(self.undo.is_none(), "several changes as one do not nest");
-        self.undo = Some(Vec::new());
+        self.undo = Some(BTreeMap::new());
     }
 
     /// Keeps the changes since [`Tree::begin`].
@@ -160,8 +162,8 @@ impl Tree {
     /// Takes back the changes since [`Tree::begin`], and tells which nodes they had touched.
     pub(crate) fn roll_back(&mut self) -> Vec<Instance> {
         let undo = self.undo.take().unwrap_or_default();
-        let touched = undo.iter().map(|(instance, _)| *instance).collect();
-        for (instance, earlier) in undo.into_iter().rev() {
+        let touched = undo.keys().copied().collect();
+        for (instance, earlier) in undo {
             let later = match earlier {
                 Some(node) => {
                     self.locks_held += usize::from(node.lock.is_held());
@@ -172,5 +174,32 @@ impl Tree {
             self.locks_held -= later.map_or(0, |node| usize::from(node.lock.is_held()));
         }
         touched
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::State;
+    use alloc::sync::Arc;
+    use wombat_proto::wire::log::{self, command::Op};
+    use wombat_proto::{HandleId, SessionId, Slot};
+
+    #[test]
+    fn several_changes_of_a_node_as_one_copy_it_once_and_go_back_to_what_it_was() {
+        // Of a directory with 100,000 files, each file that a Multi made there kept two copies more: 3 GB.
+        let mut state = State::new();
+        let found = Op::FoundCell(log::FoundCell { cell: "test".into(), key: [1; 32].to_vec().into() });
+        state.apply(Slot(1), &log::Command { op: Some(found), ..log::Command::default() });
+        let root = state.tree.root().unwrap().instance;
+        let before = Arc::clone(&state.tree.nodes[&root]);
+        state.tree.begin();
+        let change = |state: &mut State, handle| {
+            state.tree.edit(root, |node| node.openers.insert((SessionId(1), HandleId(handle))));
+            Arc::as_ptr(&state.tree.nodes[&root])
+        };
+        let copy = change(&mut state, 1);
+        assert_eq!(change(&mut state, 2), copy, "it is changed in place from then on");
+        assert_eq!(state.tree.roll_back(), [root]);
+        assert!(Arc::ptr_eq(&state.tree.nodes[&root], &before));
     }
 }

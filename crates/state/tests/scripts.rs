@@ -226,3 +226,27 @@ fn a_lock_is_broken_for_the_grants_that_are_named_and_with_their_delay() {
     assert_eq!(audit.len(), 2);
     assert!(audit[0] == "broke it" && audit[1].contains("given back"), "{audit:?}");
 }
+
+#[test]
+fn the_answers_that_a_session_keeps_fit_into_a_snapshot_however_long_the_names_in_them() {
+    // Storage takes chunks of 16 MiB at most, and a session is in one.
+    let mut script = Script::new();
+    let create = wire::CreateNode {
+        path: format!("/ls/test/{}", "n".repeat(245)),
+        node: Some(NewNode { sequential: true, ..NewNode::default() }),
+    };
+    let change = wire::Change { change: Some(wire::change::Change::Create(create)) };
+    let steps = wire::Multi { guards: Vec::new(), changes: vec![change; 128] };
+    let mut refused = 0;
+    for _ in 0..500 {
+        script.slot += 1;
+        let (session, number, op) =
+            (script.session, script.slot, Op::Multi(log::Multi { steps: Some(steps.clone()) }));
+        let command = log::Command { epoch: 1, session, number, op: Some(op), ..log::Command::default() };
+        let applied = script.state.apply(Slot(script.slot), &command);
+        refused += u32::from(matches!(applied.result, Err(Error::Overloaded { .. })));
+    }
+    let longest = script.state.snapshot().map(|chunk| chunk.len()).max().unwrap();
+    assert!(longest <= 16 * 1024 * 1024, "{longest} bytes");
+    assert!((300..400).contains(&refused), "{refused}");
+}

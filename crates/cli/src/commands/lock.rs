@@ -103,7 +103,7 @@ async fn tell_who_holds(cell: &Cell, node: &Node) {
     let path = node.path().to_string();
     let locks = cell.locks(Some(&path)).await.unwrap_or_default();
     if let Some(lock) = locks.iter().find(|lock| lock.path == path) {
-        eprintln!("waiting for {path}: {}", why(lock));
+        output::notice(format!("waiting for {path}: {}", why(lock)));
     }
     std::future::pending().await
 }

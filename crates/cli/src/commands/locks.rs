@@ -1,7 +1,7 @@
 //! `wombat locks` and `wombat lock break`: who holds what, why others wait, and taking a lock away.
 
 use crate::args::Break;
-use crate::exit::Failure;
+use crate::exit::{Failure, REFUSED};
 use crate::output;
 use crate::supervise::Signals;
 use serde_json::{Value, json};
@@ -30,6 +30,7 @@ fn table(locks: &[LockInfo]) {
     let mut rows = Vec::new();
     for lock in locks {
         let waiting = lock.waiting.to_string();
+        let more = lock.holding.saturating_sub(lock.holders.len() as u64);
         for holder in &lock.holders {
             rows.push(vec![
                 lock.path.clone(),
@@ -39,6 +40,11 @@ fn table(locks: &[LockInfo]) {
                 waiting.clone(),
                 named(&holder.client, holder.session),
             ]);
+        }
+        if more > 0 {
+            let blank = || "-".to_owned();
+            let row = [lock.path.clone(), "shared".into(), blank(), blank(), waiting.clone()];
+            rows.push(row.into_iter().chain([format!("and {more} more")]).collect());
         }
         if lock.holders.is_empty() {
             let left = Duration::from_millis(lock.delay_left_ms);
@@ -62,6 +68,9 @@ fn describe(lock: &LockInfo) {
         output::line(format!(
             "           since {since}; token {token}; its session's lease has {lease} left"
         ));
+    }
+    if lock.holding > lock.holders.len() as u64 {
+        output::line(format!("           and {} more", lock.holding - lock.holders.len() as u64));
     }
     for (place, waiter) in (1..).zip(&lock.waiters) {
         let WaiterInfo { client, session, shared, waited_ms, gives_up_in_ms } = waiter;
@@ -89,15 +98,20 @@ pub(super) fn why(lock: &LockInfo) -> String {
             named(&holder.client, holder.session),
             output::ago(holder.since_wall_ms)
         ),
-        (None, Some(_)) if lock.permits != 0 && shared.len() >= lock.permits as usize => {
+        (None, Some(_)) if lock.permits != 0 && lock.holding >= lock.permits.into() => {
             format!("all {} permits are taken", lock.permits)
         }
-        (None, Some(holder)) => format!(
-            "shared by {} holders, the first of them {}: only an exclusive request has to wait, and what came \
-             after it",
-            shared.len(),
-            named(&holder.client, holder.session)
-        ),
+        (None, Some(_)) if lock.permits != 0 => {
+            format!("{} of {} permits are taken", lock.holding, lock.permits)
+        }
+        (None, Some(holder)) => {
+            let first = named(&holder.client, holder.session);
+            let by = match lock.holding {
+                1 => first,
+                holding => format!("{holding} holders, the first of them {first}"),
+            };
+            format!("shared by {by}: only an exclusive request has to wait, and what came after it")
+        }
         (None, None) if lock.delay_left_ms > 0 => {
             return format!(
                 "in lock-delay: its last holder was lost without releasing it; free in {} at the latest",
@@ -110,7 +124,7 @@ pub(super) fn why(lock: &LockInfo) -> String {
     why += &match lock.breaking {
         true => format!("; it is being broken, and free in {left} at the latest"),
         false => {
-            let (who, whom) = if lock.holders.len() == 1 { ("it", "it") } else { ("they", "them") };
+            let (who, whom) = if lock.holding == 1 { ("it", "it") } else { ("they", "them") };
             format!("; {who} may keep it; if nothing more is heard of {whom}, free in {left} at the latest")
         }
     };
@@ -142,7 +156,7 @@ fn object(lock: &LockInfo) -> Value {
     };
     json!({
         "path": lock.path, "lock_generation": lock.generation, "permits": lock.permits,
-        "holders": lock.holders.iter().map(holder).collect::<Vec<_>>(),
+        "holding": lock.holding, "holders": lock.holders.iter().map(holder).collect::<Vec<_>>(),
         "waiting": lock.waiting, "waiters": lock.waiters.iter().map(waiter).collect::<Vec<_>>(),
         "delay_left_ms": lock.delay_left_ms, "free_within_ms": lock.free_within_ms,
         "breaking": lock.breaking, "why": why(lock),
@@ -152,9 +166,11 @@ fn object(lock: &LockInfo) -> Value {
 /// Takes a lock from its holders.
 pub(crate) async fn break_lock(cell: &Cell, args: &Break, json: bool) -> Result<u8, Failure> {
     let about = |error: Error| match error {
-        Error::NotHeld => Failure::from(Error::NotHeld)
-            .about(&args.path)
-            .hint("nobody holds it, or not by that token: wombat locks PATH shows who does"),
+        Error::NotHeld => {
+            let by = args.token.map_or_else(String::new, |token| format!(" by the token {token}"));
+            Failure::new(REFUSED, "NotHeld", format!("nobody holds the lock of {}{by}", args.path))
+                .hint("wombat locks PATH shows who does")
+        }
         error => Failure::from(error).about(&args.path),
     };
     let mut signals = Signals::listen()?;
@@ -181,7 +197,9 @@ async fn tell_progress(cell: &Cell, path: &str) {
     let locks = cell.locks(Some(path)).await.unwrap_or_default();
     if let Some(left) = locks.first().map(|lock| lock.free_within_ms) {
         let left = output::span(Duration::from_millis(left));
-        eprintln!("its holder has been told, and has a little time to stop; {left} at the latest");
+        output::notice(format!(
+            "its holder has been told, and has a little time to stop; {left} at the latest"
+        ));
     }
     std::future::pending().await
 }
@@ -200,4 +218,20 @@ pub(crate) async fn audit(cell: &Cell, json: bool) -> Result<(), Failure> {
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_counted_also_where_only_the_first_of_it_are_listed() {
+        let holders = vec![Holder { shared: true, ..Holder::default() }; 256];
+        let mut lock = LockInfo { holders, holding: 300, permits: 300, ..LockInfo::default() };
+        assert!(why(&lock).starts_with("all 300 permits are taken"), "{}", why(&lock));
+        lock.permits = 301;
+        assert!(why(&lock).starts_with("300 of 301 permits are taken"), "{}", why(&lock));
+        lock.permits = 0;
+        assert!(why(&lock).starts_with("shared by 300 holders"), "{}", why(&lock));
+    }
 }

@@ -34,7 +34,11 @@ pub(crate) async fn run(cell: &Cell, args: &Args, json: bool) -> Result<(), Fail
 
 fn read_steps() -> Result<Vec<String>, Failure> {
     let mut text = String::new();
-    std::io::stdin().take(limits::FRAME_BYTES as u64).read_to_string(&mut text)?;
+    std::io::stdin().take(limits::FRAME_BYTES as u64 + 1).read_to_string(&mut text)?;
+    if text.len() > limits::FRAME_BYTES {
+        // What was cut off may be one of the conditions.
+        return Err(Failure::usage(format!("steps of more than {} bytes", limits::FRAME_BYTES)));
+    }
     Ok(text.lines().filter(|line| !line.trim().is_empty()).map(String::from).collect())
 }
 
@@ -46,7 +50,9 @@ fn add(multi: Multi, step: &str) -> Result<Multi, Failure> {
         Some((path, value)) => (path, Some(value)),
         None => (rest.trim(), None),
     };
-    if value.is_some() && ["exists", "absent", "mkdir", "delete"].contains(&verb) {
+    if value.is_some_and(|value| !value.trim().is_empty())
+        && ["exists", "absent", "mkdir", "delete"].contains(&verb)
+    {
         return Err(bad("nothing follows its path, and a path has no blanks"));
     }
     let contents = || value.unwrap_or_default().to_owned();

@@ -31,7 +31,7 @@ pub(crate) async fn run(cell: &Cell, put: Put, json: bool) -> Result<u8, Failure
         );
     }
     if put.ephemeral {
-        eprintln!("{path} exists until this command ends (Ctrl-C)");
+        output::notice(format!("{path} exists until this command ends (Ctrl-C)"));
         return stay(cell).await;
     }
     Ok(0)

@@ -32,7 +32,7 @@ pub(crate) async fn run(cell: &Cell, watch: &Watch, json: bool) -> Result<u8, Fa
     if left == 0 {
         return Ok(0);
     }
-    eprintln!("watching {}", node.path());
+    output::notice(format!("watching {}", node.path()));
     loop {
         let event = tokio::select! {
             event = events.recv() => event,

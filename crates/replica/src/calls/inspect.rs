@@ -196,6 +196,7 @@ impl Replica {
             permits: node.map_or(0, |node| node.permits),
             free_within_ms: free_within.map_or(0, |within| within.as_millis() as u64),
             breaking: master.is_some_and(|master| master.breaks.is_breaking(instance)),
+            holding: lock.holders().len() as u64,
         }
     }
 }

@@ -68,9 +68,10 @@ impl Replica {
             lock_delay_ms: handle.token.lock_delay_ms,
             since,
             deadline,
+            only_try: acquire.r#try,
             proposed: false,
         };
-        self.enqueue(instance, waiter, acquire.r#try).map(|()| None)
+        self.enqueue(instance, waiter).map(|()| None)
     }
 
     /// Since when an Acquire waits. Its client's word for having waited longer counts only for the time before

@@ -1,5 +1,6 @@
 //! Reading, writing and deleting through a handle (P§2.6), and several changes as one.
 
+use super::open::check_length;
 use super::page;
 use crate::handles::OpenHandle;
 use crate::{Answer, Asker, Replica};
@@ -122,6 +123,11 @@ impl Replica {
             let path = self.parse(path)?;
             if deletes && let Some(node) = self.state.tree().find(&path) {
                 deleted.push(node.instance);
+            }
+        }
+        for change in &multi.changes {
+            if let Some(change::Change::Create(create)) = &change.change {
+                check_length(create.path.len(), create.node.as_ref().is_some_and(|new| new.sequential))?;
             }
         }
         let delays_over = self.delays_over_of_all(&deleted);

@@ -161,12 +161,7 @@ impl Replica {
             return Err(Error::NotDirectory);
         }
         let length = self.state.path_of(parent).map_or(0, |path| alloc::format!("{path}").len());
-        let digits = if sequential { SEQUENTIAL_DIGITS } else { 0 };
-        if length + 1 + name.as_str().len() + digits > PATH_BYTES {
-            return Err(Error::invalid(alloc::format!(
-                "the whole path would be longer than {PATH_BYTES} bytes"
-            )));
-        }
+        check_length(length + 1 + name.as_str().len(), sequential)?;
         Ok(Found::Place(parent.instance, name))
     }
 
@@ -208,6 +203,16 @@ impl Replica {
             None => self.propose_release(asker, acknowledged, (instance, id), op),
         }
     }
+}
+
+/// Refuses a new node that no whole path could name.
+pub(super) fn check_length(path_bytes: usize, sequential: bool) -> Result<()> {
+    let digits = if sequential { SEQUENTIAL_DIGITS } else { 0 };
+    if path_bytes + digits > PATH_BYTES {
+        let what = alloc::format!("the whole path would be longer than {PATH_BYTES} bytes");
+        return Err(Error::invalid(what));
+    }
+    Ok(())
 }
 
 fn create_of(open: &wire::Open) -> Create {

@@ -228,3 +228,27 @@ fn the_list_says_who_holds_who_waits_and_when_it_is_free_at_the_latest() {
     world.send(&mut admin, break_lock(0));
     assert!(list(&mut world, &admin).breaking);
 }
+
+#[test]
+fn who_gave_the_lock_back_while_another_holder_stays_is_not_asked_for_it_any_more() {
+    let mut world = World::new();
+    let (mut stays, mut leaves, mut admin) = (world.client(), world.client(), world.client());
+    let (hs, hl) = (open(&mut world, &mut stays, 0), open(&mut world, &mut leaves, 0));
+    let shared = |handle| {
+        Call::Acquire(wire::Acquire { handle: Some(handle), shared: true, ..wire::Acquire::default() })
+    };
+    world.call(&mut stays, shared(hs)).unwrap();
+    world.call(&mut leaves, shared(hl)).unwrap();
+    let breaks = world.send(&mut admin, break_lock(0));
+    world.call(&mut leaves, Call::Release(wire::Release { handle: Some(hl) })).unwrap();
+    let number = world.send(&mut leaves, keep_alive(0, &[], &[]));
+    assert!(world.answer(&leaves, number).is_none(), "there is nothing to tell");
+    // Its lease grows again, beyond that of the other, who does not obey.
+    world.pass(LEASE - Duration::from_secs(1));
+    assert!(kept_alive(&mut world, &leaves, number).revocations.is_empty());
+    world.send(&mut admin, keep_alive(0, &[], &[]));
+    world.pass(Duration::from_secs(2));
+    assert!(world.answer(&admin, breaks).unwrap().is_ok());
+    assert_eq!(world.call(&mut stays, shared(hs)), Err(Error::SessionExpired));
+    assert!(world.call(&mut leaves, shared(hl)).is_ok());
+}

@@ -376,6 +376,55 @@ fn an_acquire_behind_the_release_of_its_own_handle_waits_for_it() {
 }
 
 #[test]
+fn who_has_given_up_while_a_grant_was_on_its_way_is_out_of_the_queue_when_that_is_refused() {
+    let mut world = World::new();
+    let mut dies = world.client();
+    let open = wire::Open { path: LOCK.into(), lock_delay_ms: 30_000, ..may_create() };
+    let hd = world.open_with(&mut dies, open);
+    world.call(&mut dies, acquire(hd)).unwrap();
+    world.pass(LEASE - Duration::from_secs(1));
+    let (mut tries, ht) = opened(&mut world);
+    let (mut short, hs) = opened(&mut world);
+    let (mut closes, hc) = opened(&mut world);
+    let (mut cancels, hx) = opened(&mut world);
+    let (mut waits, hw) = opened(&mut world);
+    // All on its way into the log together: the end of the holder's session, its release, and the grants.
+    world.hold_disk = true;
+    world.pass(Duration::from_secs(2));
+    world.send(&mut dies, release(hd));
+    let ask = |handle, only_try, timeout_ms| {
+        let handle = Some(handle);
+        Call::Acquire(wire::Acquire { handle, shared: true, r#try: only_try, timeout_ms, waited_ms: 0 })
+    };
+    let nt = world.send(&mut tries, ask(ht, true, 0));
+    let ns = world.send(&mut short, ask(hs, false, 1000));
+    let nc = world.send(&mut closes, ask(hc, false, 0));
+    let nx = world.send(&mut cancels, ask(hx, false, 0));
+    let nw = world.send(&mut waits, ask(hw, false, 0));
+    world.send(&mut closes, Call::Close(wire::Close { handle: Some(hc) }));
+    let cancel = wire::CancelAcquire { handle: Some(hx), acquire: nx };
+    world.send(&mut cancels, Call::CancelAcquire(cancel));
+    world.pass(Duration::from_secs(2));
+    world.hold_disk = false;
+    world.flush();
+    let tried = world.answer(&tries, nt);
+    assert!(matches!(tried, Some(Err(Error::LockDelayed { .. }))), "{tried:?}");
+    assert_eq!(world.answer(&short, ns), Some(Err(Error::Timeout)));
+    assert_eq!(world.answer(&closes, nc), Some(Err(Error::Cancelled)));
+    assert_eq!(world.answer(&cancels, nx), Some(Err(Error::Cancelled)));
+    for _ in 0..6 {
+        assert_eq!(world.answer(&waits, nw), None, "in its lock-delay");
+        for client in [&mut tries, &mut short, &mut closes, &mut cancels, &mut waits] {
+            hears(&mut world, client, 0);
+        }
+        world.pass(Duration::from_secs(5));
+    }
+    assert!(world.answer(&waits, nw).unwrap().is_ok());
+    let lock = world.replica.state().tree().nodes().find(|node| node.lock.is_held()).unwrap();
+    assert_eq!(lock.lock.holders().count(), 1, "nobody holds it who has given up");
+}
+
+#[test]
 fn a_grant_checks_at_apply_that_its_session_still_lives() {
     // PITFALLS 2: the session ends after the grant was proposed and before it is applied.
     let mut world = World::new();
@@ -471,6 +520,21 @@ fn who_asks_for_the_locks_of_a_file_gets_those_of_that_file() {
     // In its lock-delay.
     world.pass(LEASE);
     assert_eq!(listed(&mut world, "/ls/test/other"), ["/ls/test/other"]);
+}
+
+#[test]
+fn a_lock_of_a_crowd_is_listed_with_its_first_holders_and_the_number_of_all() {
+    let mut world = World::new();
+    let mut crowd = world.client();
+    let node = Some(wire::NewNode { permits: 300, ..wire::NewNode::default() });
+    for _ in 0..300 {
+        let open = wire::Open { path: LOCK.into(), node: node.clone(), ..may_create() };
+        let handle = world.open_with(&mut crowd, open);
+        world.call(&mut crowd, shared(handle)).unwrap();
+    }
+    let list = Call::ListLocks(wire::ListLocks::default());
+    let Ok(Answer::Locks(locks)) = world.call(&mut crowd, list) else { panic!("no locks") };
+    assert_eq!((locks.locks[0].holders.len(), locks.locks[0].holding), (256, 300));
 }
 
 /// What a session hears when it asks, with the events up to a number acknowledged.

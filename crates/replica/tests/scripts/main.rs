@@ -9,6 +9,7 @@ mod lock_delays;
 mod lock_model;
 mod lock_property;
 mod lock_queue;
+mod names;
 mod restarts;
 mod sessions;
 mod several;

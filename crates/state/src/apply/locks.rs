@@ -5,6 +5,7 @@ use crate::lock::Holder;
 use crate::outcome::Outcome;
 use crate::session::Fence;
 use crate::{Change, State};
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -87,7 +88,8 @@ pub(super) fn break_lock(
 ) -> Result<Outcome> {
     let instance = Instance(broken.instance);
     let node = state.tree.get(instance).ok_or(Error::StaleHandle)?;
-    let told = |holder: &Holder| broken.tokens.contains(&holder.token.0);
+    let tokens: BTreeSet<u64> = broken.tokens.iter().copied().collect(); // They may be tens of thousands.
+    let told = |holder: &Holder| tokens.contains(&holder.token.0);
     let holders = node.lock.holders().filter(|(_, holder)| told(holder));
     let holders: Vec<_> = holders.map(|(key, _)| key).collect();
     for (session, handle) in holders.iter().copied() {
