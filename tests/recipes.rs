@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use wombat_client::{
-    Barrier, Cell, Create, Election, Error, Gate, LeaderChanges, LockGuard, LockMode, Lost, Membership,
-    MembershipChanges, Node, OpenOptions, Semaphore, hold,
+    Barrier, Cell, Create, Election, Error, Gate, KeptLock, LeaderChanges, LockGuard, LockMode, Lost,
+    Membership, MembershipChanges, Node, OpenOptions, Semaphore, hold,
 };
 
 /// What the client process that a test starts does, and in which cell.
@@ -720,5 +720,66 @@ fn a_leader_knows_that_its_lead_is_not_sure_while_the_cell_is_silent() {
         leadership.lost().await;
         assert!(!leadership.guard().is_safe());
         signal(serve.pid(), "CONT");
+    });
+}
+
+// ---- KeptLock ----
+
+#[test]
+fn a_kept_lock_is_taken_again_without_a_word_until_somebody_else_wants_it() {
+    let (_dir, serve) = serve("12s");
+    run(async {
+        let (cell, other) = (connect(&serve).await, connect(&serve).await);
+        let lock = KeptLock::open(&cell, "/ls/local/kept", OpenOptions::new()).await.unwrap();
+        let first = lock.acquire().await.unwrap().token();
+        let again = lock.acquire().await.unwrap();
+        assert_eq!(again.token(), first, "one grant, two uses");
+        // Somebody else waits for the end of the use, not only for the grant.
+        let theirs = open(&other, "/ls/local/kept").await;
+        let order = std::sync::Mutex::new(Vec::new());
+        let use_it = async {
+            wait_for_waiters(&cell, "/ls/local/kept", 1).await;
+            order.lock().unwrap().push("used");
+            drop(again);
+        };
+        let want_it = async {
+            let guard = theirs.acquire(LockMode::Exclusive).await.unwrap();
+            order.lock().unwrap().push("given");
+            guard
+        };
+        let ((), guard) = tokio::join!(use_it, want_it);
+        assert_eq!(*order.lock().unwrap(), ["used", "given"]);
+        assert!(guard.token() > first);
+        let (third, released) = tokio::join!(lock.acquire(), guard.release());
+        released.unwrap();
+        assert!(third.unwrap().token() > first, "it was asked for again");
+        // Dropped while it is kept, it is given back.
+        drop(lock);
+        theirs.acquire(LockMode::Exclusive).await.unwrap().release().await.unwrap();
+    });
+}
+
+#[test]
+fn within_its_session_a_kept_lock_is_a_mutex() {
+    let (_dir, serve) = serve("12s");
+    run(async {
+        let cell = connect(&serve).await;
+        let lock = KeptLock::open(&cell, "/ls/local/kept", OpenOptions::new()).await.unwrap();
+        let inside = Arc::new(AtomicUsize::new(0));
+        let uses = (0..20).map(|_| {
+            let (lock, inside) = (lock.clone(), Arc::clone(&inside));
+            tokio::spawn(async move {
+                for _ in 0..50 {
+                    let guard = lock.acquire().await.unwrap();
+                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                    tokio::task::yield_now().await;
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    drop(guard);
+                }
+            })
+        });
+        for one in uses.collect::<Vec<_>>() {
+            one.await.unwrap();
+        }
     });
 }

@@ -47,6 +47,7 @@ pub use recipes::barrier::{Barrier, Inside};
 pub use recipes::election::{Election, Leader, LeaderChanges, Leadership};
 pub use recipes::gate::Gate;
 pub use recipes::hold::hold;
+pub use recipes::kept::{KeptGuard, KeptLock};
 pub use recipes::membership::{Member, Membership, MembershipChange, MembershipChanges};
 pub use recipes::semaphore::Semaphore;
 pub use wombat_proto::wire::event::Kind as EventKind;

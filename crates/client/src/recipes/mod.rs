@@ -4,5 +4,6 @@ pub(crate) mod barrier;
 pub(crate) mod election;
 pub(crate) mod gate;
 pub(crate) mod hold;
+pub(crate) mod kept;
 pub(crate) mod membership;
 pub(crate) mod semaphore;
