@@ -191,6 +191,13 @@ impl Core {
             for line in self.effects.activity.drain(..) {
                 info!(target: "wombat::activity", "{line}");
             }
+            if let Some(slot) = self.effects.diverged.take() {
+                self.disk
+                    .condemn(&format!("the state after slot {slot} is not what the other replicas have"))?;
+                return Err(ServerError::Diverged { slot });
+            }
+            // First, so that the others begin with it: what may only be said once it is durable is not among it.
+            self.settle_peers()?;
             if !self.effects.persist.is_empty() {
                 self.disk.persist(std::mem::take(&mut self.effects.persist))?;
             }
@@ -203,11 +210,6 @@ impl Core {
                 break;
             }
         }
-        if let Some(slot) = self.effects.diverged.take() {
-            self.disk.condemn(&format!("the state after slot {slot} is not what the other replicas have"))?;
-            return Err(ServerError::Diverged { slot });
-        }
-        self.settle_peers()?;
         for (connection, mut response) in self.effects.replies.drain(..) {
             let Some(outbox) = self.outboxes.get(&connection) else { continue };
             complete(&mut response, &self.disk, &self.cell_id);
