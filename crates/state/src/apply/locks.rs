@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use wombat_proto::limits::HANDLES_PER_SESSION;
 use wombat_proto::wire::log;
-use wombat_proto::{Error, HandleId, Instance, LockMode, Result, Token};
+use wombat_proto::{Error, HandleId, Instance, LockMode, Result, SessionId, Token};
 
 /// A grant checks again, where it takes effect, all that it was proposed on (SPEC §4): the session lives and
 /// the epoch is current (checked by the caller), the instance is the same, the handle's sequencer is not stale,
@@ -93,22 +93,32 @@ pub(super) fn break_lock(
     let holders = node.lock.holders().filter(|(_, holder)| told(holder));
     let holders: Vec<_> = holders.map(|(key, _)| key).collect();
     for (session, handle) in holders.iter().copied() {
-        let delay = state.tree.edit(instance, |node| {
-            let delay_over = node.lock.delay().is_some_and(|delay| context.is_over(delay.since));
-            node.lock.abandon((session, handle), context.slot, delay_over)
-        });
-        let delay = delay.expect("looked up above");
         if let Some(session) = state.sessions.get_mut(&session) {
             session.locks.remove(&(instance, handle));
         }
         context.changes.push(Change::LockBroken { session, handle });
-        context.changes.push(match delay {
-            Some(delay) => Change::LockDelayed { instance, since: delay.since, length: delay.length },
-            None => Change::LockReleased { instance },
-        });
+        abandon(state, context, instance, (session, handle));
     }
     let given_back = if holders.is_empty() { " (given back when it was asked for)" } else { "" };
     let what = format!("{}{given_back}", broken.what);
     state.note_audit(context.slot, context.wall_ms, context.session, what);
     Ok(Outcome::Done)
+}
+
+/// Takes a lock from a holder that has not given it back: its lock-delay begins, if it asked for one. That its
+/// session holds it no more is up to the caller.
+pub(super) fn abandon(
+    state: &mut State,
+    context: &mut Context<'_>,
+    instance: Instance,
+    holder: (SessionId, HandleId),
+) {
+    let delay = state.tree.edit(instance, |node| {
+        let delay_over = node.lock.delay().is_some_and(|delay| context.is_over(delay.since));
+        node.lock.abandon(holder, context.slot, delay_over)
+    });
+    context.changes.push(match delay.expect("a locked node exists") {
+        Some(delay) => Change::LockDelayed { instance, since: delay.since, length: delay.length },
+        None => Change::LockReleased { instance },
+    });
 }

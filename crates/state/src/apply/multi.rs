@@ -21,6 +21,9 @@ pub(super) fn apply(state: &mut State, context: &mut Context<'_>, multi: &log::M
     let (changes_before, last_instance_before) = (context.changes.len(), state.last_instance);
     let mut done = wire::MultiDone::default();
     let result = steps.changes.iter().try_for_each(|change| make(state, context, change, &mut done));
+    if done.names.iter().all(String::is_empty) {
+        done.names.clear();
+    }
     match &result {
         Ok(()) => state.tree.commit(),
         Err(_) => {
@@ -76,6 +79,7 @@ fn make(
     change: &wire::Change,
     done: &mut wire::MultiDone,
 ) -> Result<()> {
+    let mut completed = String::new();
     let stat = match change.change.as_ref().ok_or_else(|| Error::invalid("a change is empty"))? {
         change::Change::Create(create) => {
             let path = parse(state, &create.path)?;
@@ -97,8 +101,7 @@ fn make(
             let node = state.tree.get(instance).expect("it was just made");
             if new.sequential {
                 let (_, name) = node.place.as_ref().expect("it is not the root");
-                done.names.resize(done.stats.len(), String::new());
-                done.names.push(name.as_str().into());
+                completed = name.as_str().into();
             }
             node.stat()
         }
@@ -113,9 +116,7 @@ fn make(
         }
     };
     done.stats.push(stat);
-    if !done.names.is_empty() {
-        done.names.resize(done.stats.len(), String::new());
-    }
+    done.names.push(completed);
     Ok(())
 }
 

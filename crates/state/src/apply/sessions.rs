@@ -1,6 +1,6 @@
 //! The beginning and end of sessions (P§2.8).
 
-use super::{Context, nodes};
+use super::{Context, locks, nodes};
 use crate::outcome::Outcome;
 use crate::session::Session;
 use crate::{Change, State};
@@ -43,19 +43,12 @@ pub(super) fn end(state: &mut State, context: &mut Context<'_>, end: &log::EndSe
 fn end_one(state: &mut State, context: &mut Context<'_>, id: SessionId, asked: bool) {
     let Some(session) = state.sessions.remove(&id) else { return };
     for (instance, handle) in session.locks {
-        let delay = state.tree.edit(instance, |node| {
-            if asked {
-                node.lock.release(id, handle);
-                return None;
-            }
-            let delay_over = node.lock.delay().is_some_and(|delay| context.is_over(delay.since));
-            node.lock.abandon((id, handle), context.slot, delay_over)
-        });
-        let delay = delay.expect("a locked node exists");
-        context.changes.push(match delay {
-            Some(delay) => Change::LockDelayed { instance, since: delay.since, length: delay.length },
-            None => Change::LockReleased { instance },
-        });
+        if asked {
+            state.tree.edit(instance, |node| node.lock.release(id, handle)).expect("a locked node exists");
+            context.changes.push(Change::LockReleased { instance });
+        } else {
+            locks::abandon(state, context, instance, (id, handle));
+        }
     }
     // First every handle is gone, then what none keeps alive: an ephemeral directory may hold an ephemeral
     // file of the same session.
