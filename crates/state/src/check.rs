@@ -2,6 +2,7 @@
 
 use crate::State;
 use crate::node::{Body, Node};
+use crate::session::names_in;
 use wombat_proto::limits::UNACKNOWLEDGED_OUTCOMES;
 use wombat_proto::{Instance, LockMode};
 
@@ -70,6 +71,7 @@ impl State {
         for (id, session) in &self.sessions {
             assert!(id.0 <= self.applied.0, "a session's id is an applied slot");
             assert!(session.outcomes.len() <= UNACKNOWLEDGED_OUTCOMES, "I20: kept answers are bounded");
+            assert_eq!(session.names, names_in(&session.outcomes), "names in kept answers are counted right");
             assert!(session.outcomes.keys().all(|number| *number > session.acknowledged));
             for (instance, handle) in &session.locks {
                 assert!(node(instance).lock.holder(*id, *handle).is_some(), "a held lock knows its holder");

@@ -20,6 +20,8 @@ pub struct Session {
     /// The answers to later changes, so that a retry gets the same one (SPEC I13). All numbers are greater
     /// than `acknowledged`.
     pub(crate) outcomes: BTreeMap<u64, Result<Outcome>>,
+    /// How many names there are in them.
+    pub(crate) names: usize,
     /// The locks that its handles hold; the other direction stands in each node's lock.
     pub(crate) locks: BTreeSet<(Instance, HandleId)>,
     /// The ephemeral nodes that its handles keep alive; the other direction stands in each node.
@@ -97,19 +99,35 @@ impl Session {
     pub(crate) fn acknowledge(&mut self, up_to: u64) {
         if up_to > self.acknowledged {
             self.acknowledged = up_to;
-            self.outcomes = self.outcomes.split_off(&(up_to + 1));
+            let kept = self.outcomes.split_off(&(up_to + 1));
+            let forgotten = core::mem::replace(&mut self.outcomes, kept);
+            self.names -= names_in(&forgotten);
         }
     }
 
     /// Whether there is room for one more answer.
     pub(crate) fn admit(&self) -> Result<()> {
-        let names = self.outcomes.values().map(|result| match result {
-            Ok(Outcome::Multi(done)) => done.names.len(),
-            _ => 0,
-        });
-        if self.outcomes.len() < UNACKNOWLEDGED_OUTCOMES && names.sum::<usize>() < UNACKNOWLEDGED_NAMES {
+        if self.outcomes.len() < UNACKNOWLEDGED_OUTCOMES && self.names < UNACKNOWLEDGED_NAMES {
             return Ok(());
         }
         Err(Error::Overloaded { retry_after: core::time::Duration::from_millis(10) })
+    }
+
+    /// Keeps the answer to a change.
+    pub(crate) fn keep(&mut self, number: u64, result: Result<Outcome>) {
+        self.names += names_of(&result);
+        self.outcomes.insert(number, result);
+    }
+}
+
+/// How many names some answers have, all in all.
+pub(crate) fn names_in(outcomes: &BTreeMap<u64, Result<Outcome>>) -> usize {
+    outcomes.values().map(names_of).sum()
+}
+
+fn names_of(result: &Result<Outcome>) -> usize {
+    match result {
+        Ok(Outcome::Multi(done)) => done.names.len(),
+        _ => 0,
     }
 }

@@ -4,7 +4,7 @@
 use crate::lock::{Delay, Holder, Lock};
 use crate::node::{Body, Node};
 use crate::outcome::{from_record, to_record};
-use crate::session::{Fence, Session};
+use crate::session::{Fence, Session, names_in};
 use crate::{Cell, KEY_BYTES, State};
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
@@ -183,6 +183,7 @@ impl State {
 
     fn restore_session(&mut self, record: log::SessionRecord) -> Result<(), SnapshotError> {
         let outcomes = record.outcomes.into_iter().map(from_record).collect::<Option<_>>();
+        let outcomes = outcomes.ok_or(SnapshotError("a kept answer is empty"))?;
         let fences = record.fences.iter().map(|fence| {
             let held = Fence { instance: Instance(fence.instance), token: Token(fence.token) };
             (HandleId(fence.handle), held)
@@ -192,7 +193,8 @@ impl State {
             created_wall_ms: record.created_wall_ms,
             caches: record.caches,
             acknowledged: record.acknowledged,
-            outcomes: outcomes.ok_or(SnapshotError("a kept answer is empty"))?,
+            names: names_in(&outcomes),
+            outcomes,
             fences: fences.collect(),
             ..Session::default()
         };

@@ -131,6 +131,6 @@ fn once(
     session.admit()?;
     let result = change(state);
     let session = live(state, id).expect("a session's change does not end it");
-    session.outcomes.insert(command.number, result.clone());
+    session.keep(command.number, result.clone());
     result
 }
