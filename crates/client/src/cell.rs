@@ -146,34 +146,30 @@ impl Cell {
 
     /// All sessions of the cell.
     pub async fn sessions(&self) -> Result<Vec<wire::SessionInfo>> {
-        let mut all: Vec<wire::SessionInfo> = Vec::new();
-        loop {
-            let after = all.last().map_or(0, |info| info.session);
-            let list = Call::ListSessions(wire::ListSessions { after, limit: 0 });
-            let Answer::Sessions(page) = self.shared.call(list).await? else { return Err(unexpected()) };
-            let more = page.more && !page.sessions.is_empty();
-            all.extend(page.sessions);
-            if !more {
-                return Ok(all);
-            }
-        }
+        let list = |last: Option<&wire::SessionInfo>| {
+            let after = last.map_or(0, |info| info.session);
+            Call::ListSessions(wire::ListSessions { after, limit: 0 })
+        };
+        let page = |answer| match answer {
+            Answer::Sessions(page) => Some((page.sessions, page.more)),
+            _ => None,
+        };
+        self.shared.pages(list, page).await
     }
 
     /// The locks that are held, waited for or in a lock-delay: of one node and all below it, or of the cell.
     pub async fn locks(&self, path: Option<&str>) -> Result<Vec<wire::LockInfo>> {
         let path = path.map(|path| self.resolve(path)).transpose()?;
         let path = path.map_or_else(String::new, |path| path.to_string());
-        let mut all: Vec<wire::LockInfo> = Vec::new();
-        loop {
-            let after = all.last().map_or_else(String::new, |info| info.path.clone());
-            let list = Call::ListLocks(wire::ListLocks { path: path.clone(), after, limit: 0 });
-            let Answer::Locks(page) = self.shared.call(list).await? else { return Err(unexpected()) };
-            let more = page.more && !page.locks.is_empty();
-            all.extend(page.locks);
-            if !more {
-                return Ok(all);
-            }
-        }
+        let list = |last: Option<&wire::LockInfo>| {
+            let after = last.map_or_else(String::new, |info| info.path.clone());
+            Call::ListLocks(wire::ListLocks { path: path.clone(), after, limit: 0 })
+        };
+        let page = |answer| match answer {
+            Answer::Locks(page) => Some((page.locks, page.more)),
+            _ => None,
+        };
+        self.shared.pages(list, page).await
     }
 
     /// Takes a lock from whoever holds it, or from the holder of one grant only. Each holder is told first, and
@@ -193,17 +189,15 @@ impl Cell {
 
     /// What administrators did, the oldest first, as far as the cell remembers.
     pub async fn audit(&self) -> Result<Vec<wire::AuditEntry>> {
-        let mut all: Vec<wire::AuditEntry> = Vec::new();
-        loop {
-            let after = all.last().map_or(0, |entry| entry.slot);
-            let list = Call::ListAudit(wire::ListAudit { after, limit: 0 });
-            let Answer::Audit(page) = self.shared.call(list).await? else { return Err(unexpected()) };
-            let more = page.more && !page.entries.is_empty();
-            all.extend(page.entries);
-            if !more {
-                return Ok(all);
-            }
-        }
+        let list = |last: Option<&wire::AuditEntry>| {
+            let after = last.map_or(0, |entry| entry.slot);
+            Call::ListAudit(wire::ListAudit { after, limit: 0 })
+        };
+        let page = |answer| match answer {
+            Answer::Audit(page) => Some((page.entries, page.more)),
+            _ => None,
+        };
+        self.shared.pages(list, page).await
     }
 
     /// Ends the session: its locks go free at once and its ephemeral nodes vanish. Every node, guard and clone

@@ -1,13 +1,11 @@
 //! What people and operators ask: status, who is there, who holds what.
 
-use super::page;
+use super::{fill_page, page};
 use crate::{Answer, Replica, Standing};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
-use prost::Message;
-use wombat_proto::limits::PAGE_BYTES;
 use wombat_proto::wire;
 use wombat_proto::{Error, Instance, LockMode, Path, Result, SessionId, Slot};
 use wombat_state::{Lock, Node};
@@ -96,36 +94,14 @@ impl Replica {
             .map(|(path, instance)| (path.to_string(), instance))
             .filter(|(path, _)| is_below(path) && *path > list.after)
             .collect();
-        let mut locks = Vec::new();
-        let mut bytes = 0;
-        let mut rest = paths.into_iter().peekable();
-        while locks.len() < page(list.limit)
-            && let Some((path, instance)) = rest.peek()
-        {
-            let info = self.lock_info(path.clone(), *instance);
-            bytes += info.encoded_len() + 8;
-            if bytes > PAGE_BYTES && !locks.is_empty() {
-                break;
-            }
-            locks.push(info);
-            rest.next();
-        }
-        Ok(Answer::Locks(wire::Locks { locks, more: rest.peek().is_some() }))
+        let infos = paths.into_iter().map(|(path, instance)| self.lock_info(path, instance));
+        let (locks, more) = fill_page(list.limit, infos);
+        Ok(Answer::Locks(wire::Locks { locks, more }))
     }
 
     pub(super) fn list_audit(&self, list: &wire::ListAudit) -> Answer {
-        let mut rest = self.state.audit_after(Slot(list.after)).peekable();
-        let mut bytes = 0;
-        let mut entries = Vec::new();
-        while entries.len() < page(list.limit)
-            && let Some(entry) = rest.next_if(|entry| {
-                bytes += entry.encoded_len() + 8;
-                bytes <= PAGE_BYTES
-            })
-        {
-            entries.push(entry.clone());
-        }
-        Answer::Audit(wire::Audit { entries, more: rest.peek().is_some() })
+        let (entries, more) = fill_page(list.limit, self.state.audit_after(Slot(list.after)).cloned());
+        Answer::Audit(wire::Audit { entries, more })
     }
 
     /// A path of this cell that leads to a node, as text, and that node.

@@ -11,7 +11,8 @@ use crate::chosen::plain_answer;
 use crate::proposals::Origin;
 use crate::{Answer, Asker, Replica, needs_master};
 use alloc::vec::Vec;
-use wombat_proto::limits::PAGE_ENTRIES;
+use prost::Message;
+use wombat_proto::limits::{PAGE_BYTES, PAGE_ENTRIES};
 use wombat_proto::wire::{Request, log::command::Op, request::Call};
 use wombat_proto::{Error, Result};
 
@@ -117,6 +118,19 @@ impl Replica {
             None => self.propose(Origin::Plain(asker), acknowledged, delays_over, op).map(|_| None),
         }
     }
+}
+
+/// As many of `rest` as a page of a listing holds, the first in any case; and whether there are more.
+fn fill_page<T: Message>(limit: u32, rest: impl Iterator<Item = T>) -> (Vec<T>, bool) {
+    let (mut entries, mut bytes) = (Vec::new(), 0);
+    for entry in rest {
+        bytes += entry.encoded_len() + 8;
+        if entries.len() >= page(limit) || bytes > PAGE_BYTES && !entries.is_empty() {
+            return (entries, true);
+        }
+        entries.push(entry);
+    }
+    (entries, false)
 }
 
 /// How many entries a page of a listing has at most.

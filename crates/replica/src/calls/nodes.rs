@@ -1,13 +1,12 @@
 //! Reading, writing and deleting through a handle (P§2.6), and several changes as one.
 
+use super::fill_page;
 use super::open::check_length;
-use super::page;
 use crate::handles::OpenHandle;
 use crate::{Answer, Asker, Replica};
 use alloc::vec::Vec;
 use core::ops::Bound;
-use prost::Message;
-use wombat_proto::limits::{CONTENTS_BYTES, MULTI_STEPS, PAGE_BYTES};
+use wombat_proto::limits::{CONTENTS_BYTES, MULTI_STEPS};
 use wombat_proto::wire::{self, change, guard, log, log::command::Op, mode};
 use wombat_proto::{Error, Name, Result};
 use wombat_state::Node;
@@ -46,23 +45,12 @@ impl Replica {
             "" => Bound::Unbounded,
             after => Bound::Excluded(Name::parse(after)?),
         };
-        let most = page(read.limit);
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        let mut rest = children.range((after, Bound::Unbounded)).peekable();
-        while entries.len() < most
-            && let Some((name, child)) = rest.peek()
-        {
-            let stat = tree.get(**child).map(Node::stat);
-            let entry = wire::Entry { name: name.as_str().into(), stat };
-            bytes += entry.encoded_len() + 8;
-            if bytes > PAGE_BYTES {
-                break;
-            }
-            entries.push(entry);
-            rest.next();
-        }
-        Ok(Answer::Entries(wire::Entries { entries, more: rest.peek().is_some() }))
+        let rest = children.range((after, Bound::Unbounded)).map(|(name, child)| {
+            let stat = tree.get(*child).map(Node::stat);
+            wire::Entry { name: name.as_str().into(), stat }
+        });
+        let (entries, more) = fill_page(read.limit, rest);
+        Ok(Answer::Entries(wire::Entries { entries, more }))
     }
 
     pub(super) fn set_contents(
