@@ -1,7 +1,7 @@
 //! One client's connection: frames in, frames out.
 
 use crate::inbox::Inbox;
-use crate::outlet::Outlet;
+use crate::outlet::{KEPT_BYTES, Outlet};
 use bytes::BytesMut;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::cell::Cell;
@@ -27,9 +27,6 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// After how many frames in a row a connection lets the others have their turn at the inbox, which may be full.
 const FRAMES_IN_A_ROW: usize = 64;
-
-/// Buffers beyond this are given back when they are empty: many connections are quiet most of the time.
-const KEPT_BYTES: usize = 16 * 1024;
 
 /// Frames on their way out of a connection.
 #[derive(Default)]

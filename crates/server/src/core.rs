@@ -29,8 +29,6 @@ pub(crate) struct Core {
     outgoing: Outgoing,
     incoming: Incoming,
     effects: Effects,
-    /// Those with new answers.
-    to_send: Vec<Rc<Outbox>>,
 }
 
 impl Core {
@@ -91,7 +89,6 @@ impl Core {
             members: (Slot(0), 0),
             incoming: Incoming::default(),
             effects: Effects::default(),
-            to_send: Vec::new(),
         };
         core.step(Input::Tick, moment());
         core.settle()?;
@@ -210,14 +207,15 @@ impl Core {
                 break;
             }
         }
+        let mut filled = Vec::new();
         for (connection, mut response) in self.effects.replies.drain(..) {
             let Some(outbox) = self.outboxes.get(&connection) else { continue };
             complete(&mut response, &self.disk, &self.cell_id);
             if outbox.push(&response) {
-                self.to_send.push(Rc::clone(outbox));
+                filled.push(Rc::clone(outbox));
             }
         }
-        self.to_send.drain(..).for_each(|outbox| outbox.send());
+        filled.iter().for_each(|outbox| outbox.send());
         for connection in self.effects.hang_up.drain(..) {
             if let Some(outbox) = self.outboxes.get(&connection) {
                 outbox.close();

@@ -8,7 +8,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 /// Buffers beyond this are given back when they are empty: many connections are quiet most of the time.
-const KEPT_BYTES: usize = 16 * 1024;
+pub(crate) const KEPT_BYTES: usize = 16 * 1024;
 
 /// What waits for a socket to take it.
 #[derive(Default)]
