@@ -8,21 +8,17 @@ mod common;
 use common::five::Five;
 use common::raw::Raw;
 use common::store::Store;
-use common::{is_stopped, run, signal, wait_for};
+use common::{is_stopped, open, run, signal, wait_for};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use wombat_client::{Cell, Config, Create, Error, LockMode, Node, OpenOptions, Sequencer, SessionEvent};
+use wombat_client::{Cell, Config, Error, LockMode, OpenOptions, Sequencer, SessionEvent};
 use wombat_proto::wire::{self, Handle, error::Code, mode, request::Call, response::Result as Answer};
 
 /// How long the client that is frozen looks for a master after the end of its lease.
 const GRACE: Duration = Duration::from_millis(500);
 /// By which the client process finds its cell; without it there is nothing to do for it.
 const CELL: &str = "FREEZE_CELL";
-
-async fn open(cell: &Cell, path: &str) -> Node {
-    cell.open(path, OpenOptions::new().write().create(Create::May)).await.unwrap()
-}
 
 /// A client as a process of its own, which the next test starts and freezes. It speaks on standard error,
 /// where no test harness speaks.

@@ -3,26 +3,10 @@
 
 mod common;
 
-use common::{Serve, run, signal};
+use common::{connect, open, run, serve, signal};
 use std::time::Duration;
-use wombat_client::{
-    Cell, Config, Create, Error, EventKind, LockMode, Multi, Node, OpenOptions, SessionEvent,
-};
+use wombat_client::{Cell, Config, Create, Error, EventKind, LockMode, Multi, OpenOptions, SessionEvent};
 use wombat_fence::{Fence, Refused};
-
-fn serve(lease: &str) -> (tempfile::TempDir, Serve) {
-    let dir = tempfile::tempdir().unwrap();
-    let serve = Serve::start(&dir.path().join("data"), lease);
-    (dir, serve)
-}
-
-async fn connect(serve: &Serve) -> Cell {
-    Cell::connect([serve.address.clone()]).await.unwrap()
-}
-
-async fn open(cell: &Cell, path: &str) -> Node {
-    cell.open(path, OpenOptions::new().write().create(Create::May)).await.unwrap()
-}
 
 #[test]
 fn sessions_locks_and_handles_survive_a_restart_and_calls_wait_for_it() {

@@ -4,19 +4,13 @@
 
 mod common;
 
-use common::{Serve, run, signal, wait_for};
+use common::{Serve, open, run, serve, signal, wait_for};
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
-use wombat_client::{Cell, Create, Error, EventKind, LockMode, Node, OpenOptions, Token};
+use wombat_client::{Cell, Create, Error, EventKind, LockMode, OpenOptions, Token};
 
 const LOCK: &str = "/ls/local/lock";
-
-fn serve(lease: &str) -> (tempfile::TempDir, Serve) {
-    let dir = tempfile::tempdir().unwrap();
-    let serve = Serve::start(&dir.path().join("data"), lease);
-    (dir, serve)
-}
 
 /// Runs the tool, and reads what it prints.
 fn spawn(serve: &Serve, arguments: &[&str]) -> (Child, Lines<BufReader<ChildStdout>>) {
@@ -34,10 +28,6 @@ fn look(serve: &Serve) -> Option<serde_json::Value> {
 
 fn wait_for_waiters(serve: &Serve, count: u64) -> serde_json::Value {
     wait_for("the waiters", || look(serve).filter(|lock| lock["waiting"] == count))
-}
-
-async fn open(cell: &Cell, path: &str) -> Node {
-    cell.open(path, OpenOptions::new().write().create(Create::May)).await.unwrap()
 }
 
 #[test]

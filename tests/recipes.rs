@@ -4,7 +4,7 @@
 mod common;
 
 use common::five::Five;
-use common::{Serve, run, signal};
+use common::{connect, open, run, serve, signal};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::process::{Child, Command, Stdio};
@@ -20,20 +20,6 @@ use wombat_client::{
 const TASK: &str = "RECIPES_TASK";
 /// See [`TASK`].
 const CELL: &str = "RECIPES_CELL";
-
-fn serve(lease: &str) -> (tempfile::TempDir, Serve) {
-    let dir = tempfile::tempdir().unwrap();
-    let serve = Serve::start(&dir.path().join("data"), lease);
-    (dir, serve)
-}
-
-async fn connect(serve: &Serve) -> Cell {
-    Cell::connect([serve.address.clone()]).await.unwrap()
-}
-
-async fn open(cell: &Cell, path: &str) -> Node {
-    cell.open(path, OpenOptions::new().write().create(Create::May)).await.unwrap()
-}
 
 /// A client as a process of its own, which a test starts and kills.
 #[test]

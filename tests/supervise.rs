@@ -3,16 +3,10 @@
 
 mod common;
 
-use common::{Serve, is_alive, signal, wait_for};
+use common::{Serve, is_alive, serve, signal, wait_for};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Stdio};
-
-fn serve(lease: &str) -> (tempfile::TempDir, Serve) {
-    let dir = tempfile::tempdir().unwrap();
-    let serve = Serve::start(&dir.path().join("data"), lease);
-    (dir, serve)
-}
 
 /// Runs `wombat lock` with a shell script, which gets the name of a file for notes.
 fn lock(serve: &Serve, script: &str, notes: &Path) -> Child {

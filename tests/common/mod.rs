@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use wombat_client::{Cell, Create, Node, OpenOptions};
 
 pub(crate) const WOMBAT: &str = env!("CARGO_BIN_EXE_wombat");
 
@@ -111,6 +112,23 @@ impl Serve {
         assert_eq!(output.status.code(), Some(code), "wombat {arguments:?}: {}", shown(&output));
         String::from_utf8(output.stderr).unwrap()
     }
+}
+
+/// A server with an empty directory and that session lease.
+pub(crate) fn serve(lease: &str) -> (tempfile::TempDir, Serve) {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = Serve::start(&dir.path().join("data"), lease);
+    (dir, serve)
+}
+
+/// A session with a server's cell.
+pub(crate) async fn connect(serve: &Serve) -> Cell {
+    Cell::connect([serve.address.clone()]).await.unwrap()
+}
+
+/// A file that is made if it does not exist.
+pub(crate) async fn open(cell: &Cell, path: &str) -> Node {
+    cell.open(path, OpenOptions::new().write().create(Create::May)).await.unwrap()
 }
 
 impl Drop for Serve {

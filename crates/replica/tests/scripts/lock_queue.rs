@@ -269,14 +269,7 @@ fn a_delayed_copy_of_an_acquire_that_is_over_takes_no_lock() {
 fn a_second_copy_of_an_open_in_the_log_does_not_let_an_acquire_that_is_over_come_again() {
     let mut world = World::new();
     let mut client = world.client();
-    let open = wire::Open { path: LOCK.into(), ..may_create() };
-    world.records_left = Some(0);
-    let number = world.send(&mut client, Call::Open(open.clone()));
-    world.send_again(&client, number, Call::Open(open));
-    world.records_left = Some(1);
-    world.flush();
-    let Some(Ok(Answer::Opened(opened))) = world.answer(&client, number) else { panic!("not opened") };
-    let handle = opened.handle.unwrap();
+    let handle = world.open_before_a_copy(&mut client, LOCK);
     let acquired = world.send(&mut client, acquire(handle));
     let cancel = wire::CancelAcquire { handle: Some(handle), acquire: acquired };
     world.send(&mut client, Call::CancelAcquire(cancel));

@@ -164,14 +164,7 @@ fn a_second_copy_of_an_open_in_the_log_does_not_bring_a_closed_handle_back() {
     // Found by the simulator (I16).
     let mut world = World::new();
     let mut client = world.client();
-    let open = wire::Open { path: "/ls/test/file".into(), ..may_create() };
-    world.records_left = Some(0);
-    let number = world.send(&mut client, Call::Open(open.clone()));
-    world.send_again(&client, number, Call::Open(open));
-    world.records_left = Some(1);
-    world.flush();
-    let Some(Ok(Answer::Opened(opened))) = world.answer(&client, number) else { panic!("not opened") };
-    let handle = opened.handle.unwrap();
+    let handle = world.open_before_a_copy(&mut client, "/ls/test/file");
     world.call(&mut client, Call::Close(wire::Close { handle: Some(handle) })).unwrap();
     world.records_left = None;
     world.flush();

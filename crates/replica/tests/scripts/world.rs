@@ -247,6 +247,22 @@ impl World {
         self.open_with(client, wire::Open { path: path.into(), ..may_create() })
     }
 
+    /// Opens a file, and lets a copy of the Open stand right behind it in the log. Whatever follows waits behind
+    /// the copy until the disk may go on.
+    #[track_caller]
+    pub(crate) fn open_before_a_copy(&mut self, client: &mut Client, path: &str) -> wire::Handle {
+        let open = wire::Open { path: path.into(), ..may_create() };
+        self.records_left = Some(0);
+        let number = self.send(client, Call::Open(open.clone()));
+        self.send_again(client, number, Call::Open(open));
+        self.records_left = Some(1);
+        self.flush();
+        match self.answer(client, number) {
+            Some(Ok(Answer::Opened(opened))) => opened.handle.expect("an open has a handle"),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[track_caller]
     pub(crate) fn open_with(&mut self, client: &mut Client, open: wire::Open) -> wire::Handle {
         match self.call(client, Call::Open(open)) {
