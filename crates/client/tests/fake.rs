@@ -105,7 +105,7 @@ impl Peer {
 
 fn write(out: &mut BytesMut, request: &Request, answer: Answer) {
     let Request { session, number, .. } = *request;
-    frame::write(&Response { session, number, result: Some(answer) }, out);
+    frame::write(&Response { session, number, cachable: None, result: Some(answer) }, out);
 }
 
 fn granted() -> Answer {

@@ -9,6 +9,7 @@ extern crate alloc;
 #[cfg(any(test, feature = "clock"))]
 extern crate std;
 
+mod cached;
 #[cfg(feature = "clock")]
 pub mod clock;
 mod error;
@@ -22,6 +23,7 @@ mod sequencer;
 mod time;
 pub mod wire;
 
+pub use cached::{CacheKey, Facet};
 pub use error::{Class, Error, Result};
 pub use ids::{
     Ballot, Epoch, Generation, HandleId, Incarnation, Instance, ReplicaId, SessionId, Slot, Token,

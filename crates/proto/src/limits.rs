@@ -53,6 +53,13 @@ pub const REVOCATIONS: usize = 1024;
 pub const REASON_BYTES: usize = 256;
 /// How many entries of the audit a cell keeps.
 pub const AUDIT_ENTRIES: usize = 1000;
+/// Most entries that all sessions together may have cached, as the master's directory of them counts: a hundred
+/// bytes or so of its memory each.
+pub const CACHED_ENTRIES: usize = 4_000_000;
+/// Most invalidations that wait for one session before they become one that is of everything.
+pub const INVALIDATIONS_PER_SESSION: usize = 1024;
+/// Most changes that wait at one time until nobody has cached any more what they change.
+pub const WAITING_CHANGES: usize = 16_384;
 /// Most outcomes that a session may leave unacknowledged; also how many changes it may have in flight.
 pub const UNACKNOWLEDGED_OUTCOMES: usize = 1024;
 /// Most names that these may hold together, of nodes that Multis have made: a session is one record of a snapshot.
@@ -83,6 +90,9 @@ pub const SHORTEST_MASTER_LEASE: Duration = Duration::from_millis(100);
 pub const LONGEST_MASTER_LEASE: Duration = Duration::from_secs(60);
 /// The session lease when nothing else is configured (P§2.8: 12 s).
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(12);
+/// The cache lease in a cell without much load (SPEC §6): for how long at most a client that does not answer
+/// delays a change.
+pub const CACHE_LEASE: Duration = Duration::from_secs(2);
 /// Longest session lease that a master may grant (SPEC §3: L_max).
 pub const LEASE: Duration = Duration::from_secs(60);
 /// Shortest session lease that may be configured; shorter ones would end by scheduling noise alone.
@@ -108,4 +118,5 @@ const _: () = assert!(PEER_FRAME_BYTES < PEER_OUTBOX_BYTES);
 const _: () = assert!(PAGE_BYTES + 4096 < FRAME_BYTES);
 const _: () = assert!(NAME_BYTES + CELL_NAME_BYTES + "/ls//".len() < PATH_BYTES);
 const _: () = assert!(LOCK_DELAY.as_secs() <= u32::MAX as u64 / 1000);
+const _: () = assert!(CACHE_LEASE.as_millis() <= DEFAULT_LEASE.as_millis());
 const _: () = assert!(DEFAULT_LEASE.as_millis() <= LEASE.as_millis());

@@ -143,7 +143,7 @@ impl Replica {
             None
         };
         let Some(next) = next else { return };
-        let set = log::SetLease { lease_ms: next.as_millis() as u32 };
+        let set = log::SetLease { lease_ms: next.as_millis() as u32, cache_lease_ms: 0 };
         let proposed = self.propose_own(Op::SetLease(set)).is_ok().then_some(next);
         if let Some(master) = &mut self.master {
             master.lease_in_force = LeaseInForce { proposed, lower: None };
@@ -240,6 +240,7 @@ impl Replica {
             first_event,
             events,
             revocations,
+            ..wire::KeptAlive::default()
         });
         self.reply(parked.asker, Ok(answer));
     }

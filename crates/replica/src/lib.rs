@@ -441,8 +441,12 @@ impl Replica {
             }
             error => Answer::Error((&error).into()),
         });
-        let response =
-            wire::Response { session: asker.session.0, number: asker.number, result: Some(result) };
+        let response = wire::Response {
+            session: asker.session.0,
+            number: asker.number,
+            cachable: None,
+            result: Some(result),
+        };
         self.effects.replies.push((connection, response));
     }
 
@@ -491,7 +495,7 @@ impl Replica {
         let Some(epoch) = self.paxos.leads() else { return };
         self.effects.stages.extend([(epoch, Stage::Elected { epoch }), (epoch, Stage::Locates)]);
         let lease_ms = self.config.lease.as_millis() as u32;
-        let begin_epoch = Op::BeginEpoch(log::BeginEpoch { lease_ms });
+        let begin_epoch = Op::BeginEpoch(log::BeginEpoch { lease_ms, cache_lease_ms: 0 });
         let found_cell = self.state.cell_name().is_none().then(|| {
             let key = Bytes::copy_from_slice(&self.config.fresh_key);
             Op::FoundCell(log::FoundCell { cell: self.config.cell.as_str().into(), key })

@@ -171,7 +171,7 @@ impl Core {
         let input = match done {
             Done::Persisted { through, .. } => Input::Persisted { through },
             Done::Snapshotted { slot, .. } => Input::Snapshotted { slot },
-            Done::Arrived(snapshot) => Input::SnapshotArrived(snapshot),
+            Done::Arrived(snapshot) => Input::SnapshotArrived(*snapshot),
             Done::ArrivedInVain => Input::SnapshotFailed,
             Done::SnapshotFailed | Done::Failed(_) => return,
         };

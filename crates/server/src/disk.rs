@@ -45,7 +45,7 @@ pub(crate) enum Done {
     /// A snapshot of the replica's own is durable.
     Snapshotted { slot: Slot, bytes: u64, log_bytes: u64 },
     /// Another replica's snapshot is durable.
-    Arrived(Snapshot),
+    Arrived(Box<Snapshot>),
     /// Writing a snapshot failed; the log still has everything.
     SnapshotFailed,
     /// Another replica's snapshot makes no sense, or could not be written; what was here is as it was.
@@ -132,7 +132,7 @@ impl Worker {
         self.store.truncate_behind(slot)?;
         info!(%slot, bytes, "wrote a snapshot");
         Ok(match arrived {
-            Some(snapshot) => Done::Arrived(snapshot),
+            Some(snapshot) => Done::Arrived(Box::new(snapshot)),
             None => Done::Snapshotted { slot, bytes, log_bytes: self.store.log_bytes() },
         })
     }

@@ -30,6 +30,7 @@ impl Kind {
             | Call::ListSessions(_)
             | Call::ListLocks(_)
             | Call::ListAudit(_)
+            | Call::ReadStale(_)
             | Call::CheckSequencer(_)
             | Call::Join(_)
             | Call::Transfer(_) => Kind::Sessionless,

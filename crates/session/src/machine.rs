@@ -483,6 +483,7 @@ impl Session {
             idle,
             revocations_heard: self.revocations.heard(),
             revocations_obeyed: self.revocations.obeyed(),
+            ..wire::KeepAlive::default()
         };
         effects.send.push(self.request(number, Call::KeepAlive(keep_alive), Kind::Read));
     }

@@ -76,7 +76,11 @@ impl Script {
 
     fn receive(&mut self, number: u64, result: Result<Answer>) {
         let result = Some(result.unwrap_or_else(|error| Answer::Error((&error).into())));
-        self.session.received(self.now, Response { session: 5, number, result }, &mut self.effects);
+        self.session.received(
+            self.now,
+            Response { session: 5, number, cachable: None, result },
+            &mut self.effects,
+        );
     }
 
     fn submit(&mut self, call: Call) -> u64 {

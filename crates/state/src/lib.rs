@@ -46,6 +46,8 @@ pub struct State {
     epoch: Epoch,
     /// The longest session lease that may be in force.
     lease: Duration,
+    /// The longest cache lease that may be in force.
+    cache_lease: Duration,
     /// What the cell is; `None` until its first command has founded it.
     cell: Option<Cell>,
     /// The greatest instance that any node has had.
@@ -84,6 +86,7 @@ impl State {
             applied: Slot(0),
             epoch: Epoch::NONE,
             lease: Duration::ZERO,
+            cache_lease: Duration::ZERO,
             cell: None,
             last_instance: Instance(0),
             tree: Tree::new(),
@@ -121,6 +124,16 @@ impl State {
     /// The longest session lease that may be in force, of any master's; zero before the first.
     pub fn lease(&self) -> Duration {
         self.lease
+    }
+
+    /// The longest cache lease that may be in force, of any master's (SPEC §6).
+    pub fn cache_lease(&self) -> Duration {
+        self.cache_lease
+    }
+
+    /// The greatest instance that any node has had.
+    pub fn last_instance(&self) -> Instance {
+        self.last_instance
     }
 
     /// The cell's name, once it is founded.

@@ -146,6 +146,7 @@ impl State {
                 audit: self.audit.len() as u64,
                 last_instance: self.last_instance.0,
                 lease_ms: self.lease.as_millis() as u32,
+                cache_lease_ms: self.cache_lease.as_millis() as u32,
             })
         })
     }
@@ -159,6 +160,7 @@ impl State {
         self.epoch = Epoch(record.epoch);
         self.last_instance = Instance(record.last_instance);
         self.lease = Duration::from_millis(record.lease_ms.into());
+        self.cache_lease = Duration::from_millis(record.cache_lease_ms.into());
         Ok(())
     }
 

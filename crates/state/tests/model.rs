@@ -344,7 +344,13 @@ impl Pair {
         match step {
             Step::BeginEpoch => {
                 self.model.epoch += 1;
-                self.apply(0, 0, &[], Op::BeginEpoch(log::BeginEpoch { lease_ms: 12_000 })).unwrap();
+                self.apply(
+                    0,
+                    0,
+                    &[],
+                    Op::BeginEpoch(log::BeginEpoch { lease_ms: 12_000, cache_lease_ms: 2_000 }),
+                )
+                .unwrap();
             }
             Step::OldEpoch => {
                 // I15: nothing changes but the slot.

@@ -20,7 +20,9 @@ impl Script {
         script
             .apply_in(0, Op::FoundCell(log::FoundCell { cell: "test".into(), key: vec![1; 32].into() }))
             .unwrap();
-        script.apply_in(1, Op::BeginEpoch(log::BeginEpoch { lease_ms: 12_000 })).unwrap();
+        script
+            .apply_in(1, Op::BeginEpoch(log::BeginEpoch { lease_ms: 12_000, cache_lease_ms: 2_000 }))
+            .unwrap();
         script.session = script.new_session();
         script
     }

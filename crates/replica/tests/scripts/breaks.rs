@@ -32,6 +32,7 @@ fn keep_alive(events_acknowledged: u64, heard: &[u64], obeyed: &[u64]) -> Call {
         idle: false,
         revocations_heard,
         revocations_obeyed,
+        ..wire::KeepAlive::default()
     })
 }
 

@@ -493,7 +493,7 @@ impl Test {
 
     fn check_answers(&mut self) {
         let mut said = Vec::new();
-        for Response { session, number, result } in
+        for Response { session, number, result, .. } in
             std::mem::take(&mut self.world.replies).into_values().flatten()
         {
             let Some(who) = self.people.iter().position(|person| person.client.session == session) else {

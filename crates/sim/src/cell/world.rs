@@ -29,7 +29,7 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 pub(super) enum Event {
     /// A request arrives at the replica's end of a connection, a response at the client's.
     Request(u64, Request),
-    Response(u64, Response),
+    Response(u64, Box<Response>),
     /// A connection's end is noticed by the replica, or by the client.
     LostAtReplica(u64),
     LostAtClient(u64),
@@ -307,7 +307,7 @@ impl World {
                 }
             }
             Event::Tick(..) | Event::Synced(..) | Event::Written(..) => {}
-            Event::Response(id, response) => self.response(id, response),
+            Event::Response(id, response) => self.response(id, *response),
             Event::LostAtClient(id) => self.lost_at_client(id),
             Event::Connected(client, id) => self.connected(client, id),
             Event::ClientTick(client) => self.with_client(client, |client, now, effects| {
@@ -443,7 +443,7 @@ impl World {
         let at = self.connections.reaches_client(connection, now, &mut self.random);
         if let (true, Some(at)) = (open, at) {
             let promised = matches!(response.result, Some(Answer::KeptAlive(_)));
-            self.at(at, Event::Response(connection, response));
+            self.at(at, Event::Response(connection, Box::new(response)));
             if promised && !self.healed && self.random.chance(self.swarm.strands) {
                 self.strand(connection);
             }

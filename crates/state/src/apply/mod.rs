@@ -49,6 +49,7 @@ pub(crate) fn apply(
         state.epoch = Epoch(command.epoch);
         // Leases that an earlier master granted may still run, however many masters were in between.
         state.lease = state.lease.max(Duration::from_millis(begin.lease_ms.into()));
+        state.cache_lease = state.cache_lease.max(Duration::from_millis(begin.cache_lease_ms.into()));
     }
     // SPEC I15: what a deposed master proposed takes no effect in a later epoch.
     if command.epoch != state.epoch.0 {
@@ -66,6 +67,7 @@ pub(crate) fn apply(
         }
         Op::SetLease(set) => {
             state.lease = Duration::from_millis(set.lease_ms.into());
+            state.cache_lease = Duration::from_millis(set.cache_lease_ms.into());
             Ok(Outcome::Done)
         }
         Op::CloseOrphans(orphans) => {
