@@ -174,14 +174,6 @@ impl Replica {
             self.end_expired(ends, heard);
         }
     }
-
-    /// The passed lock-delays of the locks that some sessions hold.
-    pub(crate) fn delays_over_of_sessions(&self, sessions: &[SessionId]) -> Vec<u64> {
-        let sessions = sessions.iter().filter_map(|id| self.state.session(*id));
-        let locks: Vec<_> =
-            sessions.flat_map(|session| session.locks().map(|(instance, _)| instance)).collect();
-        self.delays_over_of_all(&locks)
-    }
 }
 
 /// The answer that is nothing but the outcome of a change.

@@ -283,12 +283,11 @@ impl Replica {
             }
         }
         for batch in expired.chunks(ENDED_AT_ONCE) {
-            let delays_over = self.delays_over_of_sessions(batch);
             let op = Op::EndSessions(log::EndSessions {
                 sessions: batch.iter().map(|id| id.0).collect(),
                 asked: false,
             });
-            if self.propose(crate::proposals::Origin::Own, 0, delays_over, op).is_err() {
+            if self.propose_own(op).is_err() {
                 self.end_later(batch);
             }
         }

@@ -2,11 +2,11 @@
 
 use crate::{Asker, Replica};
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 use bytes::Bytes;
 use prost::Message;
 use wombat_proto::limits::COMMAND_BYTES;
-use wombat_proto::wire::{Handle, log};
+use wombat_proto::wire::Handle;
+use wombat_proto::wire::log::{self, command::Op};
 use wombat_proto::{Error, Instance, Result, SessionId, Slot};
 
 /// Who waits for a proposal, and what is left to do when it is chosen.
@@ -78,14 +78,9 @@ impl Proposals {
 
 impl Replica {
     /// Proposes a change that a session's request asks for.
-    pub(crate) fn propose(
-        &mut self,
-        origin: Origin,
-        acknowledged: u64,
-        delays_over: Vec<u64>,
-        op: log::command::Op,
-    ) -> Result<Slot> {
+    pub(crate) fn propose(&mut self, origin: Origin, acknowledged: u64, op: Op) -> Result<Slot> {
         let asker = origin.asker();
+        let delays_over = self.delays_over(&op);
         let command = log::Command {
             epoch: self.paxos.ballot().epoch().0,
             wall_ms: self.moment.wall_ms,
@@ -106,7 +101,7 @@ impl Replica {
     }
 
     /// Proposes what the replica itself wants.
-    pub(crate) fn propose_own(&mut self, op: log::command::Op) -> Result<Slot> {
-        self.propose(Origin::Own, 0, Vec::new(), op)
+    pub(crate) fn propose_own(&mut self, op: Op) -> Result<Slot> {
+        self.propose(Origin::Own, 0, op)
     }
 }

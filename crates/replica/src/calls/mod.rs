@@ -106,16 +106,10 @@ impl Replica {
     }
 
     /// Proposes a change whose answer is its outcome, unless it was answered before.
-    fn change(
-        &mut self,
-        asker: Asker,
-        acknowledged: u64,
-        delays_over: Vec<u64>,
-        op: Op,
-    ) -> Result<Option<Answer>> {
+    fn change(&mut self, asker: Asker, acknowledged: u64, op: Op) -> Result<Option<Answer>> {
         match self.answered_before(asker) {
             Some(result) => result.map(Some),
-            None => self.propose(Origin::Plain(asker), acknowledged, delays_over, op).map(|_| None),
+            None => self.propose(Origin::Plain(asker), acknowledged, op).map(|_| None),
         }
     }
 }

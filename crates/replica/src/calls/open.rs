@@ -56,7 +56,7 @@ impl Replica {
                     node: open.node,
                     instance: 0,
                 });
-                self.propose(Origin::Open(asker, unsealed), acknowledged, [].into(), op)?;
+                self.propose(Origin::Open(asker, unsealed), acknowledged, op)?;
                 Ok(None)
             }
         }
@@ -106,7 +106,7 @@ impl Replica {
             refuse_lock_delay(open)?;
             let op =
                 Op::Open(log::Open { instance: instance.0, handle: asker.number, ..log::Open::default() });
-            self.propose(Origin::Open(asker, unsealed), acknowledged, [].into(), op)?;
+            self.propose(Origin::Open(asker, unsealed), acknowledged, op)?;
             return Ok(None);
         }
         let unsealed = Handle { instance: instance.0, ..unsealed };
