@@ -187,6 +187,7 @@ impl Replica {
             return Ok(());
         }
         match waiter.only_try {
+            true if self.turn_waits(instance) => {} // It may be the next.
             true => self.turn_away(instance, waiter),
             false => self.tell_holders_of_conflict(instance),
         }
@@ -216,8 +217,9 @@ impl Replica {
                 acquire: next.asker.number,
             });
             let origin = Origin::Grant(next.asker, instance, next.handle);
-            match self.propose(origin, 0, op) {
-                Ok(_) => {
+            match self.propose_grant(origin, instance, op) {
+                Ok(false) => return,
+                Ok(true) => {
                     let Some(master) = &mut self.master else { return };
                     let waiter = master.locks.waiter(instance, next.asker.session, next.handle);
                     waiter.expect("it was just found").proposed = true;
@@ -237,9 +239,24 @@ impl Replica {
         op: Op,
     ) -> Result<Option<Answer>> {
         self.propose(Origin::Release(asker, instance, handle), acknowledged, op)?;
-        *self.serving()?.locks.leaving.entry((instance, asker.session, handle)).or_default() += 1;
-        self.grant_turns(instance);
         Ok(None)
+    }
+
+    /// A release is on its way into the log.
+    pub(crate) fn leaves(&mut self, session: SessionId, instance: Instance, handle: HandleId) {
+        let Some(master) = &mut self.master else { return };
+        *master.locks.leaving.entry((instance, session, handle)).or_default() += 1;
+        self.grant_turns(instance);
+    }
+
+    /// Grants what could not be granted while somebody had the lock's node cached.
+    pub(crate) fn take_turns(&mut self, instance: Instance) {
+        self.grant_turns(instance);
+        let Some(master) = self.master.as_ref().filter(|_| !self.turn_waits(instance)) else { return };
+        let tries = master.locks.queue(instance).filter(|waiter| waiter.only_try && !waiter.proposed);
+        for waiter in tries.copied().collect::<Vec<_>>() {
+            self.turn_away(instance, waiter);
+        }
     }
 
     /// The log has decided about a release.

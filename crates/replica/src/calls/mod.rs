@@ -8,6 +8,7 @@ mod open;
 mod sessions;
 
 use crate::chosen::plain_answer;
+use crate::master::Master;
 use crate::proposals::Origin;
 use crate::{Answer, Asker, Replica, needs_master};
 use alloc::vec::Vec;
@@ -72,7 +73,7 @@ impl Replica {
         match answer {
             // It was asked before, and is on its way into the log: what comes of it there is the answer, though
             // it would be refused by now.
-            Err(_) if self.proposals.is_waiting(asker.session, asker.number) => Ok(None),
+            Err(_) if self.is_under_way(asker) => Ok(None),
             answer => answer,
         }
     }
@@ -97,6 +98,13 @@ impl Replica {
             Call::Multi(multi) => self.multi(asker, acknowledged, multi),
             _ => Err(Error::invalid("the call belongs to no session: send it with session 0")),
         }
+    }
+
+    /// Whether what a request asks for is on its way into the log, or waits to be.
+    fn is_under_way(&self, asker: Asker) -> bool {
+        let (session, number) = (asker.session, asker.number);
+        let waits = |master: &Master| master.cache.is_waiting(session, number);
+        self.proposals.is_waiting(session, number) || self.master.as_ref().is_some_and(waits)
     }
 
     /// The answer that this change got when it was asked for before (SPEC I13).

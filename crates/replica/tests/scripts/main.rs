@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a script that cannot go on has failed")]
 
 mod breaks;
+mod cache;
 mod fail_over;
 mod keep_alives;
 mod lock_delays;

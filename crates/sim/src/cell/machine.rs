@@ -100,6 +100,7 @@ impl Machine {
             master_lease: terms.master_lease,
             seed: random.next(),
             lease: terms.lease(random),
+            cache_lease: wombat_proto::limits::CACHE_LEASE,
             version: "sim".into(),
             fresh_key: [self.id.0 as u8; 32],
             activity,
