@@ -52,7 +52,8 @@ pub use recipes::membership::{Member, Membership, MembershipChange, MembershipCh
 pub use recipes::semaphore::Semaphore;
 pub use wombat_proto::wire::event::Kind as EventKind;
 pub use wombat_proto::wire::{
-    AuditEntry, FailOver, Holder, LockInfo, MemberStatus, SessionInfo, Status, WaiterInfo,
+    AuditEntry, CacheStatus, FailOver, HeldUpBy, Holder, LockInfo, MemberStatus, SessionInfo, Status,
+    WaiterInfo,
 };
 pub use wombat_proto::{
     CellName, Class, Epoch, Error, Generation, Instance, Instant, LockMode, NodePath, Path, Result,
