@@ -302,7 +302,8 @@ impl Replica {
             return Err(Error::Overloaded { retry_after: Duration::from_millis(100) });
         }
         let (ticket, since) = waited.unwrap_or_else(|| (cache.next_ticket(), self.moment.now));
-        cache.enqueue(ticket, Waiting { what: What::Change(change), keys, rounds, sessions, gives_up, since });
+        cache
+            .enqueue(ticket, Waiting { what: What::Change(change), keys, rounds, sessions, gives_up, since });
         Ok(())
     }
 
