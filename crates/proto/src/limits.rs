@@ -58,6 +58,10 @@ pub const AUDIT_ENTRIES: usize = 1000;
 pub const CACHED_ENTRIES: usize = 4_000_000;
 /// Most invalidations that wait for one session before they become one that is of everything.
 pub const INVALIDATIONS_PER_SESSION: usize = 1024;
+/// What a client's cache may weigh in memory, in bytes, when nothing else is configured.
+pub const CLIENT_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Most handles that a client keeps open for the next who opens their nodes.
+pub const KEPT_HANDLES: usize = 1024;
 /// Most changes that wait at one time until nobody has cached any more what they change.
 pub const WAITING_CHANGES: usize = 16_384;
 /// Most outcomes that a session may leave unacknowledged; also how many changes it may have in flight.
