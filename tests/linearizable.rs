@@ -65,8 +65,7 @@ impl Crowd {
         let five = Five::start_with(dir, 5, &["--session-lease", "3s", "--cache-lease", "1s"]);
         let endpoints = five.addresses().join(",");
         common::run(make_files(&endpoints));
-        let role =
-            |number| Role { number, life: 0, endpoints: endpoints.clone(), dir: dir.to_owned() };
+        let role = |number| Role { number, life: 0, endpoints: endpoints.clone(), dir: dir.to_owned() };
         let roles: Vec<Role> = (0..CLIENTS).map(role).collect();
         let children = roles.iter().map(Role::play).collect();
         Crowd { five, roles, children, next: 0 }

@@ -62,7 +62,9 @@ impl History {
     pub(crate) fn wrong(&self) -> Option<String> {
         let (mut times, mut moments) = (Vec::new(), Vec::new());
         for (name, value) in &self.values {
-            let Some(write) = value.write else { return Some(format!("{name:?} was read and never written")) };
+            let Some(write) = value.write else {
+                return Some(format!("{name:?} was read and never written"));
+            };
             if value.first_end.is_some_and(|end| end < write.from) {
                 return Some(format!("{name:?} was read before it was written: {value:?}"));
             }
