@@ -72,7 +72,7 @@ impl Task {
         let machine = wombat_session::Config {
             cell: cell.unwrap_or_default(),
             client: config.client.clone(),
-            caches: false,
+            cache_bytes: 0,
             grace: config.grace,
             rho: wombat_proto::Rho::default(),
             seed: u64::from_ne_bytes(seed),

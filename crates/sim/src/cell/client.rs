@@ -125,7 +125,7 @@ impl Client {
         let config = Config {
             cell: String::new(),
             client: format!("client {name}"),
-            caches,
+            cache_bytes: if caches { wombat_proto::limits::CLIENT_CACHE_BYTES } else { 0 },
             grace: GRACE,
             rho: Rho::default(),
             seed: random.next(),
