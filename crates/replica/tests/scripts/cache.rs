@@ -501,6 +501,17 @@ fn the_end_of_a_session_waits_for_those_who_have_its_ephemerals_cached_but_not_f
 }
 
 #[test]
+fn the_last_session_that_caches_takes_its_ephemerals_with_it_and_leaves_nobody_to_be_told() {
+    // What nobody could have cached any more was opened again without having been closed.
+    let mut world = World::new();
+    let mut last = world.reader();
+    let mine = world.open_with(&mut last.client, ephemeral("/ls/test/mine"));
+    let end = world.send(&mut last.client, Call::EndSession(wire::EndSession {}));
+    assert!(matches!(world.answer(&last.client, end), Some(Ok(Answer::Done(_)))));
+    assert!(world.replica.state().tree().get(Instance(mine.instance)).is_none());
+}
+
+#[test]
 fn a_node_that_is_made_before_a_change_that_names_it_is_applied_is_not_cached() {
     let mut world = World::new();
     let (mut writer, mut reader) = (world.client(), world.reader());
