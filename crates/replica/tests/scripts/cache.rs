@@ -300,6 +300,26 @@ fn a_writer_drops_its_own_copy_itself() {
 }
 
 #[test]
+fn a_copy_of_a_write_that_comes_late_takes_nothing_from_its_writer() {
+    let mut world = World::new();
+    let (mut reader, file) = world.caching("/ls/test/file");
+    let mut writer = world.client();
+    let theirs = world.open(&mut writer, "/ls/test/file");
+    let write = world.send(&mut reader.client, set(file, "own"));
+    assert!(world.answer(&reader.client, write).unwrap().is_ok());
+    // It has had the answer, says so with its next change, and reads and caches the file again.
+    let Client { connection, session, epoch, .. } = reader.client;
+    let number = write + 1;
+    let open = Some(Call::Open(wire::Open { path: "/ls/test/other".into(), ..may_create() }));
+    reader.client.number = number;
+    world.send_raw(connection, wire::Request { session, number, epoch, acknowledged: write, call: open });
+    assert!(world.answer(&reader.client, number).unwrap().is_ok());
+    assert!(world.may_cache(&mut reader.client, file));
+    world.send_again(&reader.client, write, set(file, "own"));
+    world.waits_for(&mut writer, set(theirs, "theirs"), &mut [(&mut reader, &[node(file)])]);
+}
+
+#[test]
 fn what_is_on_its_way_into_the_log_is_not_cached() {
     let mut world = World::new();
     let (mut writer, mut reader) = (world.client(), world.reader());
