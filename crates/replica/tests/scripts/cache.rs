@@ -734,6 +734,7 @@ fn a_request_that_waits_and_comes_again_is_answered_where_it_came_last() {
     let write = world.send(&mut writer, set(file, "once"));
     world.resume(&mut writer).unwrap();
     world.send_again(&writer, write, set(file, "once"));
+    assert_eq!(world.cache_status().waiting, 1);
     world.obeys(&mut reader);
     let Some(Ok(Answer::Stat(stat))) = world.answer(&writer, write) else { panic!("no answer") };
     assert_eq!(stat.content_generation, 2);
