@@ -4,6 +4,7 @@
 mod common;
 
 use common::{connect, open, run, serve, signal, wait_for};
+use std::time::Duration;
 use wombat_client::{Cell, Config, Consistency, Create, Error, EventKind, LockMode, OpenOptions};
 
 /// Reads until an answer comes from the cache: its lease begins with the next KeepAlive.
@@ -123,5 +124,26 @@ fn without_a_cache_every_read_asks_and_nobody_waits_for_it() {
         assert_eq!((stats.hits, stats.entries), (0, 0));
         let status = cell.status().await.unwrap();
         assert_eq!(status.cache.unwrap().entries, 0);
+    });
+}
+
+#[test]
+#[ignore = "takes half a minute: so long is a handle kept that nobody needs"]
+fn a_kept_handle_that_nobody_needs_is_closed() {
+    let (_dir, serve) = serve("12s");
+    run(async {
+        let (cell, other) = (connect(&serve).await, connect(&serve).await);
+        let node = open(&cell, "/ls/local/f").await;
+        warm(&cell, async || node.contents().await.unwrap()).await;
+        node.close().await.unwrap();
+        let handles = async || {
+            let sessions = other.sessions().await.unwrap();
+            sessions.iter().find(|info| info.session == cell.session().0).unwrap().handles
+        };
+        assert_eq!((cell.cache_stats().kept_handles, handles().await), (1, 1));
+        while handles().await > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(cell.cache_stats().kept_handles, 0);
     });
 }
