@@ -31,7 +31,7 @@ mod waiting;
 pub use chosen::LONGEST_TICK;
 pub use fail_over::Stage;
 pub use snapshot::Snapshot;
-pub use wombat_paxos::{Message as PaxosMessage, ReceivedChunk, Standing, WantedChunk};
+pub use wombat_paxos::{Mark, Message as PaxosMessage, ReceivedChunk, Standing, WantedChunk};
 pub use wombat_state::State;
 
 use alloc::collections::BTreeMap;
