@@ -10,6 +10,7 @@
 //! | `swarm.rs`, `faults.rs` | what goes wrong |
 //! | `history.rs` | what must hold of the log, command by command |
 //! | `locks.rs`, `events.rs` | the same of locks, and of what is told of changes |
+//! | `stale.rs` | the same of reads at any replica |
 //! | `oracle.rs` | what must hold in the eyes of clients |
 
 mod client;
@@ -20,6 +21,7 @@ mod history;
 mod locks;
 mod machine;
 mod oracle;
+mod stale;
 mod swarm;
 mod tally;
 mod world;

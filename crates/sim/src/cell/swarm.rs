@@ -82,6 +82,8 @@ pub(super) struct Swarm {
     pub(super) caching: u64,
     /// Of a thousand troubles, how many come with a flood of writes that somebody who listens does not hear of.
     pub(super) floods: u64,
+    /// How long between two looks at what a replica knows, at most.
+    pub(super) looks: Duration,
     /// Whether clocks are as wrong as they may be.
     pub(super) worst_clocks: bool,
     pub(super) terms: Terms,
@@ -130,6 +132,7 @@ impl Swarm {
             strands: if random.chance(300) { random.below(100) } else { 0 },
             thinking: random.millis(20, 1500),
             caching: if random.chance(400) { random.below(1001) } else { 0 },
+            looks: if random.chance(200) { random.millis(5, 50) } else { random.millis(50, 3000) },
             worst_clocks: random.chance(500),
             floods: if random.chance(120) { random.below(200) } else { 0 },
             terms: Terms {

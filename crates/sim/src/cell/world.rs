@@ -51,6 +51,8 @@ pub(super) enum Event {
     Fault,
     /// The master of an epoch, if it is master still, has trouble.
     Hunt,
+    /// Somebody looks at what a replica knows.
+    Look,
 }
 
 impl Event {
@@ -139,6 +141,7 @@ impl World {
         }
         let first_fault = world.random.millis(1, 5000);
         world.at(first_fault, Event::Fault);
+        world.at(Duration::ZERO, Event::Look);
         world
     }
 
@@ -216,7 +219,7 @@ impl World {
             Event::Connected(client, _) | Event::ClientTick(client) | Event::Act(client) => {
                 Some(self.clients[*client].stopped_until)
             }
-            Event::Start(_) | Event::Fault | Event::Hunt => None,
+            Event::Start(_) | Event::Fault | Event::Hunt | Event::Look => None,
         }
     }
 
@@ -236,6 +239,7 @@ impl World {
             Event::Act(client) => (12, *client as u64),
             Event::Fault => (13, 0),
             Event::Hunt => (14, 0),
+            Event::Look => (16, 0),
             Event::PeerLost(id, peer) => (15, u64::from(id.0) << 8 | u64::from(peer.0)),
         };
         self.outcome.events += 1;
@@ -316,6 +320,7 @@ impl World {
             Event::Act(client) => self.act(client),
             Event::Fault => self.fault(),
             Event::Hunt => self.hunt(),
+            Event::Look => self.look(),
         }
     }
 
@@ -340,6 +345,11 @@ impl World {
     pub(super) fn step(&mut self, id: ReplicaId, input: Input) {
         let now = self.now;
         let effects = self.machine(id).step(now, input);
+        self.carry_on(id, effects);
+    }
+
+    /// Does all that follows from a step.
+    pub(super) fn carry_on(&mut self, id: ReplicaId, effects: wombat_replica::Effects) {
         self.learn(id);
         self.carry_out(id, effects);
         self.schedule_tick(id);
@@ -676,6 +686,9 @@ impl World {
         let Some(running) = &machine.running else { return };
         let epoch = running.replica.state().epoch();
         let applied = running.replica.state().applied();
+        if running.replica.is_master() {
+            self.history.stale.complete(applied, self.now);
+        }
         self.oracle.answers(epoch, response);
         self.note_subscription(applied, response);
         self.check_events(applied, response);
@@ -733,6 +746,7 @@ impl World {
         if let Some((id, applied)) = master {
             let last = self.history.last();
             assert!(applied >= last, "I2: {id} serves at {applied}, but {last} was applied elsewhere");
+            self.history.stale.complete(applied, now);
         }
     }
 
