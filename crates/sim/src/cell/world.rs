@@ -765,11 +765,15 @@ impl World {
     // ---- The end ----
 
     /// Every call of a client that lives has ended, one master serves, the sessions of those who died have
-    /// ended, and all replicas are where the last one is.
+    /// ended, and all replicas are where the last one is, and know it.
     fn ended_well(&self) -> bool {
         let last = self.history.last();
         let there = |machine: &Machine| {
-            machine.running.as_ref().is_some_and(|running| running.replica.state().applied() == last)
+            machine.running.as_ref().is_some_and(|running| {
+                let age = running.replica.age_at(machine.clock.read(self.now));
+                running.replica.state().applied() == last
+                    && age.is_some_and(|age| age < self.swarm.terms.master_lease)
+            })
         };
         let living = |session: SessionId| {
             self.clients.iter().any(|client| client.id() == Some(session) && client.is_live(self.now))
@@ -805,7 +809,8 @@ impl World {
             None => format!("{} is down; ", machine.id),
             Some(running) => {
                 let (standing, applied) = (running.replica.standing(), running.replica.state().applied());
-                format!("{}: {:?} at {applied}; ", machine.id, standing.standing)
+                let age = running.replica.age_at(machine.clock.read(self.now));
+                format!("{}: {:?} at {applied}, {age:?} old; ", machine.id, standing.standing)
             }
         };
         let machines: String = self.machines.values().map(machine).collect();
