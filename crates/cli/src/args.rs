@@ -65,6 +65,9 @@ pub(crate) struct Global {
     /// How long to look for the cell [default: 10s]
     #[arg(long, global = true, help_heading = "Everywhere", value_name = "DURATION", value_parser = duration)]
     pub(crate) connect_timeout: Option<Duration>,
+    /// Ask the cell at every read. Commands that end by themselves do so anyway
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub(crate) no_cache: bool,
 }
 
 #[derive(Subcommand)]
@@ -167,8 +170,8 @@ Examples:
 
 A cell is founded when all its peers have met: start each with the same list. A replica whose
 data is lost is started again with an empty directory: it joins anew, and takes the place of what
-it was. The file's keys: cell, dir, listen, advertise, peers (a list), session_lease and
-master_lease (durations as text). Flags and the environment go before it. Stops cleanly on
+it was. The file's keys: cell, dir, listen, advertise, peers (a list), session_lease,
+master_lease and cache_lease (durations as text). Flags and the environment go before it. Stops cleanly on
 SIGTERM.")]
 pub(crate) struct Serve {
     /// The data directory
@@ -189,6 +192,9 @@ pub(crate) struct Serve {
     /// The session lease [default: 12s]
     #[arg(long, value_name = "DURATION", env = "WOMBAT_SESSION_LEASE", value_parser = duration)]
     pub(crate) session_lease: Option<Duration>,
+    /// The cache lease: how long a client that does not answer delays a change of what it has cached [default: 2s]
+    #[arg(long, value_name = "DURATION", env = "WOMBAT_CACHE_LEASE", value_parser = duration)]
+    pub(crate) cache_lease: Option<Duration>,
     /// The master lease: how long the others wait for a master that is gone [default: 300ms]
     #[arg(long, value_name = "DURATION", env = "WOMBAT_MASTER_LEASE", value_parser = duration)]
     pub(crate) master_lease: Option<Duration>,

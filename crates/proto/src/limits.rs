@@ -56,10 +56,20 @@ pub const AUDIT_ENTRIES: usize = 1000;
 /// Most entries that all sessions together may have cached, as the master's directory of them counts: a hundred
 /// bytes or so of its memory each.
 pub const CACHED_ENTRIES: usize = 4_000_000;
+/// Most of them that one session may have; the client's own bound is in bytes.
+pub const CACHED_ENTRIES_PER_SESSION: usize = 65_536;
 /// Most invalidations that wait for one session before they become one that is of everything.
 pub const INVALIDATIONS_PER_SESSION: usize = 1024;
+/// Most bytes of them in one answer to a KeepAlive; the others come with the next.
+pub const INVALIDATION_BYTES: usize = 64 * 1024;
+/// What a client's cache may weigh in memory, in bytes, when nothing else is configured.
+pub const CLIENT_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Most handles that a client keeps open for the next who opens their nodes.
+pub const KEPT_HANDLES: usize = 1024;
 /// Most changes that wait at one time until nobody has cached any more what they change.
 pub const WAITING_CHANGES: usize = 16_384;
+/// Most bytes of them.
+pub const WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// Most outcomes that a session may leave unacknowledged; also how many changes it may have in flight.
 pub const UNACKNOWLEDGED_OUTCOMES: usize = 1024;
 /// Most names that these may hold together, of nodes that Multis have made: a session is one record of a snapshot.
@@ -93,6 +103,8 @@ pub const DEFAULT_LEASE: Duration = Duration::from_secs(12);
 /// The cache lease in a cell without much load (SPEC §6): for how long at most a client that does not answer
 /// delays a change.
 pub const CACHE_LEASE: Duration = Duration::from_secs(2);
+/// Shortest cache lease that may be configured. One that is longer than the session lease ends with it.
+pub const SHORTEST_CACHE_LEASE: Duration = Duration::from_millis(200);
 /// Longest session lease that a master may grant (SPEC §3: L_max).
 pub const LEASE: Duration = Duration::from_secs(60);
 /// Shortest session lease that may be configured; shorter ones would end by scheduling noise alone.
@@ -115,7 +127,8 @@ const _: () = assert!(CONTENTS_BYTES + 2 * PATH_BYTES < COMMAND_BYTES);
 const _: () = assert!(COMMAND_BYTES < FRAME_BYTES);
 const _: () = assert!(2 * (PEER_BATCH_BYTES + COMMAND_BYTES) < PEER_FRAME_BYTES);
 const _: () = assert!(PEER_FRAME_BYTES < PEER_OUTBOX_BYTES);
-const _: () = assert!(PAGE_BYTES + 4096 < FRAME_BYTES);
+// An answer to a KeepAlive holds a page of events, and revocations of some thirty bytes each.
+const _: () = assert!(PAGE_BYTES + INVALIDATION_BYTES + 64 * REVOCATIONS + 4096 < FRAME_BYTES);
 const _: () = assert!(NAME_BYTES + CELL_NAME_BYTES + "/ls//".len() < PATH_BYTES);
 const _: () = assert!(LOCK_DELAY.as_secs() <= u32::MAX as u64 / 1000);
 const _: () = assert!(CACHE_LEASE.as_millis() <= DEFAULT_LEASE.as_millis());

@@ -174,8 +174,7 @@ impl Replica {
         for Break { asker, acknowledged, instance, what, tokens, .. } in ready {
             let tokens = tokens.into_iter().map(|token| token.0).collect();
             let op = Op::BreakLock(log::BreakLock { instance: instance.0, tokens, what });
-            let delays_over = self.delays_over(instance);
-            if let Err(error) = self.propose(Origin::Plain(asker), acknowledged, delays_over, op) {
+            if let Err(error) = self.propose(Origin::Plain(asker), acknowledged, op) {
                 self.reply(asker, Err(error));
             }
         }

@@ -21,7 +21,7 @@ impl Replica {
         match (&command.op, &applied.result) {
             (_, Ok(Outcome::Digest { digest, next })) => self.digest_taken(slot, *digest, *next),
             (Some(Op::CompareDigest(compare)), Ok(_)) => self.compare_digest(compare),
-            (Some(Op::SetLease(_)), _) => self.lease_was_set(),
+            (Some(Op::SetLease(_)), _) => self.leases_were_set(),
             _ => {}
         }
         if matches!(command.op, Some(Op::BeginEpoch(_)))
@@ -34,7 +34,10 @@ impl Replica {
             self.start_lock_delay(change);
             self.publish_change(slot, change);
         }
-        let origin = self.proposals.take(slot);
+        let (origin, keys) = self.proposals.take(slot);
+        if let Some(master) = &mut self.master {
+            master.cache.applied(slot, &keys);
+        }
         self.answer(origin, applied.result);
         for change in applied.changes {
             self.follow(change);
@@ -44,7 +47,7 @@ impl Replica {
     /// A slot without a command is chosen: a no-op, or other members.
     pub(crate) fn chosen_no_command(&mut self, slot: Slot) {
         self.state.skip(slot);
-        if let Origin::Join(asker, replica) = self.proposals.take(slot) {
+        if let (Origin::Join(asker, replica), _) = self.proposals.take(slot) {
             let joined = wire::Joined { replica: replica.0, cell_id: alloc::string::String::new() };
             self.reply(asker, Ok(Answer::Joined(joined)));
         }
@@ -88,8 +91,9 @@ impl Replica {
 
     fn session_created(&mut self, asker: Asker, session: SessionId) {
         let until = self.moment.now + self.lease();
+        let caches = self.state.session(session).is_some_and(|session| session.caches);
         let Ok(master) = self.serving() else { return };
-        master.admit(session, until);
+        master.admit(session, until, caches);
         let answer = self.session_opened(asker.connection, session);
         self.reply(asker, answer);
     }
@@ -131,6 +135,7 @@ impl Replica {
         let Some(master) = &mut self.master else { return };
         let parked = master.unpark(session);
         master.fail_over.settled(session);
+        master.forget_cache(session);
         if let Some(live) = master.sessions.remove(&session) {
             master.timers.clear(live.lease.until, Timer::Lease(session));
             for handle in live.handles.open() {
@@ -158,6 +163,11 @@ impl Replica {
                     }
                 }
                 Timer::Orphans => self.close_orphans(),
+                Timer::CachesLapse => {
+                    if let Some(master) = &mut self.master {
+                        master.fail_over.caches_have_lapsed();
+                    }
+                }
                 Timer::Lease(session) => ends.push(session),
                 Timer::Acquire(instance, session, handle, number) => {
                     self.time_out(instance, session, handle, number);
@@ -173,14 +183,6 @@ impl Replica {
         if !ends.is_empty() {
             self.end_expired(ends, heard);
         }
-    }
-
-    /// The passed lock-delays of the locks that some sessions hold.
-    pub(crate) fn delays_over_of_sessions(&self, sessions: &[SessionId]) -> Vec<u64> {
-        let sessions = sessions.iter().filter_map(|id| self.state.session(*id));
-        let locks: Vec<_> =
-            sessions.flat_map(|session| session.locks().map(|(instance, _)| instance)).collect();
-        self.delays_over_of_all(&locks)
     }
 }
 

@@ -11,8 +11,12 @@ use prost::Message;
 use wombat_proto::limits::{EVENTS_PER_SESSION, PAGE_BYTES};
 use wombat_proto::wire::event::{BELOW, Kind};
 use wombat_proto::wire::{Event, Handle};
-use wombat_proto::{HandleId, Instance, Name, SessionId, Slot};
+use wombat_proto::{HandleId, Instance, Instant, Name, SessionId, Slot};
 use wombat_state::Change;
+
+/// Most KeepAlives that are answered in one step: a crowd that hears of the same thing must not keep the
+/// heartbeats waiting.
+const ANSWERED_AT_ONCE: usize = 4096;
 
 /// The events that a session has not acknowledged.
 #[derive(Default)]
@@ -190,9 +194,16 @@ impl Replica {
         if !waits || !self.lease_holds() {
             return;
         }
-        let Some(master) = &mut self.master else { return };
-        for session in core::mem::take(&mut master.to_notify) {
+        for _ in 0..ANSWERED_AT_ONCE {
+            let next = self.master.as_mut().and_then(|master| master.to_notify.pop_first());
+            let Some(session) = next else { return };
             self.answer_keep_alive(session);
         }
+    }
+
+    /// When the rest of a crowd is to be answered: at once, in another step.
+    pub(crate) fn crowd_due(&self) -> Option<Instant> {
+        let waits = self.master.as_ref().is_some_and(|master| !master.to_notify.is_empty());
+        (waits && self.lease_holds()).then_some(self.moment.now)
     }
 }

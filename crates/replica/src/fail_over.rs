@@ -108,6 +108,8 @@ pub(crate) struct FailOver {
     slot: Slot,
     /// Sessions that may still have something cached: they have neither acknowledged nor ended.
     awaited: BTreeSet<SessionId>,
+    /// Whether none of them can use it any more.
+    caches_lapsed: bool,
     served_after: Option<Duration>,
     recreated: u64,
     /// Handles that were made again in this step.
@@ -122,6 +124,7 @@ impl FailOver {
             begun: now,
             slot,
             awaited: BTreeSet::new(),
+            caches_lapsed: false,
             served_after: None,
             recreated: 0,
             untold: Vec::new(),
@@ -147,6 +150,11 @@ impl FailOver {
     /// The session knows of the fail-over, or has ended.
     pub(crate) fn settled(&mut self, session: SessionId) {
         self.awaited.remove(&session);
+    }
+
+    /// Whoever has something cached from before cannot use it any more, heard of or not.
+    pub(crate) fn caches_have_lapsed(&mut self) {
+        self.caches_lapsed = true;
     }
 
     /// How it is, for operators.
@@ -193,12 +201,13 @@ impl Replica {
         self.reach(Stage::Awaits { sessions: awaited.len() });
     }
 
-    /// Step 7, once every session that may have something cached has acknowledged the fail-over, or ended.
+    /// Step 7, once every session that may have something cached has acknowledged the fail-over, or ended, or the
+    /// longest cache lease has.
     pub(crate) fn finish_fail_over(&mut self) {
         let now = self.moment.now;
         let Some(master) = &mut self.master else { return };
         let fail_over = &mut master.fail_over;
-        if fail_over.is_over() || !fail_over.awaited.is_empty() {
+        if fail_over.is_over() || !(fail_over.awaited.is_empty() || fail_over.caches_lapsed) {
             return;
         }
         let after = now.since(fail_over.begun);

@@ -1,10 +1,12 @@
 //! Session leases and the KeepAlives that extend them (P§2.8).
 
+use crate::cache::SessionCache;
 use crate::events::EventQueue;
 use crate::handles::Handles;
 use crate::master::{LiveSession, Master};
 use crate::timers::Timer;
 use crate::{Answer, Asker, ConnectionId, Replica};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -42,9 +44,9 @@ struct Parked {
 }
 
 impl LiveSession {
-    pub(crate) fn new(until: Instant, events: EventQueue) -> LiveSession {
+    pub(crate) fn new(until: Instant, events: EventQueue, cache: Option<Box<SessionCache>>) -> LiveSession {
         let lease = Lease { until, ending: false, parked: None, last_keep_alive: 0, idle_since: None };
-        LiveSession { lease, handles: Handles::default(), events, connection: None }
+        LiveSession { lease, handles: Handles::default(), events, cache, connection: None }
     }
 }
 
@@ -57,8 +59,9 @@ impl Lease {
 
 impl Master {
     /// Takes a new session in whose lease lasts until `until`.
-    pub(crate) fn admit(&mut self, session: SessionId, until: Instant) {
-        self.sessions.insert(session, LiveSession::new(until, EventQueue::default()));
+    pub(crate) fn admit(&mut self, session: SessionId, until: Instant, caches: bool) {
+        let cache = caches.then(|| Box::new(self.add_cache()));
+        self.sessions.insert(session, LiveSession::new(until, EventQueue::default(), cache));
         self.timers.set(until, Timer::Lease(session));
     }
 
@@ -86,13 +89,40 @@ impl Master {
     }
 }
 
-/// What a master has in mind with the longest lease in force.
+/// What a master has in mind with the longest leases in force: that of sessions, and that of their caches.
 #[derive(Default)]
-pub(crate) struct LeaseInForce {
-    /// Another one, on its way into the log.
-    proposed: Option<Duration>,
-    /// To lower it to that, as none longer was granted since then.
-    lower: Option<(Duration, Instant)>,
+pub(crate) struct LeasesInForce {
+    /// Others, on their way into the log.
+    proposed: Option<[Duration; 2]>,
+    /// To lower each to that, as none longer was granted since then.
+    lower: [Option<(Duration, Instant)>; 2],
+}
+
+impl LeasesInForce {
+    /// The cache lease that the log will have in a moment.
+    pub(crate) fn proposed_cache_lease(&self) -> Option<Duration> {
+        self.proposed.map(|[_, cache_lease]| cache_lease)
+    }
+}
+
+/// What the longest lease in force should be, if it should be another: longer before such a one is granted, and
+/// shorter when all longer ones have ended.
+fn next_in_force(
+    lower: &mut Option<(Duration, Instant)>,
+    (usual, wanted, in_force): (Duration, Duration, Duration),
+    now: Instant,
+) -> Option<Duration> {
+    // A little more, so that not every session that comes needs an entry.
+    let aim = if wanted > usual { (wanted + wanted / 4).min(LEASE) } else { wanted };
+    *lower = lower.filter(|(lower, _)| wanted <= *lower);
+    if wanted > in_force {
+        Some(aim)
+    } else if aim < in_force {
+        let (lower, since) = *lower.get_or_insert((aim, now));
+        (now >= since + in_force).then_some(lower)
+    } else {
+        None
+    }
 }
 
 impl Replica {
@@ -100,17 +130,22 @@ impl Replica {
     /// KeepAlives, a longer one, as far as the log has it.
     pub(crate) fn lease(&self) -> Duration {
         // Nor longer than what the log will have in a moment.
-        let next = self.master.as_ref().and_then(|master| master.lease_in_force.proposed);
-        self.wanted_lease().min(self.state.lease()).min(next.unwrap_or(Duration::MAX))
+        let proposed = self.master.as_ref().and_then(|master| master.leases_in_force.proposed);
+        let next = proposed.map_or(Duration::MAX, |[lease, _]| lease);
+        self.wanted_lease().min(self.state.lease()).min(next)
     }
 
     /// The lease that a session is granted now. One that has still to acknowledge the fail-over gets no longer
-    /// one than it had from the start, and one that has a lock to give up none that grows without end: whatever
-    /// else it says, the others wait no longer for it.
+    /// one than it had from the start, and one that has a lock to give up or something to drop from its cache none
+    /// that grows without end: whatever else it says, the others wait no longer for it.
     pub(crate) fn lease_of(&self, session: SessionId) -> Duration {
         let Some(master) = &self.master else { return self.lease() };
-        let live = master.sessions.get(&session).filter(|_| master.fail_over.awaits(session));
-        let bounds = [live.map(|live| live.lease.until), master.breaks.lease_bound(session)];
+        let live = master.sessions.get(&session);
+        let bounds = [
+            live.filter(|_| master.fail_over.awaits(session)).map(|live| live.lease.until),
+            master.breaks.lease_bound(session),
+            live.and_then(|live| Some(live.cache.as_ref()?.unheard_since()? + self.lease())),
+        ];
         let bound = bounds.into_iter().flatten().min();
         bound.map_or(Duration::MAX, |bound| bound.since(self.moment.now)).min(self.lease())
     }
@@ -123,37 +158,35 @@ impl Replica {
     }
 
     /// A longer lease stands in the log before it is granted, and for as long as it may be in force: the next
-    /// master must give every session as much.
-    pub(crate) fn tend_lease(&mut self) {
-        let (now, wanted, in_force) = (self.moment.now, self.wanted_lease(), self.state.lease());
-        // A little more, so that not every session that comes needs an entry.
-        let aim = if wanted > self.config.lease { (wanted + wanted / 4).min(LEASE) } else { wanted };
+    /// master must give every session as much, and wait for as long until nobody has anything cached.
+    pub(crate) fn tend_leases(&mut self) {
+        let now = self.moment.now;
+        let in_force = [self.state.lease(), self.state.cache_lease()];
+        let session = (self.config.lease, self.wanted_lease(), in_force[0]);
+        let cache = (self.config.cache_lease, self.wanted_cache_lease().min(LEASE), in_force[1]);
         let Some(master) = &mut self.master else { return };
-        let plan = &mut master.lease_in_force;
+        let plan = &mut master.leases_in_force;
         if plan.proposed.is_some() {
             return;
         }
-        plan.lower = plan.lower.filter(|(lower, _)| wanted <= *lower);
-        let next = if wanted > in_force {
-            Some(aim)
-        } else if aim < in_force {
-            let (lower, since) = *plan.lower.get_or_insert((aim, now));
-            (now >= since + in_force).then_some(lower)
-        } else {
-            None
-        };
-        let Some(next) = next else { return };
-        let set = log::SetLease { lease_ms: next.as_millis() as u32, cache_lease_ms: 0 };
-        let proposed = self.propose_own(Op::SetLease(set)).is_ok().then_some(next);
+        let [lower, lower_cache] = &mut plan.lower;
+        let next = [next_in_force(lower, session, now), next_in_force(lower_cache, cache, now)];
+        if next == [None, None] {
+            return;
+        }
+        let [lease, cache_lease] = [next[0].unwrap_or(in_force[0]), next[1].unwrap_or(in_force[1])];
+        let millis = |lease: Duration| lease.as_millis() as u32;
+        let set = log::SetLease { lease_ms: millis(lease), cache_lease_ms: millis(cache_lease) };
+        let proposed = self.propose_own(Op::SetLease(set)).is_ok().then_some([lease, cache_lease]);
         if let Some(master) = &mut self.master {
-            master.lease_in_force = LeaseInForce { proposed, lower: None };
+            master.leases_in_force = LeasesInForce { proposed, ..LeasesInForce::default() };
         }
     }
 
-    /// The longest lease in force is what the log says now.
-    pub(crate) fn lease_was_set(&mut self) {
+    /// The longest leases in force are what the log says now.
+    pub(crate) fn leases_were_set(&mut self) {
         if let Some(master) = &mut self.master {
-            master.lease_in_force.proposed = None;
+            master.leases_in_force.proposed = None;
         }
     }
 
@@ -183,6 +216,10 @@ impl Replica {
         if asker.number < master.session(asker.session)?.lease.last_keep_alive {
             return Err(Error::Cancelled);
         }
+        master.note_reads(asker.session, keep_alive.reads_cache);
+        self.hear_of_dropped(asker.session, keep_alive.invalidations_acknowledged);
+        let cache_due = self.cache_due(asker.session);
+        let master = self.serving()?;
         master.unpark(asker.session);
         let live = master.session(asker.session)?;
         live.lease.last_keep_alive = asker.number;
@@ -194,11 +231,12 @@ impl Replica {
         };
         // After a fail-over the session may last for longer than its client was told.
         let until = live.lease.until.min(now + lease);
-        let answer_at = (until - lease / 2 - out_of_step(asker.session, lease)).max(now);
+        let due = until - lease / 2 - out_of_step(asker.session, lease);
+        let answer_at = due.min(cache_due.unwrap_or(due)).max(now);
         live.lease.parked = Some(Parked { asker, received: now, answer_at });
-        let events = !live.events.is_empty();
-        let news = master.breaks.answered(asker.session, keep_alive);
-        if events || news || answer_at <= now {
+        let news = !live.events.is_empty() || live.cache.as_ref().is_some_and(|cache| cache.has_news());
+        let revoked = master.breaks.answered(asker.session, keep_alive);
+        if news || revoked || answer_at <= now {
             master.to_notify.insert(asker.session);
         } else {
             master.timers.set(answer_at, Timer::KeepAlive(asker.session));
@@ -221,15 +259,19 @@ impl Replica {
         }
         // Its client ends such a session itself, a little earlier, unless it is of another make.
         let idle = live.lease.idle_since.is_some_and(|since| now >= since + IDLE_END + lease / 2);
+        let cached = live.cache.as_ref().is_some_and(|cache| now < cache.until());
         let state = self.state.session(session);
         let holds_nothing = state.is_some_and(|held| held.lock_count() + held.ephemeral_count() == 0);
-        if idle && holds_nothing {
+        if idle && holds_nothing && !cached {
             return self.end_idle(session);
         }
+        let cache_lease = self.cache_lease();
         let Ok(master) = self.serving() else { return };
+        let knows_epoch = !master.fail_over.awaits(session);
         let Ok(live) = master.session(session) else { return };
         let Some(parked) = live.lease.parked.take() else { return };
         live.lease.until = live.lease.until.max(now + lease);
+        let told = live.cache.as_mut().map(|cache| cache.answer(now, cache_lease.min(lease), knows_epoch));
         let (first_event, events) = live.events.unacknowledged();
         let revocations = master.breaks.revocations(session);
         master.timers.clear(parked.answer_at, Timer::KeepAlive(session));
@@ -240,7 +282,7 @@ impl Replica {
             first_event,
             events,
             revocations,
-            ..wire::KeptAlive::default()
+            ..told.unwrap_or_default()
         });
         self.reply(parked.asker, Ok(answer));
     }
@@ -262,19 +304,21 @@ impl Replica {
     /// locks go free, when the entry is applied.
     pub(crate) fn end_expired(&mut self, candidates: Vec<SessionId>, heard: Instant) {
         let now = self.moment.now;
-        let answers = self.lease_holds();
+        let (answers, lease) = (self.lease_holds(), self.lease());
         let Ok(master) = self.serving() else { return };
         let mut expired = Vec::new();
         for id in candidates {
             let Some(live) = master.sessions.get(&id) else { continue };
             let (until, parked) = (live.lease.until, live.lease.parked.is_some());
+            let unheard_since = live.cache.as_ref().and_then(|cache| cache.unheard_since());
+            let is_deaf = unheard_since.is_some_and(|since| since + lease <= now);
             if until > heard {
                 master.timers.set(until, Timer::Lease(id));
             } else if !answers {
                 // Its client may be there, and wait: it is this master that cannot answer, for want of its own
                 // lease. Once it can, there is time to hear of each other.
                 master.timers.set(now + STALL, Timer::Lease(id));
-            } else if parked && !master.is_awaited(id) {
+            } else if parked && !is_deaf && !master.is_awaited(id) {
                 master.to_notify.insert(id);
                 master.timers.set(now + STALL, Timer::Lease(id));
             } else if let Some(live) = master.sessions.get_mut(&id).filter(|live| !live.lease.ending) {
@@ -283,19 +327,18 @@ impl Replica {
             }
         }
         for batch in expired.chunks(ENDED_AT_ONCE) {
-            let delays_over = self.delays_over_of_sessions(batch);
             let op = Op::EndSessions(log::EndSessions {
                 sessions: batch.iter().map(|id| id.0).collect(),
                 asked: false,
             });
-            if self.propose(crate::proposals::Origin::Own, 0, delays_over, op).is_err() {
+            if self.propose_own(op).is_err() {
                 self.end_later(batch);
             }
         }
     }
 
     /// Tries the end of sessions again when the log has room.
-    fn end_later(&mut self, batch: &[SessionId]) {
+    pub(crate) fn end_later(&mut self, batch: &[SessionId]) {
         let again = self.moment.now + Duration::from_millis(100);
         let Ok(master) = self.serving() else { return };
         for id in batch {

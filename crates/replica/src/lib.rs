@@ -12,6 +12,7 @@ extern crate alloc;
 
 mod activity;
 mod breaks;
+mod cache;
 mod calls;
 mod chosen;
 mod connection;
@@ -38,6 +39,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use cache::Wanted;
 use connection::Connection;
 use core::time::Duration;
 use digests::Digests;
@@ -71,6 +73,8 @@ pub struct Config {
     pub seed: u64,
     /// The session lease L that it grants as master (P§2.8).
     pub lease: Duration,
+    /// The cache lease C that it grants as master (SPEC §6), if L is not shorter.
+    pub cache_lease: Duration,
     /// The server's version, for people.
     pub version: String,
     /// Random bytes for the key of a cell that is founded now; unused for one that exists.
@@ -341,7 +345,11 @@ impl Replica {
         }
         self.advance();
         self.finish_fail_over();
-        while self.release_held() | self.finish_breaks() {
+        loop {
+            self.tell_holders();
+            if !(self.release_held() | self.finish_breaks() | self.finish_rounds()) {
+                break;
+            }
             self.advance();
         }
         self.deliver_events();
@@ -352,15 +360,20 @@ impl Replica {
     fn tick(&mut self, heard: Instant) {
         self.paxos.tick(self.moment.now);
         self.run_timers(heard);
-        self.tend_lease();
+        if let Some(master) = &mut self.master {
+            master.cache.lapse(self.moment.now);
+        }
+        self.tend_leases();
         self.tend_members();
         self.tend_digests();
     }
 
     /// When the next [`Input::Tick`] is due.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let own = self.master.as_ref().and_then(|master| master.timers.next());
-        [own, self.paxos.next_deadline(), self.greetings.next_due()].into_iter().flatten().min()
+        let now = self.moment.now;
+        let own = self.master.as_ref().map(|master| [master.timers.next(), master.cache.next_due(now)]);
+        let others = [self.paxos.next_deadline(), self.greetings.next_due(), self.crowd_due()];
+        own.into_iter().flatten().chain(others).flatten().min()
     }
 
     /// Everything up to the last slot applied; `None` before the cell is founded.
@@ -416,13 +429,18 @@ impl Replica {
             return;
         }
         let attached = known.is_some_and(|known| known.sessions.contains(&asker.session));
-        let result = match self.hold_back(connection, request) {
-            Ok(Some(request)) => self.call(asker, request),
+        let (result, wanted) = match self.hold_back(connection, request) {
+            Ok(Some(request)) => {
+                let wanted = request.call.as_ref().filter(|_| attached).and_then(Wanted::of);
+                (self.call(asker, request), wanted)
+            }
             Ok(None) => return,
-            Err(error) => Err(error),
+            Err(error) => (Err(error), None),
         };
         let Some(result) = result.transpose() else { return };
-        if attached { self.reply(asker, result) } else { self.send(connection, asker, result) }
+        let cachable = wanted.and_then(|wanted| self.cachable(asker, wanted, &result));
+        let to = if attached { self.connection_of(asker) } else { connection };
+        self.send(to, asker, result, cachable);
     }
 
     /// Lets a connection be closed, once what was answered on it is sent.
@@ -434,12 +452,21 @@ impl Replica {
     /// Answers to where the session was attached last: a copy of a request that was delayed on a connection
     /// which its client has left must not draw the answer there.
     fn reply(&mut self, asker: Asker, result: Result<Answer>) {
-        let live = self.master.as_ref().and_then(|master| master.sessions.get(&asker.session));
-        let connection = live.and_then(|live| live.connection).unwrap_or(asker.connection);
-        self.send(connection, asker, result);
+        self.send(self.connection_of(asker), asker, result, None);
     }
 
-    fn send(&mut self, connection: ConnectionId, asker: Asker, result: Result<Answer>) {
+    fn connection_of(&self, asker: Asker) -> ConnectionId {
+        let live = self.master.as_ref().and_then(|master| master.sessions.get(&asker.session));
+        live.and_then(|live| live.connection).unwrap_or(asker.connection)
+    }
+
+    fn send(
+        &mut self,
+        connection: ConnectionId,
+        asker: Asker,
+        result: Result<Answer>,
+        cachable: Option<wire::Cachable>,
+    ) {
         let result = result.unwrap_or_else(|error| match error {
             Error::NotMaster { hint: None } => {
                 let hint = Some(self.master_address()).filter(|hint| !hint.is_empty());
@@ -447,12 +474,8 @@ impl Replica {
             }
             error => Answer::Error((&error).into()),
         });
-        let response = wire::Response {
-            session: asker.session.0,
-            number: asker.number,
-            cachable: None,
-            result: Some(result),
-        };
+        let response =
+            wire::Response { session: asker.session.0, number: asker.number, cachable, result: Some(result) };
         self.effects.replies.push((connection, response));
     }
 
@@ -501,7 +524,8 @@ impl Replica {
         let Some(epoch) = self.paxos.leads() else { return };
         self.effects.stages.extend([(epoch, Stage::Elected { epoch }), (epoch, Stage::Locates)]);
         let lease_ms = self.config.lease.as_millis() as u32;
-        let begin_epoch = Op::BeginEpoch(log::BeginEpoch { lease_ms, cache_lease_ms: 0 });
+        let cache_lease_ms = self.config.cache_lease.as_millis() as u32;
+        let begin_epoch = Op::BeginEpoch(log::BeginEpoch { lease_ms, cache_lease_ms });
         let found_cell = self.state.cell_name().is_none().then(|| {
             let key = Bytes::copy_from_slice(&self.config.fresh_key);
             Op::FoundCell(log::FoundCell { cell: self.config.cell.as_str().into(), key })

@@ -11,7 +11,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::time::Duration;
 use wombat_proto::limits::LOCK_WAITERS;
-use wombat_proto::wire::{self, event::Kind, log, log::command::Op};
+use wombat_proto::wire::{self, change, event::Kind, log, log::command::Op};
 use wombat_proto::{
     Error, Generation, HandleId, Instance, Instant, LockMode, Result, Sequencer, SessionId, Slot, Token,
 };
@@ -187,6 +187,7 @@ impl Replica {
             return Ok(());
         }
         match waiter.only_try {
+            true if self.turn_waits(instance) => {} // It may be the next.
             true => self.turn_away(instance, waiter),
             false => self.tell_holders_of_conflict(instance),
         }
@@ -215,10 +216,10 @@ impl Replica {
                 lock_delay_ms: next.lock_delay_ms,
                 acquire: next.asker.number,
             });
-            let delays_over = self.delays_over(instance);
             let origin = Origin::Grant(next.asker, instance, next.handle);
-            match self.propose(origin, 0, delays_over, op) {
-                Ok(_) => {
+            match self.propose_grant(origin, instance, op) {
+                Ok(false) => return,
+                Ok(true) => {
                     let Some(master) = &mut self.master else { return };
                     let waiter = master.locks.waiter(instance, next.asker.session, next.handle);
                     waiter.expect("it was just found").proposed = true;
@@ -237,10 +238,25 @@ impl Replica {
         (instance, handle): (Instance, HandleId),
         op: Op,
     ) -> Result<Option<Answer>> {
-        self.propose(Origin::Release(asker, instance, handle), acknowledged, Vec::new(), op)?;
-        *self.serving()?.locks.leaving.entry((instance, asker.session, handle)).or_default() += 1;
-        self.grant_turns(instance);
+        self.propose(Origin::Release(asker, instance, handle), acknowledged, op)?;
         Ok(None)
+    }
+
+    /// A release is on its way into the log.
+    pub(crate) fn leaves(&mut self, session: SessionId, instance: Instance, handle: HandleId) {
+        let Some(master) = &mut self.master else { return };
+        *master.locks.leaving.entry((instance, session, handle)).or_default() += 1;
+        self.grant_turns(instance);
+    }
+
+    /// Grants what could not be granted while somebody had the lock's node cached.
+    pub(crate) fn take_turns(&mut self, instance: Instance) {
+        self.grant_turns(instance);
+        let Some(master) = self.master.as_ref().filter(|_| !self.turn_waits(instance)) else { return };
+        let tries = master.locks.queue(instance).filter(|waiter| waiter.only_try && !waiter.proposed);
+        for waiter in tries.copied().collect::<Vec<_>>() {
+            self.turn_away(instance, waiter);
+        }
     }
 
     /// The log has decided about a release.
@@ -356,24 +372,40 @@ impl Replica {
         }
     }
 
-    /// The lock-delay of a node, if it has one that has passed: what a command must say to be let past it.
-    pub(crate) fn delays_over(&self, instance: Instance) -> Vec<u64> {
-        self.delays_over_of_all(&[instance])
-    }
-
-    /// The same of several nodes that one command is about: it names a delay by its slot, and so none of which
-    /// another of those nodes still has to wait for.
-    pub(crate) fn delays_over_of_all(&self, instances: &[Instance]) -> Vec<u64> {
+    /// The lock-delays that have passed, of the nodes that a command is about: what it must say to be let past
+    /// them. It names a delay by its slot, and so none of which another of those nodes still has to wait for.
+    pub(crate) fn delays_over(&self, op: &Op) -> Vec<u64> {
         let Some(master) = &self.master else { return Vec::new() };
-        let delays = instances.iter().filter_map(|instance| {
-            let delay = self.state.tree().get(*instance)?.lock.delay()?;
-            Some((delay.since, master.locks.delays.contains_key(&(delay.since, *instance))))
+        let delays = self.locked_nodes(op).into_iter().filter_map(|instance| {
+            let delay = self.state.tree().get(instance)?.lock.delay()?;
+            Some((delay.since, master.locks.delays.contains_key(&(delay.since, instance))))
         });
         let (running, over): (Vec<_>, Vec<_>) = delays.partition(|(_, runs)| *runs);
         over.into_iter()
             .filter(|(since, _)| !running.contains(&(*since, true)))
             .map(|(since, _)| since.0)
             .collect()
+    }
+
+    /// The nodes whose lock-delays decide what comes of a command.
+    fn locked_nodes(&self, op: &Op) -> Vec<Instance> {
+        match op {
+            Op::Grant(grant) => [Instance(grant.instance)].into(),
+            Op::BreakLock(broken) => [Instance(broken.instance)].into(),
+            Op::Delete(delete) => [Instance(delete.instance)].into(),
+            Op::EndSessions(end) => {
+                let sessions = end.sessions.iter().filter_map(|id| self.state.session(SessionId(*id)));
+                sessions.flat_map(|session| session.locks().map(|(instance, _)| instance)).collect()
+            }
+            Op::Multi(log::Multi { steps: Some(multi) }) => {
+                let deleted = multi.changes.iter().filter_map(|change| match &change.change {
+                    Some(change::Change::Delete(path)) => self.parse(path).ok(),
+                    _ => None,
+                });
+                deleted.filter_map(|path| Some(self.state.tree().find(&path)?.instance)).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn tell_holders_of_conflict(&mut self, instance: Instance) {

@@ -1,15 +1,17 @@
 //! The memory of a master: whatever it need not take from an earlier one, or rebuilds conservatively.
 
 use crate::breaks::Breaks;
+use crate::cache::{Cache, SessionCache};
 use crate::events::{EventQueue, Subscribers};
 use crate::fail_over::FailOver;
 use crate::handles::Handles;
-use crate::leases::{Lease, LeaseInForce};
+use crate::leases::{Lease, LeasesInForce};
 use crate::locks::Locks;
 use crate::seal::Seal;
 use crate::timers::{Timer, Timers};
 use crate::waiting::Held;
 use crate::{ConnectionId, Replica};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use wombat_proto::{Epoch, Error, Instant, Result, SessionId};
@@ -23,6 +25,7 @@ pub(crate) struct Master {
     pub(crate) sessions: BTreeMap<SessionId, LiveSession>,
     pub(crate) locks: Locks,
     pub(crate) breaks: Breaks,
+    pub(crate) cache: Cache,
     pub(crate) subscribers: Subscribers,
     /// Sessions with events that have not gone out yet.
     pub(crate) to_notify: BTreeSet<SessionId>,
@@ -30,7 +33,7 @@ pub(crate) struct Master {
     pub(crate) fail_over: FailOver,
     /// Requests that have to wait for the fail-over, or for the master's own lease.
     pub(crate) held: Held,
-    pub(crate) lease_in_force: LeaseInForce,
+    pub(crate) leases_in_force: LeasesInForce,
 }
 
 /// What the master knows of a session beyond the state.
@@ -38,6 +41,8 @@ pub(crate) struct LiveSession {
     pub(crate) lease: Lease,
     pub(crate) handles: Handles,
     pub(crate) events: EventQueue,
+    /// What it may have cached, if it may cache.
+    pub(crate) cache: Option<Box<SessionCache>>,
     /// The connection that spoke for it last.
     pub(crate) connection: Option<ConnectionId>,
 }
@@ -61,20 +66,27 @@ impl Replica {
         let mut master = Master {
             epoch: self.state.epoch(),
             seal: Seal::new(key),
-            sessions: ids().map(|id| (id, LiveSession::new(until, EventQueue::of_fail_over()))).collect(),
+            sessions: BTreeMap::new(),
             locks: Locks::default(),
             breaks: Breaks::default(),
+            cache: Cache::default(),
             subscribers: Subscribers::default(),
             to_notify: BTreeSet::new(),
             timers: Timers::of(ids().map(|id| (until, Timer::Lease(id)))),
             fail_over: FailOver::new(self.state.epoch(), self.state.applied(), now),
             held: Held::default(),
-            lease_in_force: LeaseInForce::default(),
+            leases_in_force: LeasesInForce::default(),
         };
         let delayed = self.state.tree().nodes().filter_map(|node| Some((node.instance, node.lock.delay()?)));
         for (instance, delay) in delayed.collect::<Vec<_>>() {
             master.start_delay(instance, delay.since, now + delay.length);
         }
+        for (id, session) in self.state.sessions_after(SessionId(0)) {
+            let cache = session.caches.then(|| Box::new(master.add_cache()));
+            master.sessions.insert(id, LiveSession::new(until, EventQueue::of_fail_over(), cache));
+        }
+        // No later can anybody use what an earlier master let him cache.
+        master.timers.set(now + self.state.cache_lease(), Timer::CachesLapse);
         self.master = Some(master);
         self.tell_sessions(longest_lease);
     }
@@ -101,7 +113,7 @@ impl Replica {
         if let (Some(mut master), Some(_)) = (master, &hint) {
             let sessions: Vec<SessionId> = master.sessions.keys().copied().collect();
             for asker in sessions.into_iter().filter_map(|session| master.unpark(session)) {
-                self.send(asker.connection, asker, Err(Error::NotMaster { hint: hint.clone() }));
+                self.send(asker.connection, asker, Err(Error::NotMaster { hint: hint.clone() }), None);
             }
         }
         for id in self.connections.keys().copied().collect::<Vec<_>>() {

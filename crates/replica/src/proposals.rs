@@ -1,13 +1,15 @@
 //! Commands on their way into the log, and who waits for each.
 
+use crate::cache::Change;
 use crate::{Asker, Replica};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use prost::Message;
 use wombat_proto::limits::COMMAND_BYTES;
-use wombat_proto::wire::{Handle, log};
-use wombat_proto::{Error, Instance, Result, SessionId, Slot};
+use wombat_proto::wire::Handle;
+use wombat_proto::wire::log::{self, command::Op};
+use wombat_proto::{CacheKey, Error, Instance, Result, SessionId, Slot};
 
 /// Who waits for a proposal, and what is left to do when it is chosen.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +31,18 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
-    fn asker(&self) -> Option<Asker> {
+    pub(crate) fn asker(&self) -> Option<Asker> {
+        self.clone().asker_mut().copied()
+    }
+
+    /// The request has come again, perhaps on another connection.
+    pub(crate) fn comes_again(&mut self, again: Asker) {
+        if let Some(asker) = self.asker_mut() {
+            *asker = again;
+        }
+    }
+
+    fn asker_mut(&mut self) -> Option<&mut Asker> {
         match self {
             Origin::Own => None,
             Origin::Plain(asker)
@@ -37,7 +50,7 @@ impl Origin {
             | Origin::Open(asker, _)
             | Origin::Join(asker, _)
             | Origin::Grant(asker, ..)
-            | Origin::Release(asker, ..) => Some(*asker),
+            | Origin::Release(asker, ..) => Some(asker),
         }
     }
 }
@@ -45,21 +58,36 @@ impl Origin {
 /// The proposals in flight, in slot order.
 #[derive(Default)]
 pub(crate) struct Proposals {
-    waiting: VecDeque<(Slot, Origin)>,
+    waiting: VecDeque<Proposal>,
+}
+
+struct Proposal {
+    slot: Slot,
+    origin: Origin,
+    /// What it touches of what can be cached.
+    keys: Vec<CacheKey>,
 }
 
 impl Proposals {
-    /// Who waits for `slot`, which is chosen now. Chosen slots come in order.
-    pub(crate) fn take(&mut self, slot: Slot) -> Origin {
-        match self.waiting.pop_front_if(|(first, _)| *first == slot) {
-            Some((_, origin)) => origin,
-            None => Origin::Own,
+    /// Who waits for `slot`, which is chosen now, and what it touches. Chosen slots come in order.
+    pub(crate) fn take(&mut self, slot: Slot) -> (Origin, Vec<CacheKey>) {
+        match self.waiting.pop_front_if(|first| first.slot == slot) {
+            Some(proposal) => (proposal.origin, proposal.keys),
+            None => (Origin::Own, Vec::new()),
         }
     }
 
     /// Notes who waits for `slot`, which was proposed last.
-    pub(crate) fn wait(&mut self, slot: Slot, origin: Origin) {
-        self.waiting.push_back((slot, origin));
+    pub(crate) fn wait(&mut self, slot: Slot, origin: Origin, keys: Vec<CacheKey>) {
+        self.waiting.push_back(Proposal { slot, origin, keys });
+    }
+
+    /// What is touched by what these sessions have asked for.
+    pub(crate) fn keys_of(&self, sessions: &[u64]) -> impl Iterator<Item = CacheKey> {
+        let theirs = self.waiting.iter().filter(|proposal| {
+            proposal.origin.asker().is_some_and(|asker| sessions.contains(&asker.session.0))
+        });
+        theirs.flat_map(|proposal| proposal.keys.iter().cloned())
     }
 
     /// Whether what a request asked for is on its way into the log.
@@ -67,7 +95,7 @@ impl Proposals {
         let asks = |origin: &Origin| {
             origin.asker().is_some_and(|asker| (asker.session, asker.number) == (session, number))
         };
-        self.waiting.iter().any(|(_, origin)| asks(origin))
+        self.waiting.iter().any(|proposal| asks(&proposal.origin))
     }
 
     /// Forgets all of them: this replica will not see them end as their proposer.
@@ -77,22 +105,18 @@ impl Proposals {
 }
 
 impl Replica {
-    /// Proposes a change that a session's request asks for.
-    pub(crate) fn propose(
-        &mut self,
-        origin: Origin,
-        acknowledged: u64,
-        delays_over: Vec<u64>,
-        op: log::command::Op,
-    ) -> Result<Slot> {
+    /// Proposes a change that nothing stands against; `keys` is what it touches of what can be cached.
+    pub(crate) fn enter(&mut self, change: Change, keys: Vec<CacheKey>) -> Result<()> {
+        let Change { origin, acknowledged, op } = change;
         let asker = origin.asker();
+        let young = Replica::reaches_young(&op).then(|| self.state.last_instance());
         let command = log::Command {
             epoch: self.paxos.ballot().epoch().0,
             wall_ms: self.moment.wall_ms,
             session: asker.map_or(SessionId(0), |asker| asker.session).0,
             number: asker.map_or(0, |asker| asker.number),
             acknowledged,
-            delays_over,
+            delays_over: self.delays_over(&op),
             op: Some(op),
         };
         if command.encoded_len() > COMMAND_BYTES {
@@ -101,12 +125,19 @@ impl Replica {
             });
         }
         let slot = self.paxos.propose(Bytes::from(command.encode_to_vec()))?;
-        self.proposals.wait(slot, origin);
-        Ok(slot)
+        let keys = match &mut self.master {
+            Some(master) => master.note_proposed(slot, keys, young),
+            None => keys,
+        };
+        self.proposals.wait(slot, origin, keys);
+        if let Origin::Release(asker, instance, handle) = origin {
+            self.leaves(asker.session, instance, handle);
+        }
+        Ok(())
     }
 
     /// Proposes what the replica itself wants.
-    pub(crate) fn propose_own(&mut self, op: log::command::Op) -> Result<Slot> {
-        self.propose(Origin::Own, 0, Vec::new(), op)
+    pub(crate) fn propose_own(&mut self, op: Op) -> Result<()> {
+        self.propose(Origin::Own, 0, op)
     }
 }

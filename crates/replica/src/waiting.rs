@@ -163,7 +163,7 @@ impl Replica {
         {
             let asker = first.remove();
             let welcome = self.welcome();
-            self.send(asker.connection, asker, Ok(Answer::Welcome(welcome)));
+            self.send(asker.connection, asker, Ok(Answer::Welcome(welcome)), None);
         }
     }
 }

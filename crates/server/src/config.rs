@@ -26,6 +26,9 @@ pub struct Config {
     pub join: bool,
     /// The session lease (P§2.8).
     pub session_lease: Duration,
+    /// The cache lease (SPEC §6): how long at most a client that does not answer delays a change of what it may
+    /// have cached, as long as there are not very many.
+    pub cache_lease: Duration,
     /// The master lease (P§2.2): how long the other replicas wait for a master that is gone.
     pub master_lease: Duration,
     /// Whether to tell each applied change as a tracing event of the target `wombat::activity`.
@@ -43,6 +46,7 @@ impl Config {
             peers: Vec::new(),
             join: false,
             session_lease: limits::DEFAULT_LEASE,
+            cache_lease: limits::CACHE_LEASE,
             master_lease: limits::MASTER_LEASE,
             activity: false,
         }
@@ -50,22 +54,20 @@ impl Config {
 
     /// Refuses what cannot work.
     pub(crate) fn check(&self) -> Result<(), ServerError> {
-        let lease = self.session_lease;
-        if lease < limits::SHORTEST_LEASE || lease > limits::LEASE {
-            let (least, most) = (limits::SHORTEST_LEASE.as_millis(), limits::LEASE.as_secs());
-            return Err(ServerError::Config(format!(
-                "a session lease of {} ms cannot work: take {least} ms to {most} s",
-                lease.as_millis()
-            )));
-        }
-        let lease = self.master_lease;
-        if lease < limits::SHORTEST_MASTER_LEASE || lease > limits::LONGEST_MASTER_LEASE {
-            let (least, most) =
-                (limits::SHORTEST_MASTER_LEASE.as_millis(), limits::LONGEST_MASTER_LEASE.as_secs());
-            return Err(ServerError::Config(format!(
-                "a master lease of {} ms cannot work: take {least} ms to {most} s",
-                lease.as_millis()
-            )));
+        let leases = [
+            ("session", self.session_lease, limits::SHORTEST_LEASE, limits::LEASE),
+            ("cache", self.cache_lease, limits::SHORTEST_CACHE_LEASE, limits::LEASE),
+            ("master", self.master_lease, limits::SHORTEST_MASTER_LEASE, limits::LONGEST_MASTER_LEASE),
+        ];
+        for (whose, lease, shortest, longest) in leases {
+            if lease < shortest || lease > longest {
+                return Err(ServerError::Config(format!(
+                    "a {whose} lease of {} ms cannot work: take {} ms to {} s",
+                    lease.as_millis(),
+                    shortest.as_millis(),
+                    longest.as_secs()
+                )));
+            }
         }
         if let Some(twice) = self.peers.iter().enumerate().find(|(n, at)| self.peers[..*n].contains(at)) {
             return Err(ServerError::Config(format!(

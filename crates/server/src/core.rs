@@ -56,6 +56,7 @@ impl Core {
                 master_lease: config.master_lease,
                 seed: own.random.get(),
                 lease: config.session_lease,
+                cache_lease: config.cache_lease,
                 version: env!("CARGO_PKG_VERSION").into(),
                 fresh_key: founding::random()?,
                 activity: config.activity,

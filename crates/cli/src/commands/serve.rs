@@ -23,6 +23,7 @@ struct File {
     peers: Vec<String>,
     master_lease: Option<String>,
     session_lease: Option<String>,
+    cache_lease: Option<String>,
 }
 
 pub(crate) async fn run(global: &Global, serve: Serve) -> Result<u8, Failure> {
@@ -59,13 +60,13 @@ fn config(global: &Global, serve: &Serve) -> Result<Config, Failure> {
     if let Some(listen) = serve.listen.clone().or(file.listen) {
         config.listen = listen;
     }
-    let from_file = file.session_lease.as_deref().map(parse_duration).transpose()?;
-    if let Some(lease) = serve.session_lease.or(from_file) {
-        config.session_lease = lease;
-    }
-    let from_file = file.master_lease.as_deref().map(parse_duration).transpose()?;
-    if let Some(lease) = serve.master_lease.or(from_file) {
-        config.master_lease = lease;
+    for (lease, said, from_file) in [
+        (&mut config.session_lease, serve.session_lease, &file.session_lease),
+        (&mut config.cache_lease, serve.cache_lease, &file.cache_lease),
+        (&mut config.master_lease, serve.master_lease, &file.master_lease),
+    ] {
+        let from_file = from_file.as_deref().map(parse_duration).transpose()?;
+        *lease = said.or(from_file).unwrap_or(*lease);
     }
     Ok(config)
 }

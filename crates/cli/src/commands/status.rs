@@ -7,7 +7,10 @@ use crate::settings::Settings;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wombat_client::{CellName, Error, FailOver, MemberStatus, Status, replica_status, transfer_mastership};
+use wombat_client::{
+    CacheStatus, CellName, Error, FailOver, HeldUpBy, MemberStatus, Status, replica_status,
+    transfer_mastership,
+};
 
 /// How long one replica may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -170,6 +173,14 @@ fn status_object(status: &Status, views: &Views) -> Value {
             "served_after_ms": it.served_after_ms, "handles_recreated": it.handles_recreated,
             "orphans_closed": it.orphans_closed,
         })),
+        "cache": status.cache.as_ref().map(|it| json!({
+            "sessions": it.sessions, "entries": it.entries, "lease_ms": it.lease_ms, "rounds": it.rounds,
+            "invalidations": it.invalidations, "lapsed": it.lapsed, "waiting": it.waiting,
+            "longest_ms": it.longest_ms,
+            "held_up_by": it.held_up_by.iter().map(|by| json!({
+                "session": by.session, "client": by.client, "path": by.path, "left_ms": by.left_ms,
+            })).collect::<Vec<_>>(),
+        })),
     })
 }
 
@@ -199,6 +210,7 @@ fn show(status: &Status, views: &Views) {
         ("nodes", status.nodes.to_string()),
         ("sessions", format!("{} on {} connections", status.sessions, status.connections)),
         ("locks", format!("{} held, {} requests waiting", status.locks_held, status.waiting)),
+        ("caches", status.cache.as_ref().map(caches).unwrap_or_default()),
         ("session lease", output::span(Duration::from_millis(status.lease_ms.into()))),
         ("up", output::span(Duration::from_millis(status.uptime_ms))),
         ("version", status.server.clone()),
@@ -206,6 +218,30 @@ fn show(status: &Status, views: &Views) {
     for (name, value) in rows {
         output::line(format!("{name:16}{value}"));
     }
+}
+
+/// Who has something cached, and whether changes wait for them.
+fn caches(it: &CacheStatus) -> String {
+    let span = |millis: u64| output::span(Duration::from_millis(millis));
+    let mut said = format!(
+        "{} entries, {} sessions read theirs, lease {}",
+        it.entries,
+        it.sessions,
+        span(it.lease_ms.into())
+    );
+    if it.waiting > 0 {
+        said += &format!("; {} changes wait, the first for {}", it.waiting, span(it.longest_ms));
+    }
+    if let Some(by) = it.held_up_by.first() {
+        let more = match it.held_up_by.len() {
+            1 => String::new(),
+            several => format!(" and {} others", several - 1),
+        };
+        let HeldUpBy { session, client, path, left_ms } = by;
+        said +=
+            &format!(", until session {session} ({client}){more} drops {path}: {} at most", span(*left_ms));
+    }
+    said
 }
 
 /// How far the master has come with taking over.

@@ -44,6 +44,7 @@ impl Replica {
             connections: self.connections.len() as u64,
             uptime_ms: self.moment.now.since(self.started).as_millis() as u64,
             lease_ms: self.lease().as_millis() as u32,
+            cache: self.cache_status(),
             fail_over: self.master.as_ref().map(|master| master.fail_over.report(self.moment.now)),
             server: self.config.version.clone(),
             ..wire::Status::default()

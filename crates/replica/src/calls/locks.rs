@@ -3,7 +3,6 @@
 use crate::handles::OpenHandle;
 use crate::locks::Waiter;
 use crate::{Answer, Asker, Replica};
-use alloc::vec::Vec;
 use core::time::Duration;
 use wombat_proto::limits::ACQUIRE_TIMEOUT;
 use wombat_proto::wire::{self, log, log::command::Op, mode};
@@ -156,7 +155,7 @@ impl Replica {
             instance: sequencer.instance.0,
             token: sequencer.token.0,
         });
-        self.change(asker, acknowledged, Vec::new(), op)
+        self.change(asker, acknowledged, op)
     }
 
     pub(super) fn check_sequencer(&mut self, check: &wire::CheckSequencer) -> Result<Answer> {

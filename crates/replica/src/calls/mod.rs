@@ -9,6 +9,7 @@ mod sessions;
 mod stale;
 
 use crate::chosen::plain_answer;
+use crate::master::Master;
 use crate::proposals::Origin;
 use crate::{Answer, Asker, Replica, needs_master};
 use alloc::vec::Vec;
@@ -74,7 +75,7 @@ impl Replica {
         match answer {
             // It was asked before, and is on its way into the log: what comes of it there is the answer, though
             // it would be refused by now.
-            Err(_) if self.proposals.is_waiting(asker.session, asker.number) => Ok(None),
+            Err(_) if self.is_under_way(asker) => Ok(None),
             answer => answer,
         }
     }
@@ -101,23 +102,25 @@ impl Replica {
         }
     }
 
-    /// The answer that this change got when it was asked for before (SPEC I13).
+    /// Whether what a request asks for is on its way into the log, or waits to be.
+    fn is_under_way(&self, asker: Asker) -> bool {
+        let (session, number) = (asker.session, asker.number);
+        let waits = |master: &Master| master.cache.is_waiting(session, number);
+        self.proposals.is_waiting(session, number) || self.master.as_ref().is_some_and(waits)
+    }
+
+    /// The answer that this change got when it was asked for before (SPEC I13). A copy that comes when its client
+    /// has had that answer for long is refused here: the client has dropped nothing for it.
     pub(crate) fn answered_before(&self, asker: Asker) -> Option<Result<Answer>> {
         let result = self.state.session(asker.session)?.answer(asker.number)?;
-        Some(result.clone().map(plain_answer))
+        Some(result.map(plain_answer))
     }
 
     /// Proposes a change whose answer is its outcome, unless it was answered before.
-    fn change(
-        &mut self,
-        asker: Asker,
-        acknowledged: u64,
-        delays_over: Vec<u64>,
-        op: Op,
-    ) -> Result<Option<Answer>> {
+    fn change(&mut self, asker: Asker, acknowledged: u64, op: Op) -> Result<Option<Answer>> {
         match self.answered_before(asker) {
             Some(result) => result.map(Some),
-            None => self.propose(Origin::Plain(asker), acknowledged, delays_over, op).map(|_| None),
+            None => self.propose(Origin::Plain(asker), acknowledged, op).map(|_| None),
         }
     }
 }

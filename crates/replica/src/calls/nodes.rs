@@ -4,7 +4,6 @@ use super::fill_page;
 use super::open::check_length;
 use crate::handles::OpenHandle;
 use crate::{Answer, Asker, Replica};
-use alloc::vec::Vec;
 use core::ops::Bound;
 use wombat_proto::limits::{CONTENTS_BYTES, MULTI_STEPS};
 use wombat_proto::wire::{self, change, guard, log, log::command::Op, mode};
@@ -66,7 +65,7 @@ impl Replica {
             if_generation: set.if_generation,
             handle: handle.token.id,
         });
-        self.change(asker, acknowledged, Vec::new(), op)
+        self.change(asker, acknowledged, op)
     }
 
     pub(super) fn delete(
@@ -79,9 +78,8 @@ impl Replica {
             return result.map(Some);
         }
         let (handle, _) = self.node(asker, delete.handle.as_ref(), mode::WRITE)?;
-        let delays_over = self.delays_over(handle.instance());
         let op = Op::Delete(log::Delete { instance: handle.token.instance, handle: handle.token.id });
-        self.change(asker, acknowledged, delays_over, op)
+        self.change(asker, acknowledged, op)
     }
 
     pub(super) fn multi(
@@ -94,23 +92,16 @@ impl Replica {
             let what = alloc::format!("a Multi of more than {MULTI_STEPS} guards and changes");
             return Err(Error::TooLarge { what });
         }
-        let mut deleted = Vec::new();
-        for path in multi.guards.iter().filter_map(path_of_guard) {
+        let guarded = multi.guards.iter().filter_map(path_of_guard);
+        for path in guarded.chain(multi.changes.iter().filter_map(path_of_change)) {
             self.parse(path)?;
-        }
-        for (path, deletes) in multi.changes.iter().filter_map(path_of_change) {
-            let path = self.parse(path)?;
-            if deletes && let Some(node) = self.state.tree().find(&path) {
-                deleted.push(node.instance);
-            }
         }
         for change in &multi.changes {
             if let Some(change::Change::Create(create)) = &change.change {
                 check_length(create.path.len(), create.node.as_ref().is_some_and(|new| new.sequential))?;
             }
         }
-        let delays_over = self.delays_over_of_all(&deleted);
-        self.change(asker, acknowledged, delays_over, Op::Multi(log::Multi { steps: Some(multi) }))
+        self.change(asker, acknowledged, Op::Multi(log::Multi { steps: Some(multi) }))
     }
 }
 
@@ -136,11 +127,10 @@ fn path_of_guard(guard: &wire::Guard) -> Option<&str> {
     }
 }
 
-/// The path of a change, and whether it deletes.
-fn path_of_change(change: &wire::Change) -> Option<(&str, bool)> {
+fn path_of_change(change: &wire::Change) -> Option<&str> {
     match change.change.as_ref()? {
-        change::Change::Create(create) => Some((&create.path, false)),
-        change::Change::Set(set) => Some((&set.path, false)),
-        change::Change::Delete(path) => Some((path, true)),
+        change::Change::Create(create) => Some(&create.path),
+        change::Change::Set(set) => Some(&set.path),
+        change::Change::Delete(path) => Some(path),
     }
 }

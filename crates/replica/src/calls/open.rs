@@ -56,7 +56,7 @@ impl Replica {
                     node: open.node,
                     instance: 0,
                 });
-                self.propose(Origin::Open(asker, unsealed), acknowledged, [].into(), op)?;
+                self.propose(Origin::Open(asker, unsealed), acknowledged, op)?;
                 Ok(None)
             }
         }
@@ -70,7 +70,7 @@ impl Replica {
 
     /// A retry of an Open that was answered, or would have been, finds its handle again.
     fn opened_before(&mut self, asker: Asker, unsealed: Handle) -> Option<Result<Answer>> {
-        if let Some(result) = self.state.session(asker.session)?.answer(asker.number).cloned() {
+        if let Some(result) = self.state.session(asker.session)?.answer(asker.number) {
             return Some(match result {
                 Ok(Outcome::Opened { created, stat }) => {
                     let unsealed = Handle { instance: stat.instance, ..unsealed };
@@ -106,7 +106,7 @@ impl Replica {
             refuse_lock_delay(open)?;
             let op =
                 Op::Open(log::Open { instance: instance.0, handle: asker.number, ..log::Open::default() });
-            self.propose(Origin::Open(asker, unsealed), acknowledged, [].into(), op)?;
+            self.propose(Origin::Open(asker, unsealed), acknowledged, op)?;
             return Ok(None);
         }
         let unsealed = Handle { instance: instance.0, ..unsealed };

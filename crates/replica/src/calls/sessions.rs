@@ -3,7 +3,6 @@
 use crate::proposals::Origin;
 use crate::{Answer, Asker, ConnectionId, Replica};
 use alloc::string::ToString;
-use alloc::vec::Vec;
 use wombat_proto::limits::CLIENT_DESCRIPTION_BYTES;
 use wombat_proto::wire::{self, log, log::command::Op};
 use wombat_proto::{CellName, Error, ReplicaId, Result, SessionId};
@@ -68,7 +67,7 @@ impl Replica {
             return Err(Error::invalid("CreateSession is sent with session 0"));
         }
         let op = Op::CreateSession(log::CreateSession { client: create.client, caches: create.caches });
-        self.propose(Origin::CreateSession(asker), 0, Vec::new(), op)?;
+        self.propose(Origin::CreateSession(asker), 0, op)?;
         Ok(None)
     }
 
@@ -106,9 +105,8 @@ impl Replica {
     }
 
     pub(super) fn end_session(&mut self, asker: Asker) -> Result<Option<Answer>> {
-        let delays_over = self.delays_over_of_sessions(&[asker.session]);
         let op = Op::EndSessions(log::EndSessions { sessions: [asker.session.0].into(), asked: true });
-        self.propose(Origin::Plain(asker), 0, delays_over, op)?;
+        self.propose(Origin::Plain(asker), 0, op)?;
         Ok(None)
     }
 }

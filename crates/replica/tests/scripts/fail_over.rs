@@ -3,6 +3,7 @@
 
 use crate::world::{Client, LEASE, World, acquire, may_create};
 use std::time::Duration;
+use wombat_proto::limits::CACHE_LEASE;
 use wombat_proto::wire::{self, request::Call, response::Result as Answer};
 use wombat_proto::{Error, SessionId};
 
@@ -47,7 +48,7 @@ impl World {
         }
     }
 
-    fn lives(&self, client: &Client) -> bool {
+    pub(crate) fn lives(&self, client: &Client) -> bool {
         self.replica.state().session(SessionId(client.session)).is_some()
     }
 }
@@ -104,7 +105,7 @@ fn nothing_is_answered_before_every_session_that_caches_knows_of_the_fail_over()
 }
 
 #[test]
-fn a_session_that_caches_and_is_silent_is_awaited_until_it_has_expired() {
+fn a_session_that_caches_and_is_silent_is_awaited_until_its_cache_lease_has_ended() {
     let mut world = World::new();
     let connection = world.connect();
     let (_silent, mut other) = (world.client_on(connection, true), world.client());
@@ -112,7 +113,7 @@ fn a_session_that_caches_and_is_silent_is_awaited_until_it_has_expired() {
     world.restart();
     world.resume(&mut other).unwrap();
     let read = world.send(&mut other, get_stat(file));
-    world.keep(&mut [&mut other], LEASE - Duration::from_millis(1));
+    world.pass(CACHE_LEASE - Duration::from_millis(1));
     assert!(world.answer(&other, read).is_none());
     world.pass(Duration::from_millis(1));
     assert!(matches!(world.answer(&other, read), Some(Ok(Answer::Stat(_)))));
@@ -379,7 +380,7 @@ fn the_time_of_an_acquire_runs_on_at_the_next_master() {
 }
 
 #[test]
-fn a_session_that_caches_and_never_acknowledges_is_awaited_for_one_lease_whatever_else_it_says() {
+fn a_session_that_caches_and_never_acknowledges_loses_its_lease_whatever_else_it_says() {
     for resumes in [false, true] {
         let mut world = World::new();
         let connection = world.connect();

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a script that cannot go on has failed")]
 
 mod breaks;
+mod cache;
+mod cache_property;
 mod fail_over;
 mod keep_alives;
 mod lock_delays;

@@ -31,6 +31,7 @@ fn config(id: u32) -> Config {
         master_lease: Duration::from_secs(2),
         seed: u64::from(id),
         lease: Duration::from_secs(12),
+        cache_lease: Duration::from_secs(2),
         version: "test".into(),
         fresh_key: [id as u8; 32],
         activity: false,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+use wombat_proto::limits::CACHE_LEASE;
 use wombat_proto::wire::{self, Request, Response, request::Call, response::Result as Answer};
 use wombat_proto::{CellName, Durable, Error, Instant, Members, Record, ReplicaId};
 use wombat_replica::{Config, ConnectionId, Effects, Input, Moment, Recovered, Replica};
@@ -38,6 +39,8 @@ pub(crate) struct World {
     pub(crate) stages: Vec<String>,
     /// The session lease that the replica is configured with, when it starts.
     pub(crate) lease: Duration,
+    /// The cache lease, likewise.
+    pub(crate) cache_lease: Duration,
     next_connection: u64,
 }
 
@@ -48,9 +51,14 @@ impl World {
 
     /// The same with another session lease.
     pub(crate) fn with_lease(lease: Duration) -> World {
+        World::with_leases(lease, CACHE_LEASE)
+    }
+
+    /// The same with another cache lease, too.
+    pub(crate) fn with_leases(lease: Duration, cache_lease: Duration) -> World {
         let records = Vec::new();
         let mut world = World {
-            replica: start(1, &records, Duration::from_secs(100), lease),
+            replica: start(1, &records, Duration::from_secs(100), (lease, cache_lease)),
             now: Duration::from_secs(100),
             records,
             appended: 0,
@@ -62,6 +70,7 @@ impl World {
             hung_up: Vec::new(),
             stages: Vec::new(),
             lease,
+            cache_lease,
             next_connection: 1,
         };
         world.step(Input::Tick);
@@ -76,7 +85,7 @@ impl World {
         (self.appended, self.persisted) = (0, 0);
         self.replies.clear();
         self.stages.clear();
-        self.replica = start(self.starts, &self.records, self.now, self.lease);
+        self.replica = start(self.starts, &self.records, self.now, (self.lease, self.cache_lease));
         self.step(Input::Tick);
     }
 
@@ -228,12 +237,23 @@ impl World {
 
     /// Takes the answer to a number, if it has come.
     pub(crate) fn answer(&mut self, client: &Client, number: u64) -> Option<Result<Answer, Error>> {
+        self.response(client, number).map(|(result, _)| result)
+    }
+
+    /// The same, and whether it may be cached.
+    pub(crate) fn response(
+        &mut self,
+        client: &Client,
+        number: u64,
+    ) -> Option<(Result<Answer, Error>, Option<wire::Cachable>)> {
         let replies = self.replies.entry(client.connection).or_default();
         let at = replies.iter().position(|r| r.number == number && r.session == client.session)?;
-        Some(match replies.remove(at).result.expect("a response has a result") {
+        let Response { result, cachable, .. } = replies.remove(at);
+        let result = match result.expect("a response has a result") {
             Answer::Error(error) => Err(error.into()),
             answer => Ok(answer),
-        })
+        };
+        Some((result, cachable))
     }
 
     #[track_caller]
@@ -312,7 +332,12 @@ pub(crate) fn request(call: Call) -> Request {
     Request { call: Some(call), ..Request::default() }
 }
 
-fn start(starts: u32, records: &[Record], now: Duration, lease: Duration) -> Replica {
+fn start(
+    starts: u32,
+    records: &[Record],
+    now: Duration,
+    (lease, cache_lease): (Duration, Duration),
+) -> Replica {
     let mut kept = Durable::default();
     records.iter().cloned().for_each(|record| kept.take(record));
     let Durable { promised, lease_bound, chosen, accepted } = kept;
@@ -326,6 +351,7 @@ fn start(starts: u32, records: &[Record], now: Duration, lease: Duration) -> Rep
         master_lease: Duration::from_secs(2),
         seed: 1,
         lease,
+        cache_lease,
         version: "test".into(),
         fresh_key: [7; 32],
         activity: true,

@@ -1,4 +1,4 @@
-//! Reads at any replica (SPEC §7): somebody looks at replicas now and then, whatever they are just now. What they
+//! Reads at any replica (SPEC §7): somebody reads at replicas now and then, whatever they are just now. What they
 //! see is the state as it was after the slot that they are told, and nothing is missing that was completed before
 //! the age that they are told.
 
@@ -12,7 +12,7 @@ use wombat_proto::{Error, Instant, Path, ReplicaId, Result, Slot};
 use wombat_replica::{ConnectionId, Input};
 use wombat_state::{Node, State};
 
-/// What is looked at: what is written, made, locked and deleted, and what cannot be read.
+/// What is read: what is written, made, locked and deleted, and what cannot be read.
 const PLACES: [(&str, What); 6] = [
     ("/ls/sim/file", What::Contents),
     ("/ls/sim/file", What::Stat),
@@ -99,21 +99,21 @@ impl History {
 }
 
 impl World {
-    /// Somebody looks at a replica that runs.
-    pub(super) fn look(&mut self) {
-        let pause = self.random.duration(Duration::from_millis(1), self.swarm.looks);
-        self.after(pause, Event::Look);
+    /// Somebody reads at a replica that runs.
+    pub(super) fn read_stale(&mut self) {
+        let pause = self.random.duration(Duration::from_millis(1), self.swarm.stale_reads);
+        self.after(pause, Event::ReadStale);
         let now = self.now;
         let awake = self.machines.values().filter(|one| one.running.is_some() && one.stopped_until <= now);
         let awake: Vec<ReplicaId> = awake.map(|machine| machine.id).collect();
         if !awake.is_empty() {
             let id = awake[self.random.below(awake.len() as u64) as usize];
             let place = self.random.below(PLACES.len() as u64) as usize;
-            self.look_at(id, place);
+            self.read_stale_at(id, place);
         }
     }
 
-    fn look_at(&mut self, id: ReplicaId, place: usize) {
+    fn read_stale_at(&mut self, id: ReplicaId, place: usize) {
         let connection = ConnectionId(u64::MAX - self.number());
         let (path, what) = PLACES[place];
         let read = wire::ReadStale { path: path.into(), what: what.into(), ..wire::ReadStale::default() };
@@ -125,7 +125,7 @@ impl World {
         }
         self.ask(id, connection, Input::Disconnected { connection });
         match seen {
-            Some((applied, answer)) => self.check_look(id, place, applied, answer),
+            Some((applied, answer)) => self.check_stale_read(id, place, applied, answer),
             None => assert_ne!(self.machines[&id].life, life, "replica {id} does not say what it knows"),
         }
     }
@@ -134,6 +134,7 @@ impl World {
     fn ask(&mut self, id: ReplicaId, connection: ConnectionId, input: Input) -> Option<(Slot, Answer)> {
         let now = self.now;
         let applied = self.machine(id).running.as_ref()?.replica.state().applied();
+        self.caches.begin_step();
         let mut effects = self.machine(id).step(now, input);
         let place = effects.replies.iter().position(|(to, _)| *to == connection);
         let answer = place.and_then(|place| effects.replies.remove(place).1.result);
@@ -141,7 +142,7 @@ impl World {
         Some((applied, answer?))
     }
 
-    fn check_look(&mut self, id: ReplicaId, place: usize, applied: Slot, answer: Answer) {
+    fn check_stale_read(&mut self, id: ReplicaId, place: usize, applied: Slot, answer: Answer) {
         let clock = self.machines[&id].clock;
         let (now, tally) = (clock.read(self.now), &mut self.outcome.tally);
         let sight = match answer {
