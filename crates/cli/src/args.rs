@@ -87,7 +87,7 @@ pub(crate) enum Command {
     /// Delete nodes
     Rm(Rm),
     /// Show a node's metadata
-    Stat(PathOnly),
+    Stat(Stat),
     /// Show a directory and everything below it
     Tree(Tree),
     /// Make several changes as one, if all conditions hold
@@ -255,15 +255,24 @@ pub(crate) struct Put {
 Examples:
   wombat get /ls/local/greeting
   wombat get /ls/local/config > config.toml    byte for byte
-  wombat get --json /ls/local/greeting         with its generation")]
+  wombat get --json /ls/local/greeting         with its generation
+  wombat get --stale /ls/local/config          also while there is no master")]
 pub(crate) struct Get {
+    /// Read what any one replica knows, also while there is no master, and say how old that may be
+    #[arg(long)]
+    pub(crate) stale: bool,
     /// The file, /ls/CELL/…
     pub(crate) path: String,
 }
 
 #[derive(ClapArgs)]
-#[command(after_help = "Examples:\n  wombat ls\n  wombat ls -l /ls/local/services")]
+#[command(
+    after_help = "Examples:\n  wombat ls\n  wombat ls -l /ls/local/services\n  wombat ls --stale /ls/local/services"
+)]
 pub(crate) struct Ls {
+    /// Read what any one replica knows, also while there is no master, and say how old that may be
+    #[arg(long)]
+    pub(crate) stale: bool,
     /// Show kinds, sizes, generations and times
     #[arg(short)]
     pub(crate) long: bool,
@@ -298,7 +307,10 @@ pub(crate) struct Rm {
 #[command(
     after_help = "Examples:\n  wombat stat /ls/local/greeting\n  wombat stat --json /ls/local/greeting"
 )]
-pub(crate) struct PathOnly {
+pub(crate) struct Stat {
+    /// Read what any one replica knows, also while there is no master, and say how old that may be
+    #[arg(long)]
+    pub(crate) stale: bool,
     /// The node
     pub(crate) path: String,
 }

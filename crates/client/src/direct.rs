@@ -1,5 +1,6 @@
-//! Asking one replica something without a session: how it is, or to hand over.
+//! Asking one replica something without a session: how it is, what it knows, or to hand over.
 
+use crate::convert::unexpected;
 use bytes::BytesMut;
 use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use wombat_proto::{Error, Result, frame};
 pub async fn replica_status(endpoint: &str, cell: &str, within: Duration) -> Result<wire::Status> {
     match ask(endpoint, cell, Call::GetStatus(wire::GetStatus {}), within).await? {
         Answer::Status(status) => Ok(status),
-        _ => Err(crate::convert::unexpected()),
+        _ => Err(unexpected()),
     }
 }
 
@@ -28,36 +29,106 @@ pub async fn transfer_mastership(endpoint: &str, to: u32, within: Duration) -> R
 }
 
 async fn ask(endpoint: &str, cell: &str, call: Call, within: Duration) -> Result<Answer> {
-    match tokio::time::timeout(within, exchange(endpoint, cell, call)).await {
-        Ok(Ok(Answer::Error(error))) => Err(error.into()),
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) if matches!(error.kind(), ConnectionReset | UnexpectedEof) => {
-            Err(Error::not_found(format!("a replica at {endpoint} (closed without an answer)")))
-        }
-        Ok(Err(error)) => Err(Error::not_found(format!("a replica at {endpoint} ({error})"))),
-        Err(_) => Err(Error::not_found(format!("a replica at {endpoint} (no answer)"))),
+    let both = async { Direct::connect(endpoint, cell, within).await?.ask(call).await };
+    match tokio::time::timeout(within, both).await {
+        Ok(answer) => answer.map_err(Failed::into_error),
+        Err(_) => Err(Failed::silent(endpoint).into_error()),
     }
 }
 
-async fn exchange(endpoint: &str, cell: &str, call: Call) -> std::io::Result<Answer> {
-    let mut stream = TcpStream::connect(endpoint).await?;
-    stream.set_nodelay(true)?;
-    let hello =
-        Call::Hello(wire::Hello { version: wire::VERSION, cell: cell.into(), ..wire::Hello::default() });
-    let mut buffer = BytesMut::new();
-    for (number, call) in (1..).zip([hello, call]) {
-        frame::write(&Request { number, call: Some(call), ..Request::default() }, &mut buffer);
+/// Why a replica that was asked gave no answer.
+pub(crate) enum Failed {
+    /// It refuses.
+    Refused(Error),
+    /// It is not there, or not any more: what was wrong.
+    Gone(String),
+}
+
+impl Failed {
+    fn silent(endpoint: &str) -> Failed {
+        Failed::Gone(format!("a replica at {endpoint} (no answer)"))
     }
-    stream.write_all_buf(&mut buffer).await?;
-    loop {
-        while let Some(response) = frame::read::<Response>(&mut buffer).map_err(std::io::Error::other)? {
-            match (response.number, response.result) {
-                (2, Some(answer)) | (_, Some(answer @ Answer::Error(_))) => return Ok(answer),
-                _ => {}
-            }
+
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Failed::Refused(error) => error,
+            Failed::Gone(what) => Error::not_found(what),
         }
-        if stream.read_buf(&mut buffer).await? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+}
+
+/// A connection to one replica that belongs to no session.
+pub(crate) struct Direct {
+    endpoint: String,
+    /// How long an answer may take.
+    within: Duration,
+    stream: TcpStream,
+    inward: BytesMut,
+    last: u64,
+    /// What it said of itself.
+    pub(crate) welcome: wire::Welcome,
+}
+
+impl Direct {
+    /// Connects to a replica of a cell; empty: whichever it is of.
+    pub(crate) async fn connect(
+        endpoint: &str,
+        cell: &str,
+        within: Duration,
+    ) -> std::result::Result<Direct, Failed> {
+        let connect = async {
+            let stream = TcpStream::connect(endpoint).await?;
+            stream.set_nodelay(true).map(|()| stream)
+        };
+        let stream = match tokio::time::timeout(within, connect).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(Failed::Gone(format!("a replica at {endpoint} ({error})"))),
+            Err(_) => return Err(Failed::silent(endpoint)),
+        };
+        let (inward, welcome) = (BytesMut::new(), wire::Welcome::default());
+        let endpoint = endpoint.to_owned();
+        let mut direct = Direct { endpoint, within, stream, inward, last: 0, welcome };
+        let cell = cell.to_owned();
+        let hello = wire::Hello { version: wire::VERSION, cell, ..wire::Hello::default() };
+        match direct.ask(Call::Hello(hello)).await? {
+            Answer::Welcome(welcome) => Ok(Direct { welcome, ..direct }),
+            _ => Err(Failed::Refused(unexpected())),
+        }
+    }
+
+    /// Asks it something.
+    pub(crate) async fn ask(&mut self, call: Call) -> std::result::Result<Answer, Failed> {
+        match tokio::time::timeout(self.within, self.exchange(call)).await {
+            Ok(Ok(Answer::Error(error))) => Err(Failed::Refused(error.into())),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(Failed::Gone(match error.kind() {
+                ConnectionReset | UnexpectedEof => {
+                    format!("a replica at {} (closed without an answer)", self.endpoint)
+                }
+                _ => format!("a replica at {} ({error})", self.endpoint),
+            })),
+            Err(_) => Err(Failed::silent(&self.endpoint)),
+        }
+    }
+
+    async fn exchange(&mut self, call: Call) -> std::io::Result<Answer> {
+        self.last += 1;
+        let mut outward = BytesMut::new();
+        frame::write(&Request { number: self.last, call: Some(call), ..Request::default() }, &mut outward);
+        self.stream.write_all_buf(&mut outward).await?;
+        loop {
+            while let Some(response) =
+                frame::read::<Response>(&mut self.inward).map_err(std::io::Error::other)?
+            {
+                if let (number, Some(answer)) = (response.number, response.result)
+                    && number == self.last
+                {
+                    return Ok(answer);
+                }
+            }
+            if self.stream.read_buf(&mut self.inward).await? == 0 {
+                return Err(UnexpectedEof.into());
+            }
         }
     }
 }

@@ -39,6 +39,7 @@ mod node;
 mod options;
 mod recipes;
 mod shared;
+mod stale;
 mod task;
 mod time;
 
@@ -59,14 +60,15 @@ pub use recipes::hold::hold;
 pub use recipes::kept::{KeptGuard, KeptLock};
 pub use recipes::membership::{Member, Membership, MembershipChange, MembershipChanges};
 pub use recipes::semaphore::Semaphore;
+pub use stale::{Stale, StaleReader, Staleness};
 pub use wombat_proto::wire::event::Kind as EventKind;
 pub use wombat_proto::wire::{
     AuditEntry, CacheStatus, FailOver, HeldUpBy, Holder, LockInfo, MemberStatus, SessionInfo, Status,
     WaiterInfo,
 };
 pub use wombat_proto::{
-    CellName, Class, Epoch, Error, Generation, Instance, Instant, LockMode, NodePath, Path, Result,
-    Sequencer, SessionId, Slot, Token, limits,
+    CellName, Class, Epoch, Error, Generation, Instance, Instant, LockMode, NodePath, Path, ReplicaId,
+    Result, Sequencer, SessionId, Slot, Token, limits,
 };
 pub use wombat_session::SessionEvent;
 

@@ -1,6 +1,6 @@
 //! The acceptor: it promises, accepts, and grants the master its lease.
 
-use crate::{Batch, Message, Paxos, Role, Values, planted};
+use crate::{Batch, Mark, Message, Paxos, Role, Values, planted};
 use alloc::vec::Vec;
 use core::time::Duration;
 use wombat_proto::{Accepted, Ballot, Instant, Record, ReplicaId, Slot};
@@ -244,17 +244,20 @@ impl Paxos {
         lease: Duration,
         chosen: Slot,
         kept_after: Slot,
+        mark: Option<Mark>,
     ) {
         if !self.follow(from, ballot, base, chosen) {
             return;
         }
+        self.vouched(mark, chosen);
         if lease > self.lease_bound {
             self.lease_bound = lease;
             self.lease_record = self.record(Record::LeaseBound(lease));
         }
         self.grant = Some(Grant::new(ballot, self.now + lease));
         self.postpone_election();
-        let granted = Message::Granted { ballot, sequence, chosen: self.chosen_durable };
+        let mark = self.freshness.mark(self.now);
+        let granted = Message::Granted { ballot, sequence, chosen: self.chosen_durable, mark };
         let is_durable = self.durable >= self.promise_record.max(self.lease_record);
         if is_durable || planted!(self, GrantNotSynced) {
             // Not behind any other record: a lease must not wait for a slow disk.

@@ -2,7 +2,7 @@
 
 use crate::acceptor::Grant;
 use crate::candidate::Reports;
-use crate::{Batch, Config, Message, Outcome, Paxos, Role, Values, planted};
+use crate::{Batch, Config, Mark, Message, Outcome, Paxos, Role, Values, planted};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -55,6 +55,8 @@ pub(crate) struct Peer {
     resend_at: Instant,
     /// The newest heartbeat that it has granted; 0: none.
     granted: u64,
+    /// The newest mark on its grants.
+    mark: Option<Mark>,
     /// What it knows to be chosen, durably.
     pub(crate) chosen: Slot,
     /// When it was heard of last.
@@ -454,8 +456,9 @@ impl Paxos {
         leadership.peers.retain(|peer| ids.contains(&peer.id));
         for id in ids {
             if leadership.peer(id).is_none() {
-                let (matched, sent, granted, chosen, heard) = (Slot(0), base, 0, Slot(0), now);
-                leadership.peers.push(Peer { id, matched, sent, resend_at, granted, chosen, heard });
+                let (matched, sent, granted, mark) = (Slot(0), base, 0, None);
+                let (chosen, heard) = (Slot(0), now);
+                leadership.peers.push(Peer { id, matched, sent, resend_at, granted, mark, chosen, heard });
             }
         }
         leadership.peers.sort_unstable_by_key(|peer| peer.id);
@@ -465,6 +468,7 @@ impl Paxos {
         let (now, own, ballot) = (self.now, self.config.replica, self.promised);
         let (chosen, lease, chosen_durable) = (self.chosen, self.config.lease, self.chosen_durable);
         let kept_after = Slot(self.log.first().0 - 1);
+        let vouches = self.lease_holds(now) || planted!(self, VouchedUnleased);
         let Role::Leading(leadership) = &mut self.role else { return };
         leadership.heartbeat_at = now + self.config.heartbeat;
         leadership.sequence += 1;
@@ -478,7 +482,8 @@ impl Paxos {
                 (peer.granted, peer.heard, peer.chosen) = (sequence, now, chosen_durable);
                 continue;
             }
-            let heartbeat = Message::Heartbeat { ballot, base, sequence, lease, chosen, kept_after };
+            let mark = peer.mark.filter(|_| vouches);
+            let heartbeat = Message::Heartbeat { ballot, base, sequence, lease, chosen, kept_after, mark };
             self.out.send.push((peer.id, heartbeat));
         }
         self.grant = Some(Grant::new(ballot, now + lease));
@@ -489,7 +494,14 @@ impl Paxos {
         self.record_chosen();
     }
 
-    pub(crate) fn granted(&mut self, from: ReplicaId, ballot: Ballot, sequence: u64, chosen: Slot) {
+    pub(crate) fn granted(
+        &mut self,
+        from: ReplicaId,
+        ballot: Ballot,
+        sequence: u64,
+        chosen: Slot,
+        mark: Mark,
+    ) {
         let now = self.now;
         if ballot != self.promised {
             return;
@@ -500,6 +512,7 @@ impl Paxos {
             peer.heard = now;
             peer.granted = peer.granted.max(sequence.min(newest));
             peer.chosen = peer.chosen.max(chosen);
+            peer.mark = peer.mark.max(Some(mark));
         }
         self.leave_if_removed();
     }
@@ -608,6 +621,7 @@ impl Paxos {
             return;
         }
         self.seal();
+        self.led();
         let Role::Leading(leadership) = core::mem::replace(&mut self.role, Role::Following) else { return };
         self.released = self.promised;
         self.grant = None;

@@ -15,6 +15,7 @@
 //! | `log.rs` | what was accepted and is kept in memory |
 //! | `batch.rs` | values that logs, messages and records share |
 //! | `configurations.rs` | who votes on which slot |
+//! | `freshness.rs` | how old what a replica knows may be |
 #![no_std]
 
 extern crate alloc;
@@ -25,6 +26,7 @@ mod candidate;
 mod catch_up;
 mod config;
 mod configurations;
+mod freshness;
 mod leader;
 mod log;
 mod message;
@@ -37,6 +39,7 @@ mod tests;
 pub use batch::{Batch, Persist, Values};
 pub use config::{Config, Recovered};
 pub use configurations::Configurations;
+pub use freshness::Mark;
 pub use message::Message;
 #[cfg(feature = "plant")]
 pub use plant::Plant;
@@ -49,6 +52,7 @@ use bytes::Bytes;
 use candidate::{Asking, Candidacy, Reports};
 use catch_up::CatchUp;
 use core::time::Duration;
+use freshness::Freshness;
 use leader::Leadership;
 use log::Log;
 use wombat_proto::{Ballot, Epoch, Instant, Record, ReplicaId, Slot, Value};
@@ -191,6 +195,7 @@ pub struct Paxos {
     snapshot: Slot,
     configurations: Configurations,
     catch_up: Option<CatchUp>,
+    freshness: Freshness,
 
     // ---- The proposer ----
     role: Role,
@@ -241,6 +246,7 @@ impl Paxos {
             highest_round: recovered.promised.round.max(recovered.configurations.round()),
             configurations: recovered.configurations,
             catch_up: None,
+            freshness: Freshness::new(recovered.starts),
             role: Role::Following,
             released: Ballot::ZERO,
             successor: None,
@@ -257,6 +263,9 @@ impl Paxos {
             if paxos.chosen == before {
                 break;
             }
+        }
+        if planted!(paxos, MarksRepeat) {
+            paxos.freshness = Freshness::new(0);
         }
         // Also as a sole voter: it may have granted a lease to a master on its way out.
         if !planted!(paxos, NoSilence) {
@@ -288,10 +297,12 @@ impl Paxos {
                 self.accept(from, ballot, base, first, values, chosen);
             }
             Message::Accepted { ballot, through } => self.accepted(from, ballot, through),
-            Message::Heartbeat { ballot, base, sequence, lease, chosen, kept_after } => {
-                self.heartbeat(from, ballot, base, sequence, lease, chosen, kept_after);
+            Message::Heartbeat { ballot, base, sequence, lease, chosen, kept_after, mark } => {
+                self.heartbeat(from, ballot, base, sequence, lease, chosen, kept_after, mark);
             }
-            Message::Granted { ballot, sequence, chosen } => self.granted(from, ballot, sequence, chosen),
+            Message::Granted { ballot, sequence, chosen, mark } => {
+                self.granted(from, ballot, sequence, chosen, mark);
+            }
             Message::Refused { promised } => self.refused(from, promised),
             Message::Fetch { above } => self.fetch(from, above),
             Message::Learn { chosen, through } => self.learn(from, chosen, through),

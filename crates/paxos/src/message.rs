@@ -1,6 +1,6 @@
 //! What replicas say to each other. Every message may be lost, repeated, delayed or overtaken.
 
-use crate::Values;
+use crate::{Mark, Values};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
@@ -83,6 +83,9 @@ pub enum Message {
         chosen: Slot,
         /// The master's log begins after this slot.
         kept_after: Slot,
+        /// The newest mark on a grant of the receiver's that has arrived, if the master's lease holds at this
+        /// moment: whatever was completed before the receiver sent that is chosen up to `chosen`.
+        mark: Option<Mark>,
     },
     /// The lease is granted.
     Granted {
@@ -92,6 +95,8 @@ pub enum Message {
         sequence: u64,
         /// The last slot that the granting replica knows to be chosen, durably.
         chosen: Slot,
+        /// Comes back in the heartbeats that the master sends after it has heard this.
+        mark: Mark,
     },
     /// A ballot came that is lower than one promised.
     Refused {

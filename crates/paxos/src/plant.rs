@@ -47,6 +47,14 @@ pub enum Plant {
     LearnKeepsOld,
     /// A snapshot is put over a newer state.
     SnapshotOverNewer,
+    /// A master vouches for what it knows though its lease is over.
+    VouchedUnleased,
+    /// What a master vouches for is counted from when that comes in.
+    VouchedFromReceipt,
+    /// What a master vouches for is taken for known though it is not yet.
+    VouchedUnreached,
+    /// Marks begin anew after a restart.
+    MarksRepeat,
 }
 
 impl core::str::FromStr for Plant {
@@ -61,7 +69,7 @@ impl core::str::FromStr for Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 22] = [
+    pub const ALL: [Plant; 26] = [
         Plant::PromiseNotSynced,
         Plant::OwnPromiseNotSynced,
         Plant::AcceptNotSynced,
@@ -84,5 +92,9 @@ impl Plant {
         Plant::NewVotersUnprepared,
         Plant::LearnKeepsOld,
         Plant::SnapshotOverNewer,
+        Plant::VouchedUnleased,
+        Plant::VouchedFromReceipt,
+        Plant::VouchedUnreached,
+        Plant::MarksRepeat,
     ];
 }

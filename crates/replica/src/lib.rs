@@ -32,7 +32,7 @@ mod waiting;
 pub use chosen::LONGEST_TICK;
 pub use fail_over::Stage;
 pub use snapshot::Snapshot;
-pub use wombat_paxos::{Message as PaxosMessage, ReceivedChunk, Standing, WantedChunk};
+pub use wombat_paxos::{Mark, Message as PaxosMessage, ReceivedChunk, Standing, WantedChunk};
 pub use wombat_state::State;
 
 use alloc::collections::BTreeMap;
@@ -415,6 +415,12 @@ impl Replica {
         self.master.is_some() && self.paxos.lease_holds(now)
     }
 
+    /// How old the state is at `now`, a reading of its own clock, at most: everything that was completed before is
+    /// in it. `None` if the replica has been sure of nothing since it started.
+    pub fn age_at(&self, now: Instant) -> Option<Duration> {
+        self.paxos.complete_until(now).map(|until| now.since(until))
+    }
+
     fn request(&mut self, connection: ConnectionId, request: wire::Request) {
         let asker = Asker { connection, session: SessionId(request.session), number: request.number };
         // Who has not shown the session's secret hears only on its own connection.
@@ -537,5 +543,5 @@ fn paxos_config(config: &Config) -> wombat_paxos::Config {
 
 /// The calls that a replica answers whether it is master or not.
 fn needs_master(call: &Call) -> bool {
-    !matches!(call, Call::Hello(_) | Call::GetStatus(_))
+    !matches!(call, Call::Hello(_) | Call::GetStatus(_) | Call::ReadStale(_))
 }

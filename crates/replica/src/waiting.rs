@@ -88,6 +88,7 @@ impl Replica {
             // The log decides about these, or they say nothing that could be out of date.
             Call::Hello(_)
             | Call::GetStatus(_)
+            | Call::ReadStale(_)
             | Call::CreateSession(_)
             | Call::EndSession(_)
             | Call::Join(_)

@@ -4,31 +4,44 @@ use crate::args::{Ls, Mkdir, Rm};
 use crate::exit::Failure;
 use crate::output;
 use serde_json::{Value, json};
-use wombat_client::{Cell, Create, Error, OpenOptions, Path, Stat};
+use wombat_client::{Cell, Create, Entry, Error, OpenOptions, Path, Stat};
 
 pub(crate) async fn get(cell: &Cell, path: &str, json: bool) -> Result<(), Failure> {
     let about = |error: Error| Failure::from(error).about(path);
     let node = cell.open(path, OpenOptions::new()).await.map_err(about)?;
     let (contents, stat) = node.contents().await.map_err(about)?;
-    if !json {
-        return Ok(output::bytes(&contents)?);
+    match json {
+        true => output::line(contents_object(node.path(), &contents, &stat)),
+        false => output::bytes(&contents)?,
     }
-    let mut object = json!({ "path": node.path().to_string(), "stat": output::stat(&stat) });
-    output::add_contents(&mut object, &contents);
-    output::line(object);
     Ok(())
+}
+
+pub(crate) fn contents_object(path: &Path, contents: &[u8], stat: &Stat) -> Value {
+    let mut object = stat_object(path, stat);
+    output::add_contents(&mut object, contents);
+    object
 }
 
 pub(crate) async fn ls(cell: &Cell, ls: &Ls, json: bool) -> Result<(), Failure> {
     let about = |error: Error| Failure::from(error).about(&ls.path);
     let node = cell.open(&ls.path, OpenOptions::new()).await.map_err(about)?;
     let entries = node.list().await.map_err(about)?;
-    if json {
-        let entry =
-            |entry: &wombat_client::Entry| json!({ "name": entry.name, "stat": output::stat(&entry.stat) });
-        output::line(Value::from(entries.iter().map(entry).collect::<Vec<_>>()));
-    } else if ls.long {
-        let row = |entry: &wombat_client::Entry| {
+    match json {
+        true => output::line(entries_array(&entries)),
+        false => show_entries(&entries, ls.long),
+    }
+    Ok(())
+}
+
+pub(crate) fn entries_array(entries: &[Entry]) -> Value {
+    let entry = |entry: &Entry| json!({ "name": entry.name, "stat": output::stat(&entry.stat) });
+    Value::from(entries.iter().map(entry).collect::<Vec<_>>())
+}
+
+pub(crate) fn show_entries(entries: &[Entry], long: bool) {
+    if long {
+        let row = |entry: &Entry| {
             let stat = &entry.stat;
             let size = if stat.directory { stat.children } else { stat.length };
             vec![
@@ -42,11 +55,10 @@ pub(crate) async fn ls(cell: &Cell, ls: &Ls, json: bool) -> Result<(), Failure> 
         let rows: Vec<_> = entries.iter().map(row).collect();
         output::table(&["KIND", "SIZE", "GENERATION", "MODIFIED", "NAME"], &rows);
     } else {
-        for entry in &entries {
+        for entry in entries {
             output::line(shown_name(&entry.name, &entry.stat));
         }
     }
-    Ok(())
 }
 
 /// A name with what shows its kind at a glance.
@@ -142,13 +154,20 @@ async fn remove_below(cell: &Cell, top: &str) -> Result<(), Failure> {
 
 pub(crate) async fn stat(cell: &Cell, path: &str, json: bool) -> Result<(), Failure> {
     let node = cell.open(path, OpenOptions::new()).await.map_err(|error| Failure::from(error).about(path))?;
-    let stat = node.opened_stat();
-    if json {
-        output::line(json!({ "path": node.path().to_string(), "stat": output::stat(stat) }));
-        return Ok(());
+    match json {
+        true => output::line(stat_object(node.path(), node.opened_stat())),
+        false => show_stat(node.path(), node.opened_stat()),
     }
+    Ok(())
+}
+
+pub(crate) fn stat_object(path: &Path, stat: &Stat) -> Value {
+    json!({ "path": path.to_string(), "stat": output::stat(stat) })
+}
+
+pub(crate) fn show_stat(path: &Path, stat: &Stat) {
     let mut rows = vec![
-        ("path", node.path().to_string()),
+        ("path", path.to_string()),
         ("kind", kind(stat).to_owned()),
         ("instance", stat.instance.to_string()),
     ];
@@ -169,5 +188,4 @@ pub(crate) async fn stat(cell: &Cell, path: &str, json: bool) -> Result<(), Fail
     for (name, value) in rows {
         output::line(format!("{name:20}{value}"));
     }
-    Ok(())
 }

@@ -11,6 +11,7 @@ mod sequencer;
 mod serve;
 mod sessions;
 mod several;
+mod stale;
 mod status;
 mod tree;
 mod watch;
@@ -43,9 +44,12 @@ pub(crate) async fn run(args: Args, guardian: Option<Guardian>) -> Result<u8, Fa
         _ => {}
     }
     let settings = Settings::load(&global)?;
-    match command {
+    match &command {
         Command::Status => return status::status(&settings, json).await,
         Command::Admin(Admin::Transfer { to }) => return status::transfer(&settings, to.unwrap_or(0)).await,
+        Command::Get(get) if get.stale => return stale::get(&settings, &get.path, json).await,
+        Command::Ls(ls) if ls.stale => return stale::ls(&settings, ls, json).await,
+        Command::Stat(stat) if stat.stale => return stale::stat(&settings, &stat.path, json).await,
         _ => {}
     }
     let cell = settings.connect(stays(&command)).await?;

@@ -1,7 +1,7 @@
 //! Whatever a message says, a replica does not fall over it.
 
 use super::world::{M, World, members};
-use crate::Message;
+use crate::{Mark, Message};
 use alloc::vec;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -23,6 +23,10 @@ fn number() -> impl Strategy<Value = u64> {
 
 fn slot() -> impl Strategy<Value = Slot> {
     number().prop_map(Slot)
+}
+
+fn mark() -> impl Strategy<Value = Mark> {
+    (0u32..3, number()).prop_map(|(life, number)| Mark { life, number })
 }
 
 fn ballot() -> impl Strategy<Value = Ballot> {
@@ -87,20 +91,22 @@ fn message() -> impl Strategy<Value = Message> {
             }
         ),
         (ballot(), slot()).prop_map(|(ballot, through)| Message::Accepted { ballot, through }),
-        (ballot(), slot(), number(), duration(), slot(), slot()).prop_map(
-            |(ballot, base, sequence, lease, chosen, kept_after)| Message::Heartbeat {
+        (ballot(), slot(), number(), duration(), slot(), slot(), prop::option::of(mark())).prop_map(
+            |(ballot, base, sequence, lease, chosen, kept_after, mark)| Message::Heartbeat {
                 ballot,
                 base,
                 sequence,
                 lease,
                 chosen,
-                kept_after
+                kept_after,
+                mark
             }
         ),
-        (ballot(), number(), slot()).prop_map(|(ballot, sequence, chosen)| Message::Granted {
+        (ballot(), number(), slot(), mark()).prop_map(|(ballot, sequence, chosen, mark)| Message::Granted {
             ballot,
             sequence,
-            chosen
+            chosen,
+            mark
         }),
         ballot().prop_map(|promised| Message::Refused { promised }),
         slot().prop_map(|above| Message::Fetch { above }),

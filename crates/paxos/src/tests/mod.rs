@@ -1,5 +1,6 @@
 //! Scripts: what the agreement does, step by step, and what once went wrong with it.
 
+mod freshness;
 mod hostile;
 mod mistakes;
 mod ways;

@@ -78,6 +78,8 @@ pub(crate) struct World {
     pub(crate) trusting: bool,
     // What has been seen so far.
     pub(crate) chosen: BTreeMap<Slot, Value>,
+    /// How far any master knew what is chosen, and since when: what it may have told clients.
+    completed: BTreeMap<Slot, Duration>,
     epochs: BTreeMap<Epoch, Ballot>,
 }
 
@@ -120,6 +122,7 @@ impl World {
             snapshots: BTreeMap::new(),
             trusting: true,
             chosen: BTreeMap::new(),
+            completed: BTreeMap::new(),
             epochs: BTreeMap::new(),
         };
         let ids: Vec<u32> = (1..=voters).collect();
@@ -161,7 +164,17 @@ impl World {
 
     /// What a replica's clock shows.
     pub(crate) fn clock(&self, id: u32) -> Instant {
-        Instant::from_nanos(self.now.as_nanos() as u64 / 1000 * self.hosts[&id].rate)
+        self.clock_at(id, self.now)
+    }
+
+    fn clock_at(&self, id: u32, real: Duration) -> Instant {
+        Instant::from_nanos(real.as_nanos() as u64 / 1000 * self.hosts[&id].rate)
+    }
+
+    /// How old what a replica knows is at most, as far as it can tell.
+    pub(crate) fn age(&self, id: u32) -> Option<Duration> {
+        let now = self.clock(id);
+        self.paxos(id).complete_until(now).map(|until| now.since(until))
     }
 
     /// Lets a replica's clock count so many nanoseconds in a thousand.
@@ -451,13 +464,27 @@ impl World {
             let paxos = self.paxos(id);
             paxos.check();
             if let Some(epoch) = paxos.leads() {
-                let ballot = paxos.ballot();
+                let (ballot, chosen) = (paxos.ballot(), paxos.chosen());
+                if self.completed.last_key_value().is_none_or(|(last, _)| *last < chosen) {
+                    self.completed.insert(chosen, self.now);
+                }
                 let first = *self.epochs.entry(epoch).or_insert(ballot);
                 assert!(first == ballot || !self.trusting, "two masters share the epoch {epoch}");
             }
         }
+        self.up().into_iter().for_each(|id| self.check_freshness(id));
         let holders = self.holders();
         assert!(holders.len() < 2 || !self.trusting, "I2: {holders:?} hold the lease at once");
+    }
+
+    /// Until when a replica takes itself for complete, it lacks nothing that was completed.
+    fn check_freshness(&self, id: u32) {
+        let paxos = self.paxos(id);
+        let Some(until) = paxos.complete_until(self.clock(id)).filter(|_| self.trusting) else { return };
+        if let Some((slot, at)) = self.completed.range(paxos.chosen().next()..).next() {
+            let late = self.clock_at(id, *at) < until;
+            assert!(!late, "{id} takes itself for complete until {until:?}, and lacks slot {slot}");
+        }
     }
 }
 

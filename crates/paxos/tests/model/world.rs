@@ -93,17 +93,12 @@ impl<T: fmt::Debug> Table<T> {
     }
 }
 
-/// What of a replica makes a difference: its random number does not, nor when it heard of whom, and of equal messages that wait for the
-/// same record, only the first does, as the network is a set.
+/// What of a replica, or of a message, makes a difference: a replica's random number does not, nor when it heard
+/// of whom, nor what it knows of its own age, which decides nothing. Of equal messages that wait for the same
+/// record only the first does, as the network is a set.
 fn essence(mut text: String) -> String {
-    if let Some(at) = text.find(" random: ") {
-        let digits = at + " random: ".len();
-        let end = text[digits..].find(',').map_or(text.len(), |length| digits + length);
-        text.replace_range(digits..end, "");
-    }
-    while let Some(at) = text.find(", heard: Instant { nanos: ") {
-        let end = text[at..].find('}').map_or(text.len(), |length| at + length + 1);
-        text.replace_range(at..end, "");
+    for field in [", random: ", ", heard: ", ", freshness: ", ", mark: "] {
+        drop_field(&mut text, field);
     }
     if let Some(at) = text.find(" waiting: [") {
         let list = at + " waiting: [".len();
@@ -130,6 +125,26 @@ fn essence(mut text: String) -> String {
         text.replace_range(list..end, &entries.join(", "));
     }
     text
+}
+
+/// Takes a field out, wherever it stands.
+fn drop_field(text: &mut String, field: &str) {
+    let mut from = 0;
+    while let Some(at) = text[from..].find(field).map(|at| from + at) {
+        let mut depth = 0;
+        let ends = |byte: u8| {
+            match byte {
+                b'(' | b'[' | b'{' => depth += 1,
+                b')' | b']' | b'}' => depth -= 1,
+                _ => {}
+            }
+            depth < 0 || depth == 0 && byte == b','
+        };
+        let value = at + field.len();
+        let length = text[value..].bytes().position(ends);
+        text.replace_range(at..length.map_or(text.len(), |length| value + length), "");
+        from = at;
+    }
 }
 
 /// What is durable.
@@ -538,8 +553,8 @@ fn is_outdated(packet: &Packet, newer: &Packet) -> bool {
             Message::Heartbeat { ballot: of, sequence: later, .. },
         ) => ballot == of && later > sequence,
         (
-            Message::Granted { ballot, sequence, chosen },
-            Message::Granted { ballot: of, sequence: later, chosen: known },
+            Message::Granted { ballot, sequence, chosen, .. },
+            Message::Granted { ballot: of, sequence: later, chosen: known, .. },
         ) => ballot == of && later > sequence && known >= chosen,
         (Message::Accepted { ballot, through }, Message::Accepted { ballot: of, through: later }) => {
             ballot == of && later > through

@@ -6,6 +6,7 @@ mod members;
 mod nodes;
 mod open;
 mod sessions;
+mod stale;
 
 use crate::chosen::plain_answer;
 use crate::master::Master;
@@ -35,6 +36,7 @@ impl Replica {
         }
         match call {
             Call::GetStatus(_) => return Ok(Some(self.status())),
+            Call::ReadStale(read) => return self.read_stale(&read).map(Some),
             Call::CreateSession(create) => return self.create_session(asker, create),
             Call::ResumeSession(resume) => return self.resume_session(asker, &resume).map(Some),
             Call::ListSessions(list) => return self.list_sessions(&list).map(Some),

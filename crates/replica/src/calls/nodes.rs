@@ -8,7 +8,7 @@ use core::ops::Bound;
 use wombat_proto::limits::{CONTENTS_BYTES, MULTI_STEPS};
 use wombat_proto::wire::{self, change, guard, log, log::command::Op, mode};
 use wombat_proto::{Error, Name, Result};
-use wombat_state::Node;
+use wombat_state::{Node, Tree};
 
 impl Replica {
     /// The node behind a handle that was opened for `wanted` use. A handle whose sequencer is stale is none.
@@ -39,17 +39,8 @@ impl Replica {
     pub(super) fn read_dir(&mut self, asker: Asker, read: &wire::ReadDir) -> Result<Answer> {
         let (handle, _) = self.node(asker, read.handle.as_ref(), mode::READ)?;
         let tree = self.state.tree();
-        let children = tree.get(handle.instance()).and_then(Node::children).ok_or(Error::NotDirectory)?;
-        let after = match read.after.as_str() {
-            "" => Bound::Unbounded,
-            after => Bound::Excluded(Name::parse(after)?),
-        };
-        let rest = children.range((after, Bound::Unbounded)).map(|(name, child)| {
-            let stat = tree.get(*child).map(Node::stat);
-            wire::Entry { name: name.as_str().into(), stat }
-        });
-        let (entries, more) = fill_page(read.limit, rest);
-        Ok(Answer::Entries(wire::Entries { entries, more }))
+        let directory = tree.get(handle.instance()).ok_or(Error::StaleHandle)?;
+        page_of(tree, directory, &read.after, read.limit).map(Answer::Entries)
     }
 
     pub(super) fn set_contents(
@@ -112,6 +103,21 @@ impl Replica {
         }
         self.change(asker, acknowledged, Op::Multi(log::Multi { steps: Some(multi) }))
     }
+}
+
+/// A page of a directory: its children after a name, the first ones if that is empty.
+pub(super) fn page_of(tree: &Tree, directory: &Node, after: &str, limit: u32) -> Result<wire::Entries> {
+    let children = directory.children().ok_or(Error::NotDirectory)?;
+    let after = match after {
+        "" => Bound::Unbounded,
+        after => Bound::Excluded(Name::parse(after)?),
+    };
+    let rest = children.range((after, Bound::Unbounded)).map(|(name, child)| {
+        let stat = tree.get(*child).map(Node::stat);
+        wire::Entry { name: name.as_str().into(), stat }
+    });
+    let (entries, more) = fill_page(limit, rest);
+    Ok(wire::Entries { entries, more })
 }
 
 fn path_of_guard(guard: &wire::Guard) -> Option<&str> {

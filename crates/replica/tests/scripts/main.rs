@@ -15,4 +15,5 @@ mod names;
 mod restarts;
 mod sessions;
 mod several;
+mod stale;
 mod world;

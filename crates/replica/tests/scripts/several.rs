@@ -10,16 +10,16 @@ use wombat_proto::wire::{self, log, request::Call, response::Result as Answer};
 use wombat_proto::{CellName, Instant, Members, ReplicaId, Slot};
 use wombat_replica::{Config, ConnectionId, Effects, Input, Moment, PeerMessage, Recovered, Replica};
 
-struct Cell {
-    replicas: Vec<Replica>,
-    now: Duration,
+pub(crate) struct Cell {
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) now: Duration,
     persisted: Vec<u64>,
     messages: VecDeque<(u32, u32, PeerMessage)>,
-    replies: Vec<wire::Response>,
+    pub(crate) replies: Vec<wire::Response>,
     hung_up: usize,
     diverged: Vec<(u32, Slot)>,
     /// Nothing goes to or from it.
-    cut_off: Option<u32>,
+    pub(crate) cut_off: Option<u32>,
 }
 
 fn config(id: u32) -> Config {
@@ -39,12 +39,19 @@ fn config(id: u32) -> Config {
 }
 
 impl Cell {
-    fn new() -> Cell {
+    pub(crate) fn new() -> Cell {
+        let mut cell = Cell::unfounded();
+        cell.pass(Duration::from_secs(10));
+        cell
+    }
+
+    /// Three that have not said anything to each other.
+    pub(crate) fn unfounded() -> Cell {
         let start = |id| {
             let recovered = Recovered { starts: 1, ..Recovered::default() };
             Replica::new(config(id), recovered, moment(Duration::from_secs(100))).unwrap()
         };
-        let mut cell = Cell {
+        Cell {
             replicas: (1..=3).map(start).collect(),
             now: Duration::from_secs(100),
             persisted: vec![0; 3],
@@ -53,13 +60,11 @@ impl Cell {
             hung_up: 0,
             diverged: Vec::new(),
             cut_off: None,
-        };
-        cell.pass(Duration::from_secs(10));
-        cell
+        }
     }
 
     /// Lets time pass, in steps in which everyone ticks and everything arrives.
-    fn pass(&mut self, duration: Duration) {
+    pub(crate) fn pass(&mut self, duration: Duration) {
         let until = self.now + duration;
         while self.now < until {
             self.now += Duration::from_millis(50);
@@ -72,7 +77,7 @@ impl Cell {
         }
     }
 
-    fn step(&mut self, id: u32, input: Input) {
+    pub(crate) fn step(&mut self, id: u32, input: Input) {
         let place = id as usize - 1;
         let mut input = Some(input);
         while let Some(next) = input.take() {
@@ -90,14 +95,14 @@ impl Cell {
         }
     }
 
-    fn master(&self) -> u32 {
+    pub(crate) fn master(&self) -> u32 {
         let masters: Vec<u32> = (1..=3).filter(|id| self.replicas[*id as usize - 1].is_master()).collect();
         assert_eq!(masters.len(), 1, "one master");
         masters[0]
     }
 
     /// Says something on a connection of its own, and returns the last answer.
-    fn ask(&mut self, id: u32, calls: Vec<Call>) -> Answer {
+    pub(crate) fn ask(&mut self, id: u32, calls: Vec<Call>) -> Answer {
         self.replies.clear();
         let connection = ConnectionId(1);
         for (number, call) in (1..).zip(calls) {
@@ -110,8 +115,13 @@ impl Cell {
 
     /// Puts in the place of a replica one that starts from its snapshot, in which a byte has changed.
     fn corrupt(&mut self, id: u32) {
+        self.start_from_snapshot(id, flip_a_created_time);
+    }
+
+    /// A replica starts again from a snapshot of all that it knew, as it is then.
+    pub(crate) fn start_from_snapshot(&mut self, id: u32, change: fn(Bytes) -> Bytes) {
         let snapshot = self.replicas[id as usize - 1].snapshot().expect("the cell is founded");
-        let chunks = snapshot.chunks().map(flip_a_created_time).collect();
+        let chunks = snapshot.chunks().map(change).collect();
         let slot = snapshot.slot();
         let recovered =
             Recovered { starts: 2, chosen: slot, snapshot: Some((slot, chunks)), ..Recovered::default() };
@@ -137,7 +147,7 @@ fn flip_a_created_time(mut chunk: Bytes) -> Bytes {
     out.freeze()
 }
 
-fn hello() -> Call {
+pub(crate) fn hello() -> Call {
     Call::Hello(wire::Hello { version: wire::VERSION, cell: String::new(), ..wire::Hello::default() })
 }
 
@@ -294,7 +304,7 @@ fn a_master_that_hands_over_tells_its_clients_who_is_next() {
 
 impl Cell {
     /// Sends a request of a session on the connection that [`Cell::ask`] uses.
-    fn send(&mut self, id: u32, session: u64, number: u64, call: Call) {
+    pub(crate) fn send(&mut self, id: u32, session: u64, number: u64, call: Call) {
         let epoch = self.replicas[id as usize - 1].state().epoch().0;
         let request = wire::Request { session, epoch, number, ..request(call) };
         self.step(id, Input::Request { connection: ConnectionId(1), request });

@@ -4,7 +4,7 @@ use std::time::Duration;
 use wombat_proto::limits::LONGEST_MASTER_LEASE;
 use wombat_proto::wire::peer::{self as wire, frame::Message as Wire};
 use wombat_proto::{Accepted, Ballot, Members, ReplicaId, Slot, Value};
-use wombat_replica::{PaxosMessage as Message, PeerMessage};
+use wombat_replica::{Mark, PaxosMessage as Message, PeerMessage};
 
 fn ballot(ballot: Ballot) -> Option<wire::Ballot> {
     let Ballot { round, replica, incarnation } = ballot;
@@ -14,6 +14,14 @@ fn ballot(ballot: Ballot) -> Option<wire::Ballot> {
 fn ballot_of(ballot: Option<wire::Ballot>) -> Option<Ballot> {
     let wire::Ballot { round, replica, incarnation } = ballot?;
     Some(Ballot { round, replica: ReplicaId(replica), incarnation })
+}
+
+fn mark(mark: Mark) -> wire::Mark {
+    wire::Mark { life: mark.life, number: mark.number }
+}
+
+fn mark_of(mark: wire::Mark) -> Mark {
+    Mark { life: mark.life, number: mark.number }
 }
 
 fn value(value: Value) -> wire::Value {
@@ -88,7 +96,7 @@ fn of_paxos(message: Message) -> Wire {
         Message::Accepted { ballot: b, through } => {
             Wire::Accepted(wire::Accepted { ballot: ballot(b), through: through.0 })
         }
-        Message::Heartbeat { ballot: b, base, sequence, lease, chosen, kept_after } => {
+        Message::Heartbeat { ballot: b, base, sequence, lease, chosen, kept_after, mark: m } => {
             Wire::Heartbeat(wire::Heartbeat {
                 ballot: ballot(b),
                 base: base.0,
@@ -96,10 +104,12 @@ fn of_paxos(message: Message) -> Wire {
                 lease_ns: lease.as_nanos() as u64,
                 chosen: chosen.0,
                 kept_after: kept_after.0,
+                mark: m.map(mark),
             })
         }
-        Message::Granted { ballot: b, sequence, chosen } => {
-            Wire::Granted(wire::Granted { ballot: ballot(b), sequence, chosen: chosen.0 })
+        Message::Granted { ballot: b, sequence, chosen, mark: m } => {
+            let (ballot, mark) = (ballot(b), Some(mark(m)));
+            Wire::Granted(wire::Granted { ballot, sequence, chosen: chosen.0, mark })
         }
         Message::Refused { promised } => Wire::Refused(wire::Refused { promised: ballot(promised) }),
         Message::Fetch { above } => Wire::Fetch(wire::Fetch { above: above.0 }),
@@ -165,11 +175,13 @@ fn to_paxos(message: Wire) -> Option<Message> {
                 .filter(|lease| *lease <= LONGEST_MASTER_LEASE)?,
             chosen: Slot(heartbeat.chosen),
             kept_after: Slot(heartbeat.kept_after),
+            mark: heartbeat.mark.map(mark_of),
         },
         Wire::Granted(granted) => Message::Granted {
             ballot: ballot_of(granted.ballot)?,
             sequence: granted.sequence,
             chosen: Slot(granted.chosen),
+            mark: mark_of(granted.mark.unwrap_or_default()),
         },
         Wire::Refused(refused) => Message::Refused { promised: ballot_of(refused.promised)? },
         Wire::Fetch(fetch) => Message::Fetch { above: Slot(fetch.above) },

@@ -4,6 +4,7 @@
 
 use super::events::Events;
 use super::locks::Locks;
+use super::stale::Stale;
 use super::tally::Tally;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub(super) struct History {
     sessions: BTreeSet<SessionId>,
     locks: Locks,
     pub(super) events: Events,
+    pub(super) stale: Stale,
     last_instance: u64,
     /// The ephemeral nodes and who has them open.
     ephemerals: BTreeMap<Instance, BTreeSet<(SessionId, HandleId)>>,
@@ -110,6 +112,7 @@ impl History {
                 self.command(slot, &command, now, witness, tally);
             }
         }
+        self.stale.note(&self.state);
         if slot.0.is_multiple_of(SAMPLED) {
             self.digests.insert(slot, self.state.digest());
         }

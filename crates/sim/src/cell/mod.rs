@@ -11,6 +11,7 @@
 //! | `swarm.rs`, `faults.rs` | what goes wrong |
 //! | `history.rs` | what must hold of the log, command by command |
 //! | `locks.rs`, `events.rs` | the same of locks, and of what is told of changes |
+//! | `stale.rs` | the same of reads at any replica |
 //! | `oracle.rs` | what must hold in the eyes of clients |
 //! | `cache.rs`, `reading.rs` | what must hold of what they have cached, and when they read it |
 
@@ -24,6 +25,7 @@ mod locks;
 mod machine;
 mod oracle;
 mod reading;
+mod stale;
 mod swarm;
 mod tally;
 mod world;

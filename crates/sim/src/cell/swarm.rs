@@ -90,6 +90,8 @@ pub(super) struct Swarm {
     pub(super) nest_vanishes: bool,
     /// Of a thousand troubles, how many come with a flood of writes that somebody who listens does not hear of.
     pub(super) floods: u64,
+    /// How long between two reads at replicas, whatever they are, at most.
+    pub(super) stale_reads: Duration,
     /// Whether clocks are as wrong as they may be.
     pub(super) worst_clocks: bool,
     pub(super) terms: Terms,
@@ -151,6 +153,7 @@ impl Swarm {
             looks: 300 + random.below(650),
             nesting: random.below(400),
             nest_vanishes: random.chance(500),
+            stale_reads: if random.chance(200) { random.millis(5, 50) } else { random.millis(50, 3000) },
             worst_clocks: random.chance(500),
             floods: if random.chance(120) { random.below(200) } else { 0 },
             terms: Terms {

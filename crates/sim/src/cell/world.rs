@@ -53,6 +53,8 @@ pub(super) enum Event {
     Fault,
     /// The master of an epoch, if it is master still, has trouble.
     Hunt,
+    /// Somebody reads what a replica knows.
+    ReadStale,
 }
 
 /// How a run ended; equal for equal seeds.
@@ -130,6 +132,7 @@ impl World {
         }
         let first_fault = world.random.millis(1, 5000);
         world.at(first_fault, Event::Fault);
+        world.at(Duration::ZERO, Event::ReadStale);
         world
     }
 
@@ -239,6 +242,7 @@ impl World {
             Event::Act(client) => (12, *client as u64),
             Event::Fault => (13, 0),
             Event::Hunt => (14, 0),
+            Event::ReadStale => (16, 0),
             Event::PeerLost(id, peer) => (15, u64::from(id.0) << 8 | u64::from(peer.0)),
         };
         self.outcome.events += 1;
@@ -324,6 +328,7 @@ impl World {
             Event::Act(client) => self.act(client),
             Event::Fault => self.fault(),
             Event::Hunt => self.hunt(),
+            Event::ReadStale => self.read_stale(),
         }
     }
 
@@ -349,6 +354,11 @@ impl World {
         let now = self.now;
         self.caches.begin_step();
         let effects = self.machine(id).step(now, input);
+        self.carry_on(id, effects);
+    }
+
+    /// Does all that follows from a step.
+    pub(super) fn carry_on(&mut self, id: ReplicaId, effects: wombat_replica::Effects) {
         self.note_entered(id);
         self.learn(id);
         self.carry_out(id, effects);
@@ -712,6 +722,9 @@ impl World {
         let Some(running) = &machine.running else { return };
         let epoch = running.replica.state().epoch();
         let applied = running.replica.state().applied();
+        if running.replica.is_master() {
+            self.history.stale.complete(applied, self.now);
+        }
         self.oracle.answers(epoch, response);
         self.caches.answers((epoch, self.now), response, &self.history, &mut self.outcome.tally);
         self.note_subscription(applied, response);
@@ -773,6 +786,7 @@ impl World {
         if let Some((id, applied)) = master {
             let last = self.history.last();
             assert!(applied >= last, "I2: {id} serves at {applied}, but {last} was applied elsewhere");
+            self.history.stale.complete(applied, now);
         }
     }
 
@@ -791,11 +805,15 @@ impl World {
     // ---- The end ----
 
     /// Every call of a client that lives has ended, one master serves, the sessions of those who died have
-    /// ended, and all replicas are where the last one is.
+    /// ended, and all replicas are where the last one is, and know it.
     fn ended_well(&self) -> bool {
         let last = self.history.last();
         let there = |machine: &Machine| {
-            machine.running.as_ref().is_some_and(|running| running.replica.state().applied() == last)
+            machine.running.as_ref().is_some_and(|running| {
+                let age = running.replica.age_at(machine.clock.read(self.now));
+                running.replica.state().applied() == last
+                    && age.is_some_and(|age| age < self.swarm.terms.master_lease)
+            })
         };
         let living = |session: SessionId| {
             self.clients.iter().any(|client| client.id() == Some(session) && client.is_live(self.now))
@@ -832,7 +850,8 @@ impl World {
             None => format!("{} is down; ", machine.id),
             Some(running) => {
                 let (standing, applied) = (running.replica.standing(), running.replica.state().applied());
-                format!("{}: {:?} at {applied}; ", machine.id, standing.standing)
+                let age = running.replica.age_at(machine.clock.read(self.now));
+                format!("{}: {:?} at {applied}, {age:?} old; ", machine.id, standing.standing)
             }
         };
         let machines: String = self.machines.values().map(machine).collect();

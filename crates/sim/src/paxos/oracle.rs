@@ -10,6 +10,8 @@ use wombat_proto::{Ballot, Epoch, ReplicaId, Slot, Value};
 pub(super) struct Oracle {
     /// What stands in each slot, as whoever came first had it.
     chosen: BTreeMap<Slot, Value>,
+    /// How far any master knew what is chosen, and since when: what it may have told clients.
+    completed: BTreeMap<Slot, Duration>,
     /// The state after each slot.
     applied: BTreeMap<Slot, u64>,
     /// In which slot each command was proposed, which of them were told to be lost.
@@ -69,6 +71,19 @@ impl Oracle {
         self.chosen.insert(slot, value.clone());
     }
 
+    /// SPEC §7: a replica that takes itself for complete until a moment lacks nothing that was completed before.
+    pub(super) fn check_ages(&self, hosts: &BTreeMap<ReplicaId, Host>, real: Duration) {
+        for host in hosts.values() {
+            let Some(running) = &host.running else { continue };
+            let paxos = &running.paxos;
+            let Some(until) = paxos.complete_until(host.now(real)) else { continue };
+            if let Some((slot, at)) = self.completed.range(paxos.chosen().next()..).next() {
+                let lacks = host.now(*at) < until;
+                assert!(!lacks, "replica {} takes itself for complete, and lacks slot {slot}", host.id);
+            }
+        }
+    }
+
     /// I19: the state after a slot is the same everywhere, live, replayed and out of a snapshot.
     pub(super) fn applied(&mut self, applied: Applied) {
         let earlier = *self.applied.entry(applied.slot).or_insert(applied.hash);
@@ -114,13 +129,17 @@ impl Oracle {
         }
     }
 
-    /// An epoch has one master.
-    pub(super) fn leads(&mut self, host: &Host) {
+    /// An epoch has one master. What it knows may be told from now on.
+    pub(super) fn leads(&mut self, host: &Host, real: Duration) {
         let Some(running) = &host.running else { return };
         let Some(epoch) = running.paxos.leads() else { return };
         let ballot = running.paxos.ballot();
         let first = *self.epochs.entry(epoch).or_insert(ballot);
         assert_eq!(first, ballot, "two masters in epoch {epoch}");
+        let chosen = running.paxos.chosen();
+        if self.completed.last_key_value().is_none_or(|(last, _)| *last < chosen) {
+            self.completed.insert(chosen, real);
+        }
     }
 
     /// I1: what a master takes for accepted under its ballot is on those disks, or chosen.

@@ -148,6 +148,7 @@ impl World {
             self.note(&event);
             self.happen(event);
             self.oracle.check_leases(&self.hosts, self.now);
+            self.oracle.check_ages(&self.hosts, self.now);
             if self.healed() && self.ended_well() {
                 self.outcome.chosen = self.oracle.last().0;
                 return self.outcome;
@@ -311,7 +312,7 @@ impl World {
             }
         }
         self.forget_if_deposed(id, &ended);
-        self.oracle.leads(&self.hosts[&id]);
+        self.oracle.leads(&self.hosts[&id], self.now);
         for (to, message) in send {
             if self.random.chance(self.swarm.dies_in_step) && !self.healed() {
                 return self.kill(id);
