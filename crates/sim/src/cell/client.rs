@@ -311,9 +311,9 @@ impl Client {
         }
     }
 
-    /// Somebody breaks a lock of its.
+    /// Somebody breaks a lock of its. It believes in it no longer than the first who does so lets it.
     pub(super) fn is_revoked(&mut self, revoked: &Revoked) {
-        self.revoked.insert(revoked.token, revoked.until);
+        self.revoked.entry(revoked.token).or_insert(revoked.until);
     }
 
     /// A lock that somebody breaks.

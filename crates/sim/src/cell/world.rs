@@ -526,12 +526,7 @@ impl World {
             assert!(rightly, "I5: client {name} lost its session while its own view was live");
             self.history.events.forget(name);
         }
-        let client = &mut self.clients[name];
-        let until = client.session.cache_until();
-        if !effects.cache.is_empty() || until != client.shelf.until() {
-            client.shelf.carry_out(effects.cache, until);
-            client.check_cached(now, self.history.state());
-        }
+        self.show_cached(name, effects.cache);
         for event in &effects.session_events {
             self.outcome.tally.count(match event {
                 SessionEvent::Jeopardy => "jeopardies",
