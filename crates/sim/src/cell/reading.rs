@@ -25,7 +25,7 @@ impl World {
         }
         let (clock, state) = (client.clock.read(*now), history.state());
         client.shelf.carry_out(changes, until, |shelf| {
-            for _ in 0..random.below(3) {
+            for _ in 0..random.below(6) {
                 shelf.glance(clock, state, random);
             }
         });

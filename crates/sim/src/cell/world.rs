@@ -94,6 +94,10 @@ impl Witness for Clients<'_> {
     fn has_asked_to_end(&self, session: SessionId) -> bool {
         self.0.iter().any(|client| client.id() == Some(session) && client.asked_to_end)
     }
+
+    fn waits_for(&self, session: SessionId, number: u64) -> bool {
+        self.0.iter().any(|client| client.id() == Some(session) && client.waits_for(number))
+    }
 }
 
 impl World {

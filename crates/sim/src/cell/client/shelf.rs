@@ -35,16 +35,27 @@ enum Glance {
     Entry(Lease, Place, Cached, bool),
 }
 
-#[derive(Default)]
 pub(in crate::cell) struct Shelf {
     entries: BTreeMap<Place, Cached>,
     lease: Lease,
     glance: Glance,
+    /// Of a thousand times, how often a slow thread comes to its next step.
+    pace: u64,
     /// How often everything was dropped.
     pub(in crate::cell) flushes: u64,
 }
 
 impl Shelf {
+    pub(super) fn new(random: &mut Random) -> Shelf {
+        Shelf {
+            entries: BTreeMap::new(),
+            lease: Lease::default(),
+            glance: Glance::default(),
+            pace: [500, 50, 5][random.below(3) as usize],
+            flushes: 0,
+        }
+    }
+
     /// Lets the threads see what has changed, one thing after the other.
     pub(in crate::cell) fn carry_out(
         &mut self,
@@ -53,6 +64,7 @@ impl Shelf {
         mut meanwhile: impl FnMut(&mut Shelf),
     ) {
         for change in changes {
+            meanwhile(self);
             match change {
                 CacheChange::Keep(place, cached) => drop(self.entries.insert(place, cached)),
                 CacheChange::Drop(place) => drop(self.entries.remove(&place)),
@@ -63,8 +75,8 @@ impl Shelf {
                     self.flushes += 1;
                 }
             }
-            meanwhile(self);
         }
+        meanwhile(self);
         // Only now: it may have been granted on condition that all of that is gone.
         self.lease.until = until;
     }
@@ -93,6 +105,9 @@ impl Shelf {
     /// anything.
     pub(in crate::cell) fn glance(&mut self, now: Instant, state: &State, random: &mut Random) -> bool {
         let mut has_read = false;
+        if !random.chance(self.pace) {
+            return false;
+        }
         self.glance = match std::mem::take(&mut self.glance) {
             Glance::Begins => Glance::Era(self.lease.era),
             Glance::Era(era) => Glance::Lease(Lease { until: self.lease.until, era }),
