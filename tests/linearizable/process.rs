@@ -1,5 +1,8 @@
-//! A client that caches: a process of its own, which is this test binary once more. Several of its threads read
-//! files as fast as they can, one writes them, and all note down what they saw, until there is enough.
+//! A client that caches: a process of its own, which is this test binary once more. Threads of it read files as
+//! fast as they can, another tends the session and writes, and all note down what they saw, until there is enough.
+//!
+//! When such a process has stood still and goes on, its readers go on at once and its session a little later: what
+//! they read then is not yet known to be out of date.
 
 use crate::history::Nanos;
 use std::fmt::Write as _;
@@ -8,13 +11,15 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use wombat_client::{Cell, Config, Create, Error, Node, OpenOptions, Result, now};
 
 /// How many files there are.
 pub(crate) const FILES: usize = 4;
 /// What they hold at first.
 pub(crate) const FIRST: &str = "first";
-/// Reading tasks of a client.
+/// Reading threads of a client.
 const READERS: usize = 2;
 /// How often a reader reads a file before it goes on to the next.
 const BURST: u64 = 2000;
@@ -79,12 +84,27 @@ impl Notes {
     }
 }
 
+/// A runtime whose thread, when it has rested for long, begins a little later than it could.
+fn slow_to_wake() -> std::io::Result<tokio::runtime::Runtime> {
+    let rests_since = Arc::new(AtomicU64::new(0));
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let noted = Arc::clone(&rests_since);
+    runtime.on_thread_park(move || noted.store(now().as_nanos(), Ordering::Relaxed));
+    runtime.on_thread_unpark(move || {
+        let rested = now().as_nanos() - rests_since.load(Ordering::Relaxed);
+        if Duration::from_nanos(rested) > Duration::from_millis(100) {
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    });
+    runtime.enable_all().build()
+}
+
 /// Plays the role of this process, if it has one.
 pub(crate) fn live() {
     let Some(role) = Role::own() else { return };
     // Also one that stands still must not outlive the test.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
+    let runtime = slow_to_wake().unwrap();
     let role = Arc::new(role);
     runtime.block_on(async {
         for session in 0.. {
@@ -100,22 +120,22 @@ pub(crate) fn live() {
 /// Reads and writes in one session, until there is enough.
 async fn one_session(role: &Arc<Role>, session: usize) -> Result<()> {
     let mut config = Config::new(role.endpoints.split(','));
-    config.connect_timeout = std::time::Duration::from_secs(60);
+    config.connect_timeout = Duration::from_secs(60);
     let cell = Cell::connect_with(config).await?;
     let mut files = Vec::new();
     for file in 0..FILES {
         files.push(cell.open(&path(file), OpenOptions::new().write().create(Create::Never)).await?);
     }
     let files = Arc::new(files);
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut readers = tokio::task::JoinSet::new();
     for reader in 0..READERS {
         let notes = Notes::of(role, &format!("{session}-{reader}"));
-        tasks.spawn(read(Arc::clone(role), Arc::clone(&files), reader, notes));
+        let (role, files) = (Arc::clone(role), Arc::clone(&files));
+        readers.spawn_blocking(move || read(&role, &files, reader, notes));
     }
     let notes = Notes::of(role, &format!("{session}-writer"));
-    tasks.spawn(write(Arc::clone(role), Arc::clone(&files), session, notes));
-    let mut outcome = Ok(());
-    while let Some(ended) = tasks.join_next().await {
+    let mut outcome = write(Arc::clone(role), Arc::clone(&files), session, notes).await;
+    while let Some(ended) = readers.join_next().await {
         outcome = outcome.and(ended.unwrap());
     }
     outcome?;
@@ -123,17 +143,19 @@ async fn one_session(role: &Arc<Role>, session: usize) -> Result<()> {
 }
 
 /// Reads one file after the other, each many times.
-async fn read(role: Arc<Role>, files: Arc<Vec<Node>>, reader: usize, mut notes: Notes) -> Result<()> {
+fn read(role: &Role, files: &[Node], reader: usize, mut notes: Notes) -> Result<()> {
+    let session = tokio::runtime::Handle::current();
     let mut file = reader;
     while !role.has_enough() {
         file = (file + 1) % FILES;
         let mut run: Option<Run> = None;
         for _ in 0..BURST {
             let from = now().as_nanos();
-            let read = files[file].contents().await;
+            let cached = files[file].peek().map(Ok);
+            let read = cached.unwrap_or_else(|| session.block_on(files[file].read()));
             let to = now().as_nanos();
             let contents = match read {
-                Ok((contents, _)) => contents,
+                Ok(reading) => reading.bytes(),
                 Err(error) => {
                     run.take().inspect(|run| notes.line(&run.line(file)));
                     return Err(error);
@@ -148,7 +170,6 @@ async fn read(role: Arc<Role>, files: Arc<Vec<Node>>, reader: usize, mut notes: 
             }
         }
         run.take().inspect(|run| notes.line(&run.line(file)));
-        tokio::task::yield_now().await;
     }
     Ok(())
 }
@@ -183,7 +204,7 @@ async fn write(role: Arc<Role>, files: Arc<Vec<Node>>, session: usize, mut notes
         files[file].set(value.clone()).await?;
         notes.line(&format!("d {file} {value} {}", now().as_nanos()));
         // The readers should have something to read in between.
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(())
 }

@@ -144,6 +144,23 @@ impl Cell {
         self.shared.call(Call::CheckSequencer(check)).await.map(drop)
     }
 
+    /// Whether nobody has had the lock since that a sequencer speaks of: told from the cache, without a round trip
+    /// once the lock's file is cached (P§2.4). It is no less sure than asking the cell, but it says less: a lock
+    /// that was given back, and that nobody else has taken yet, passes; and of several who share a lock it knows
+    /// none.
+    ///
+    /// Errors: [`Error::SequencerStale`] if somebody has, or the lock's file is gone.
+    pub async fn check_sequencer_cached(&self, sequencer: &Sequencer) -> Result<()> {
+        let stale = |error| match error {
+            Error::NotFound { .. } | Error::StaleHandle => Error::SequencerStale,
+            other => other,
+        };
+        let lock = self.open(&sequencer.path.to_string(), OpenOptions::new()).await.map_err(stale)?;
+        let stat = lock.stat().await.map_err(stale)?;
+        let newest = (stat.instance, stat.lock_generation) == (sequencer.instance, sequencer.generation);
+        if newest { Ok(()) } else { Err(Error::SequencerStale) }
+    }
+
     /// How the replica that serves this session is.
     pub async fn status(&self) -> Result<wire::Status> {
         match self.shared.call(Call::GetStatus(wire::GetStatus {})).await? {

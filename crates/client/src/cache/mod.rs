@@ -10,6 +10,8 @@ mod reading;
 mod shelf;
 mod slot;
 mod stripes;
+#[cfg(test)]
+mod tests;
 
 pub use reading::Reading;
 pub(crate) use shelf::{LOOK_EVERY, WireHandle};

@@ -34,6 +34,11 @@ impl Slots {
         slots.insert(instance, Arc::downgrade(&slot));
         slot
     }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().expect("nobody panics with it").len()
+    }
 }
 
 impl Drop for Slot {

@@ -421,6 +421,8 @@ fn that_a_name_is_not_there_is_told_again_without_asking() {
             assert!(asks(cell.open(path, OpenOptions::new().create(create))));
         }
         assert!(asks(cell.open(path, OpenOptions::new().at(Consistency::Master))));
+        // Or asks for something that the cell refuses before it looks.
+        assert!(asks(cell.open(path, OpenOptions::new().lock_delay(limits::LOCK_DELAY * 2))));
         assert!(asks(cell.open("/ls/local/d/g", OpenOptions::new())));
         settle_past_the_end(&cell, &mut peer).await;
         peer.invalidate(1, CacheKey::absence(Instance(3), Name::parse("f").unwrap())).await;
