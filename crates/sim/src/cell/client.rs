@@ -190,7 +190,7 @@ impl Client {
             leaving,
             asked_to_end: false,
             caches,
-            shelf: Shelf::default(),
+            shelf: Shelf::new(random),
             sight: Sight::default(),
             reads: true,
             rests: false,
@@ -205,6 +205,11 @@ impl Client {
     /// Whether its own view says that its session lives.
     pub(super) fn is_live(&self, real: Duration) -> bool {
         self.clock.read(real) < self.session.safe_until()
+    }
+
+    /// Whether it has asked for something and has no answer.
+    pub(super) fn waits_for(&self, number: u64) -> bool {
+        self.calls.contains_key(&number)
     }
 
     /// Whether nothing of what it has asked for is still to come.
@@ -311,9 +316,9 @@ impl Client {
         }
     }
 
-    /// Somebody breaks a lock of its.
+    /// Somebody breaks a lock of its. It believes in it no longer than the first who does so lets it.
     pub(super) fn is_revoked(&mut self, revoked: &Revoked) {
-        self.revoked.insert(revoked.token, revoked.until);
+        self.revoked.entry(revoked.token).or_insert(revoked.until);
     }
 
     /// A lock that somebody breaks.

@@ -33,8 +33,14 @@ impl World {
             return;
         };
         self.tell(&format!("client {writer} floods client {victim}"));
-        self.clients[victim].stopped_until = self.now + self.random.millis(500, 3000);
+        let until = self.now + self.random.millis(500, 3000);
+        self.stop_client(victim, until);
         self.will_act(writer, Duration::ZERO);
+    }
+
+    fn stop_client(&mut self, client: usize, until: Duration) {
+        let stopped_until = &mut self.clients[client].stopped_until;
+        *stopped_until = until.max(*stopped_until);
     }
 
     /// A master that has just begun is not to be for long.
@@ -69,7 +75,8 @@ impl World {
                     }
                 }
             }
-            Fault::Pause => self.machine(one).stopped_until = stop,
+            // What was put off until then already does not come earlier.
+            Fault::Pause => self.machine(one).stopped_until = stop.max(self.machines[&one].stopped_until),
             Fault::Partition => {
                 let master = self.master();
                 self.network.partition(&ids, master, &mut self.random);
@@ -89,7 +96,7 @@ impl World {
                     machine.slow = slow;
                 }
             }
-            Fault::StopClient => self.clients[client].stopped_until = stop,
+            Fault::StopClient => self.stop_client(client, stop),
             Fault::KillClient => {
                 if !self.clients[client].is_finished() {
                     self.clients[client].dead = true;
@@ -162,19 +169,16 @@ impl World {
         }
     }
 
-    /// The end of all trouble. The dead among the clients stay dead.
+    /// The end of all trouble. The dead among the clients stay dead; who is stopped goes on when it was to.
     fn heal(&mut self) {
         self.tell("healed");
         self.healed = true;
         self.network.heal();
         self.connections.heal();
-        let now = self.now;
         for machine in self.machines.values_mut() {
-            machine.stopped_until = machine.stopped_until.min(now);
             machine.slow = false;
         }
         for client in &mut self.clients {
-            client.stopped_until = client.stopped_until.min(now);
             client.left = client.left.min(4);
             client.rests = true;
         }

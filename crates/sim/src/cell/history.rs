@@ -21,6 +21,8 @@ pub(super) trait Witness {
     fn is_live(&self, session: SessionId) -> bool;
     /// Whether the client has asked for the end of its session.
     fn has_asked_to_end(&self, session: SessionId) -> bool;
+    /// Whether the client has asked for something and has no answer.
+    fn waits_for(&self, session: SessionId, number: u64) -> bool;
 }
 
 /// A command of a session, and what it did.
@@ -49,6 +51,8 @@ pub(super) struct History {
     written: BTreeMap<(Instance, Slot), u64>,
     /// The requests that have taken effect.
     effective: BTreeSet<(SessionId, u64)>,
+    /// Which request each lock was granted to.
+    granted: BTreeMap<Token, (SessionId, u64)>,
     /// The requests about sequencers that the log has answered: a copy is told the same, whatever holds by then.
     answered: BTreeSet<(SessionId, u64)>,
 }
@@ -140,6 +144,7 @@ impl History {
         if !applied.changes.is_empty() && number != 0 {
             self.once(session, number, command);
         }
+        self.forget_broken(command, witness);
         match (&command.op, &applied.result) {
             (Some(Op::CreateSession(_)), Ok(Outcome::Session(id))) => {
                 tally.count("sessions");
@@ -198,6 +203,7 @@ impl History {
         let who = |handle: u64| (session, HandleId(handle));
         match (op, &applied.result) {
             (Op::Grant(grant), Ok(Outcome::Granted { token, .. })) if token.0 == slot.0 => {
+                self.granted.insert(*token, (session, number));
                 self.locks.grant(session, grant, *token, now, tally);
             }
             (Op::Release(release), Ok(_)) if effective => {
@@ -258,6 +264,17 @@ impl History {
         assert!(self.sessions.contains(&session), "I14: a change of session {session}, which has ended");
         let first = self.effective.insert((session, number));
         assert!(first, "I13: request {number} of session {session} took effect twice");
+    }
+
+    /// Whoever has not heard of a grant that is broken before he has may be granted the lock again.
+    fn forget_broken(&mut self, command: &log::Command, witness: &impl Witness) {
+        let Some(Op::BreakLock(broken)) = &command.op else { return };
+        for token in &broken.tokens {
+            let request = self.granted.get(&Token(*token));
+            if let Some(request) = request.filter(|(session, number)| witness.waits_for(*session, *number)) {
+                self.effective.remove(request);
+            }
+        }
     }
 
     fn end_session(

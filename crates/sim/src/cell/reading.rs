@@ -3,6 +3,7 @@
 use super::world::World;
 use wombat_proto::ReplicaId;
 use wombat_proto::wire::Request;
+use wombat_session::CacheChange;
 
 impl World {
     /// The threads of a client, if they run, read what it has cached.
@@ -12,6 +13,23 @@ impl World {
         if client.stopped_until <= *now {
             client.read_cached(*now, history.state(), &mut outcome.tally, random);
         }
+    }
+
+    /// The shell of a client lets its threads see what is cached now, while they go on reading.
+    pub(super) fn show_cached(&mut self, name: usize, changes: Vec<CacheChange>) {
+        let World { now, clients, history, random, .. } = self;
+        let client = &mut clients[name];
+        let until = client.session.cache_until();
+        if changes.is_empty() && until == client.shelf.until() {
+            return;
+        }
+        let (clock, state) = (client.clock.read(*now), history.state());
+        client.shelf.carry_out(changes, until, |shelf| {
+            for _ in 0..random.below(6) {
+                shelf.glance(clock, state, random);
+            }
+        });
+        client.check_cached(*now, state);
     }
 
     /// I8: when a change is made, nobody has anything older in his cache that he may use, whether he runs just

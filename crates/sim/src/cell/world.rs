@@ -96,6 +96,10 @@ impl Witness for Clients<'_> {
     fn has_asked_to_end(&self, session: SessionId) -> bool {
         self.0.iter().any(|client| client.id() == Some(session) && client.asked_to_end)
     }
+
+    fn waits_for(&self, session: SessionId, number: u64) -> bool {
+        self.0.iter().any(|client| client.id() == Some(session) && client.waits_for(number))
+    }
 }
 
 impl World {
@@ -536,12 +540,7 @@ impl World {
             assert!(rightly, "I5: client {name} lost its session while its own view was live");
             self.history.events.forget(name);
         }
-        let client = &mut self.clients[name];
-        let until = client.session.cache_until();
-        if !effects.cache.is_empty() || until != client.shelf.until() {
-            client.shelf.carry_out(effects.cache, until);
-            client.check_cached(now, self.history.state());
-        }
+        self.show_cached(name, effects.cache);
         for event in &effects.session_events {
             self.outcome.tally.count(match event {
                 SessionEvent::Jeopardy => "jeopardies",

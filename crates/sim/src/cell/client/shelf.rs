@@ -28,35 +28,56 @@ impl Lease {
 enum Glance {
     #[default]
     Begins,
-    /// 1: it has looked at the lease.
+    /// 1: it has looked at the lease: of which era that is, and until when.
+    Era(u64),
     Lease(Lease),
     /// 2: then at an entry, and whether that was so. What remains is, 3, to look at the clock and, 4, to use it.
     Entry(Lease, Place, Cached, bool),
 }
 
-#[derive(Default)]
 pub(in crate::cell) struct Shelf {
     entries: BTreeMap<Place, Cached>,
     lease: Lease,
     glance: Glance,
+    /// Of a thousand times, how often a slow thread comes to its next step.
+    pace: u64,
     /// How often everything was dropped.
     pub(in crate::cell) flushes: u64,
 }
 
 impl Shelf {
-    /// Lets the threads see what has changed.
-    pub(in crate::cell) fn carry_out(&mut self, changes: Vec<CacheChange>, until: Instant) {
+    pub(super) fn new(random: &mut Random) -> Shelf {
+        Shelf {
+            entries: BTreeMap::new(),
+            lease: Lease::default(),
+            glance: Glance::default(),
+            pace: [500, 50, 5][random.below(3) as usize],
+            flushes: 0,
+        }
+    }
+
+    /// Lets the threads see what has changed, one thing after the other.
+    pub(in crate::cell) fn carry_out(
+        &mut self,
+        changes: Vec<CacheChange>,
+        until: Instant,
+        mut meanwhile: impl FnMut(&mut Shelf),
+    ) {
         for change in changes {
+            meanwhile(self);
             match change {
                 CacheChange::Keep(place, cached) => drop(self.entries.insert(place, cached)),
                 CacheChange::Drop(place) => drop(self.entries.remove(&place)),
                 CacheChange::Clear(era) => {
+                    self.lease = Lease { until: Instant::default(), era };
+                    meanwhile(self);
                     self.entries.clear();
-                    self.lease.era = era;
                     self.flushes += 1;
                 }
             }
         }
+        meanwhile(self);
+        // Only now: it may have been granted on condition that all of that is gone.
         self.lease.until = until;
     }
 
@@ -80,11 +101,16 @@ impl Shelf {
         !self.entries.is_empty() && self.lease.until <= now
     }
 
-    /// A slow thread takes its next step. I8: what it uses was so when it looked at it.
-    pub(super) fn glance(&mut self, now: Instant, state: &State, random: &mut Random) -> bool {
+    /// A slow thread takes its next step. I8: what it uses was so when it looked at it. Returns whether it has used
+    /// anything.
+    pub(in crate::cell) fn glance(&mut self, now: Instant, state: &State, random: &mut Random) -> bool {
         let mut has_read = false;
+        if !random.chance(self.pace) {
+            return false;
+        }
         self.glance = match std::mem::take(&mut self.glance) {
-            Glance::Begins => Glance::Lease(self.lease),
+            Glance::Begins => Glance::Era(self.lease.era),
+            Glance::Era(era) => Glance::Lease(Lease { until: self.lease.until, era }),
             Glance::Lease(lease) => {
                 let which = random.below(self.entries.len().max(1) as u64) as usize;
                 match self.entries.iter().nth(which) {
