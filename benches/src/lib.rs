@@ -5,6 +5,7 @@ pub mod clients;
 pub mod load;
 pub mod measures;
 pub mod peers;
+pub mod probe;
 pub mod process;
 pub mod replicas;
 pub mod systems;

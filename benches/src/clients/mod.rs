@@ -38,6 +38,11 @@ pub trait Service {
     fn writer(&self) -> Later<'_, Box<dyn Writer>> {
         no_files()
     }
+
+    /// A client that reads that file.
+    fn reader(&self, _number: usize) -> Later<'_, Box<dyn Reader>> {
+        no_files()
+    }
 }
 
 fn no_files<T>() -> Later<'static, T> {
@@ -72,6 +77,15 @@ pub trait Watcher {
 pub trait Writer {
     /// Returns when the write is acknowledged.
     fn write(&mut self) -> Later<'_, ()>;
+}
+
+/// A client that reads a file.
+pub trait Reader {
+    /// Returns when it has its contents.
+    fn read(&mut self) -> Later<'_, ()>;
+
+    /// Ends its session.
+    fn close(self: Box<Self>) -> Later<'static, ()>;
 }
 
 /// Connections, each of which so many clients share.
