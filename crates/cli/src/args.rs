@@ -65,6 +65,9 @@ pub(crate) struct Global {
     /// How long to look for the cell [default: 10s]
     #[arg(long, global = true, help_heading = "Everywhere", value_name = "DURATION", value_parser = duration)]
     pub(crate) connect_timeout: Option<Duration>,
+    /// Ask the cell at every read. Commands that end by themselves do so anyway
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub(crate) no_cache: bool,
 }
 
 #[derive(Subcommand)]

@@ -25,6 +25,7 @@ pub(crate) struct Settings {
     pub(crate) endpoints: Vec<String>,
     pub(crate) cell: Option<String>,
     pub(crate) timeout: Duration,
+    pub(crate) no_cache: bool,
 }
 
 impl Settings {
@@ -55,14 +56,19 @@ impl Settings {
             endpoints,
             cell: global.cell.clone().filter(|cell| !cell.is_empty()).or(file.cell),
             timeout: global.connect_timeout.or(timeout).unwrap_or(Duration::from_secs(10)),
+            no_cache: global.no_cache,
         })
     }
 
-    /// Begins a session with the cell.
-    pub(crate) async fn connect(&self) -> Result<Cell, Failure> {
+    /// Begins a session with the cell. One that does not stay has no time to use a cache, and nobody's change
+    /// shall have to wait for it.
+    pub(crate) async fn connect(&self, stays: bool) -> Result<Cell, Failure> {
         let mut config = Config::new(self.endpoints.iter().cloned());
         config.cell.clone_from(&self.cell);
         config.connect_timeout = self.timeout;
+        if self.no_cache || !stays {
+            config = config.no_cache();
+        }
         Cell::connect_with(config).await.map_err(|error| match error {
             Error::NotFound { what } => Failure::unreachable(&what),
             error => Failure::from(error),
@@ -102,6 +108,7 @@ mod tests {
             config: None,
             json: false,
             connect_timeout: None,
+            no_cache: false,
         };
         let settings = Settings::merge(&global, toml::from_str(file).unwrap()).unwrap();
         assert_eq!(settings.endpoints.join(","), expected);

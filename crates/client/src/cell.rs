@@ -1,11 +1,12 @@
 //! A cell, as one client's session sees it.
 
+use crate::cache::{CacheStats, Store};
 use crate::convert::unexpected;
 use crate::events::SessionEvents;
-use crate::node::{Node, open};
+use crate::handle::open;
 use crate::shared::{Order, Shared};
 use crate::task::Task;
-use crate::{Changed, Config, Multi, OpenOptions};
+use crate::{Changed, Config, Multi, Node, OpenOptions};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use wombat_proto::limits::CLIENT_DESCRIPTION_BYTES;
@@ -46,8 +47,9 @@ impl Cell {
         }
         let (orders, taken) = mpsc::unbounded_channel();
         let (ready, told) = oneshot::channel();
-        let shared = Arc::new(Shared::new(orders));
-        let task = Task::new(&config, Arc::clone(&shared.view), ready);
+        let store = Arc::new(Store::new(config.cache_bytes > 0));
+        let shared = Arc::new(Shared::new(orders, Arc::clone(&store)));
+        let task = Task::new(&config, Arc::clone(&shared.view), store, ready);
         tokio::spawn(task.run(taken, config.connect_timeout));
         let name = told.await.map_err(|_| Error::SessionExpired)??;
         Ok(Cell { name, shared })
@@ -80,7 +82,13 @@ impl Cell {
         SessionEvents { receiver: self.shared.view.listen() }
     }
 
-    /// Opens the node of a name, `/ls/<cell>/…`; the cell `local` stands for this one.
+    /// How the session's cache is.
+    pub fn cache_stats(&self) -> CacheStats {
+        self.shared.store.stats()
+    }
+
+    /// Opens the node of a name, `/ls/<cell>/…`; the cell `local` stands for this one. If the cache knows that there
+    /// is none, or has a handle on it that was opened in the same way and kept, the cell is not asked (P§2.7).
     ///
     /// Errors: [`Error::NotFound`] for it or for the directory to make it in, [`Error::AlreadyExists`],
     /// [`Error::IsDirectory`], [`Error::NotDirectory`], [`Error::InvalidArgument`] for a name that is none.
@@ -134,6 +142,23 @@ impl Cell {
     pub async fn check_sequencer(&self, sequencer: &Sequencer) -> Result<()> {
         let check = wire::CheckSequencer { sequencer: sequencer.to_string() };
         self.shared.call(Call::CheckSequencer(check)).await.map(drop)
+    }
+
+    /// Whether nobody has had the lock since that a sequencer speaks of: told from the cache, without a round trip
+    /// once the lock's file is cached (P§2.4). It is no less sure than asking the cell, but it says less: a lock
+    /// that was given back, and that nobody else has taken yet, passes; and of several who share a lock it knows
+    /// none.
+    ///
+    /// Errors: [`Error::SequencerStale`] if somebody has, or the lock's file is gone.
+    pub async fn check_sequencer_cached(&self, sequencer: &Sequencer) -> Result<()> {
+        let stale = |error| match error {
+            Error::NotFound { .. } | Error::StaleHandle => Error::SequencerStale,
+            other => other,
+        };
+        let lock = self.open(&sequencer.path.to_string(), OpenOptions::new()).await.map_err(stale)?;
+        let stat = lock.stat().await.map_err(stale)?;
+        let newest = (stat.instance, stat.lock_generation) == (sequencer.instance, sequencer.generation);
+        if newest { Ok(()) } else { Err(Error::SequencerStale) }
     }
 
     /// How the replica that serves this session is.

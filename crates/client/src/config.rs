@@ -16,6 +16,8 @@ pub struct Config {
     pub grace: Duration,
     /// How long [`crate::Cell::connect_with`] looks for one.
     pub connect_timeout: Duration,
+    /// What the cache may weigh in memory, in bytes; 0: there is none.
+    pub cache_bytes: usize,
 }
 
 impl Config {
@@ -27,7 +29,22 @@ impl Config {
             client: describe_this_process(),
             grace: limits::GRACE,
             connect_timeout: Duration::from_secs(10),
+            cache_bytes: limits::CLIENT_CACHE_BYTES,
         }
+    }
+
+    /// What the cache may weigh in memory.
+    #[must_use]
+    pub fn cache_bytes(mut self, bytes: usize) -> Config {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Every read asks the cell. Then no change of others ever waits for this client: best for one that reads
+    /// little, or seldom the same.
+    #[must_use]
+    pub fn no_cache(self) -> Config {
+        self.cache_bytes(0)
     }
 }
 

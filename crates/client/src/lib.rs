@@ -20,12 +20,19 @@
 //! A [`Cell`] is one session (P§2.8). It lives through broken connections and fail-overs; while the cell
 //! cannot be reached calls wait, and only when the grace period has passed do they fail, all of them.
 //! Dropping the future of a call gives it up: a lock that it would have taken is not left behind.
+//!
+//! What was read is cached, and always true: nothing changes in the cell before whoever has it cached has dropped
+//! it, or has been silent for as long as its cache lease lasts (P§2.7). [`Node::read`] is the cheapest way to it,
+//! [`Consistency`] the way past it, [`Config::no_cache`] the way without.
 
+mod at;
+mod cache;
 mod cell;
 mod config;
 mod convert;
 mod direct;
 mod events;
+mod handle;
 mod lock;
 mod multi;
 mod node;
@@ -35,6 +42,8 @@ mod shared;
 mod task;
 mod time;
 
+pub use at::{At, Consistency};
+pub use cache::{CacheStats, Reading};
 pub use cell::Cell;
 pub use config::Config;
 pub use direct::{replica_status, transfer_mastership};

@@ -2,7 +2,7 @@
 
 use crate::convert::unexpected;
 use crate::events::Conflicts;
-use crate::node::OpenHandle;
+use crate::handle::OpenHandle;
 use crate::time;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,8 +42,9 @@ pub(crate) async fn acquire(
     only_try: bool,
     timeout: Duration,
 ) -> Result<LockGuard> {
+    handle.spoil();
     let acquire = wire::Acquire {
-        handle: Some(handle.token),
+        handle: Some(handle.token()),
         shared: mode == LockMode::Shared,
         r#try: only_try,
         // A wait shorter than a millisecond is still a wait; 0 would wait for ever.
@@ -74,7 +75,7 @@ pub(crate) async fn acquire(
 }
 
 fn release(handle: &OpenHandle) -> Call {
-    Call::Release(wire::Release { handle: Some(handle.token) })
+    Call::Release(wire::Release { handle: Some(handle.token()) })
 }
 
 impl LockGuard {
@@ -199,9 +200,9 @@ impl LockGuard {
     /// Whether the cell knows of somebody who waits. Whoever comes later it will tell of.
     async fn is_waited_for(&self) -> Result<bool> {
         // It tells only the handles that it knows, and a new master knows this one when it has seen it.
-        let stat = Call::GetStat(wire::GetStat { handle: Some(self.handle.token) });
+        let stat = Call::GetStat(wire::GetStat { handle: Some(self.handle.token()) });
         self.handle.shared().call(stat).await?;
-        let path = self.handle.path.to_string();
+        let path = self.handle.path().to_string();
         let locks = self.handle.cell.locks(Some(&path)).await?;
         Ok(locks.iter().any(|lock| lock.path == path && lock.waiting > 0))
     }

@@ -1,22 +1,17 @@
 //! An open node: a handle of the cell (P§2.6).
 
 use crate::convert::unexpected;
-use crate::events::{Conflicts, NodeEvents};
+use crate::events::NodeEvents;
+use crate::handle::{OpenHandle, open};
 use crate::lock::{self, LockGuard};
-use crate::shared::Shared;
-use crate::{Cell, EventKind, OpenOptions};
+use crate::{At, Consistency, OpenOptions, Reading};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
 use wombat_proto::limits::CONTENTS_BYTES;
 use wombat_proto::wire::{self, request::Call};
-use wombat_proto::{
-    Class, Error, Generation, HandleId, Instance, Instant, LockMode, Name, NodePath, Path, Result, Sequencer,
-    Slot, Token,
-};
-use wombat_session::{Answer, Kind};
+use wombat_proto::{Class, Error, Generation, Instance, LockMode, NodePath, Path, Result, Sequencer, Slot};
+use wombat_session::Answer;
 
 /// What is known of a node besides its contents (P§2.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,138 +55,31 @@ pub struct Entry {
 
 /// An open node. It is bound to the instance that it was opened as: when that is deleted every call fails
 /// with [`Error::StaleHandle`], even if the name exists again. Dropping it closes the handle in the
-/// background, once no guard of it is left.
+/// background, once no guard of it is left; or it is kept open for the next who opens the node in the same way, if
+/// it has no events, was never used for a lock, and the cache knows that the node is there.
 pub struct Node {
     handle: Arc<OpenHandle>,
     created: bool,
     stat: Stat,
 }
 
-/// The handle itself, kept open by its node and by guards on it.
-pub(crate) struct OpenHandle {
-    pub(crate) cell: Cell,
-    pub(crate) token: wire::Handle,
-    pub(crate) path: Path,
-    /// How often this client has asked to close it or to delete its node, refusals not counted: once it has, no
-    /// guard of it holds anything.
-    gone: AtomicUsize,
-    poisoned: watch::Sender<bool>,
-}
-
-impl OpenHandle {
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.cell.shared
-    }
-
-    /// Does a call on the handle, unless it is poisoned first: then an Acquire is taken back, and nobody knows
-    /// of a change that is under way.
-    pub(crate) async fn call(&self, call: Call) -> Result<Answer> {
-        let mut poisoned = self.poisoned.subscribe();
-        if *poisoned.borrow() {
-            return Err(Error::Cancelled);
-        }
-        let kind = Kind::of(&call);
-        let poisoned = async {
-            let _while_this_borrows_it_the_sender_lives = poisoned.wait_for(|poisoned| *poisoned).await;
-        };
-        tokio::select! {
-            biased;
-            () = poisoned => Err(if kind == Kind::Change { Error::Unknown } else { Error::Cancelled }),
-            answer = self.shared().call(call) => answer,
-        }
-    }
-
-    /// What it hears of those who wait for its lock.
-    pub(crate) fn conflicts(&self) -> Result<watch::Receiver<Conflicts>> {
-        if self.token.events & EventKind::LockConflict.bit() == 0 {
-            return Err(Error::invalid("the node was not opened with OpenOptions::gives_way"));
-        }
-        let subscriptions = self.shared().view.subscriptions.lock().expect("nobody panics with it");
-        subscriptions.conflicts(HandleId(self.token.id)).ok_or(Error::SessionExpired)
-    }
-
-    /// Until when the lock that the handle holds by this grant is surely held.
-    pub(crate) fn safe_until(&self, grant: Token) -> Instant {
-        let view = &self.shared().view;
-        match self.gone.load(Ordering::Acquire) {
-            0 => {
-                let revoked = view.revoked_at(HandleId(self.token.id), grant);
-                revoked.map_or(view.safe_until(), |until| until.min(view.safe_until()))
-            }
-            _ => Instant::default(),
-        }
-    }
-
-    /// Whether somebody breaks the lock that the handle holds by this grant.
-    pub(crate) fn is_revoked(&self, grant: Token) -> bool {
-        self.shared().view.revoked_at(HandleId(self.token.id), grant).is_some()
-    }
-
-    /// Notes, before it is so, that no lock of this handle is sure any more.
-    fn give_up(&self) {
-        self.gone.fetch_add(1, Ordering::AcqRel);
-        self.shared().view.lease_changed.send_replace(());
-    }
-}
-
-impl Drop for OpenHandle {
-    fn drop(&mut self) {
-        self.shared().view.forget_handle(HandleId(self.token.id));
-        self.shared().forget(Call::Close(wire::Close { handle: Some(self.token) }));
-    }
-}
-
-/// Opens a node by its name, which is `path` in all.
-pub(crate) async fn open(
-    cell: &Cell,
-    directory: Option<&OpenHandle>,
-    name: String,
-    path: Path,
-    options: OpenOptions,
-) -> Result<Node> {
-    let events = options.has_events();
-    let open = options.into_open(directory.map(|directory| directory.token), name);
-    if let Some(new) = &open.node
-        && new.contents.len() > CONTENTS_BYTES
-    {
-        return Err(Error::contents_too_large(new.contents.len()));
-    }
-    let answer = match directory {
-        Some(directory) => directory.call(Call::Open(open)).await?,
-        None => cell.shared.call(Call::Open(open)).await?,
-    };
-    let Answer::Opened(opened) = answer else { return Err(unexpected()) };
-    let (Some(token), Some(stat)) = (opened.handle, opened.stat) else { return Err(unexpected()) };
-    let path = named(path, &opened.name);
-    let (gone, poisoned) = (AtomicUsize::new(0), watch::Sender::new(false));
-    let handle = OpenHandle { cell: cell.clone(), token, path, gone, poisoned };
-    if events {
-        let subscriptions = &cell.shared.view.subscriptions;
-        subscriptions.lock().expect("nobody panics with it").open(HandleId(token.id));
-    }
-    Ok(Node { handle: Arc::new(handle), created: opened.created, stat: stat.into() })
-}
-
-/// The path with its last name as the cell has it: a sequential one was completed by a number.
-fn named(path: Path, name: &str) -> Path {
-    let above = path.node.split_last().map(|(above, _)| above);
-    match (above, Name::parse(name)) {
-        (Some(above), Ok(name)) => {
-            Path::new(path.cell, above.names().iter().cloned().chain([name]).collect())
-        }
-        _ => path,
-    }
-}
-
 impl Node {
+    pub(crate) fn new(handle: Arc<OpenHandle>, created: bool, stat: Stat) -> Node {
+        Node { handle, created, stat }
+    }
+
+    pub(crate) fn handle(&self) -> &OpenHandle {
+        &self.handle
+    }
+
     /// Its whole name.
     pub fn path(&self) -> &Path {
-        &self.handle.path
+        self.handle.path()
     }
 
     /// Its instance.
     pub fn instance(&self) -> Instance {
-        Instance(self.handle.token.instance)
+        Instance(self.handle.token().instance)
     }
 
     /// Whether opening it made it.
@@ -204,40 +92,61 @@ impl Node {
         &self.stat
     }
 
-    /// The contents and the metadata that belongs to them.
+    /// The contents and the metadata that belongs to them, from the cache if they are there and surely true.
     ///
     /// Errors: [`Error::IsDirectory`], [`Error::StaleHandle`].
     pub async fn contents(&self) -> Result<(Bytes, Stat)> {
-        let get = wire::GetContents { handle: Some(self.handle.token) };
-        match self.call(Call::GetContents(get)).await? {
-            Answer::Contents(wire::Contents { contents, stat: Some(stat) }) => Ok((contents, stat.into())),
-            _ => Err(unexpected()),
+        self.at(Consistency::Cached).contents().await
+    }
+
+    /// The same for whoever only looks at them: the cheapest way to read a file again and again, on any number of
+    /// threads.
+    ///
+    /// Errors: as [`Node::contents`].
+    ///
+    /// ```no_run
+    /// # use wombat_client::*;
+    /// # async fn example(node: Node) -> Result<()> {
+    /// if &node.read().await?[..] == b"open" { /* … */ }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn read(&self) -> Result<Reading> {
+        match self.peek() {
+            Some(reading) => Ok(reading),
+            None => self.at(Consistency::Cached).read().await,
         }
     }
 
-    /// The metadata.
-    pub async fn stat(&self) -> Result<Stat> {
-        let get = wire::GetStat { handle: Some(self.handle.token) };
-        self.stat_of(Call::GetStat(get)).await
+    /// The contents, if they can be told without asking the cell.
+    pub fn peek(&self) -> Option<Reading> {
+        self.handle.shared().store.contents(self.handle.slot()?)
     }
 
-    /// The children of a directory, in the order of their names.
+    /// The metadata, from the cache if it is there and surely true.
+    pub async fn stat(&self) -> Result<Stat> {
+        self.at(Consistency::Cached).stat().await
+    }
+
+    /// The children of a directory, in the order of their names, from the cache if they are all there and surely
+    /// true.
     ///
     /// Errors: [`Error::NotDirectory`].
     pub async fn list(&self) -> Result<Vec<Entry>> {
-        let mut all: Vec<Entry> = Vec::new();
-        loop {
-            let after = all.last().map_or_else(String::new, |entry| entry.name.clone());
-            let read = wire::ReadDir { handle: Some(self.handle.token), after, limit: 0 };
-            let Answer::Entries(page) = self.call(Call::ReadDir(read)).await? else {
-                return Err(unexpected());
-            };
-            let more = page.more && !page.entries.is_empty();
-            all.extend(page.entries.into_iter().map(Entry::from));
-            if !more {
-                return Ok(all);
-            }
-        }
+        self.at(Consistency::Cached).list().await
+    }
+
+    /// The node as whom to ask about it.
+    ///
+    /// ```no_run
+    /// # use wombat_client::*;
+    /// # async fn example(node: Node) -> Result<()> {
+    /// let (contents, stat) = node.at(Consistency::Master).contents().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn at(&self, consistency: Consistency) -> At<'_> {
+        At::new(self, consistency)
     }
 
     /// Writes the contents whole. Returns the metadata after it.
@@ -262,7 +171,7 @@ impl Node {
         if contents.len() > CONTENTS_BYTES {
             return Err(Error::contents_too_large(contents.len()));
         }
-        let handle = Some(self.handle.token);
+        let handle = Some(self.handle.token());
         let set = wire::SetContents { handle, contents, if_generation: if_generation.0 };
         self.stat_of(Call::SetContents(set)).await
     }
@@ -273,11 +182,12 @@ impl Node {
     /// [`Error::LockDelayed`] while its lock-delay runs.
     pub async fn delete(&self) -> Result<()> {
         self.handle.give_up();
-        let deleted = self.done(Call::Delete(wire::Delete { handle: Some(self.handle.token) })).await;
+        self.handle.spoil();
+        let deleted = self.done(Call::Delete(wire::Delete { handle: Some(self.handle.token()) })).await;
         // A refusal has changed nothing. After anything else the node may be gone, and the handle goes with it.
         let refused = deleted.as_ref().is_err_and(|error| error.class() != Class::Unknown);
         if refused {
-            self.handle.gone.fetch_sub(1, Ordering::AcqRel);
+            self.handle.take_back();
         }
         deleted
     }
@@ -311,7 +221,8 @@ impl Node {
     ///
     /// Errors: [`Error::SequencerStale`] if it is already.
     pub async fn set_sequencer(&self, sequencer: &Sequencer) -> Result<()> {
-        let (handle, sequencer) = (Some(self.handle.token), sequencer.to_string());
+        self.handle.ask_always();
+        let (handle, sequencer) = (Some(self.handle.token()), sequencer.to_string());
         self.done(Call::SetSequencer(wire::SetSequencer { handle, sequencer })).await
     }
 
@@ -326,7 +237,7 @@ impl Node {
     pub fn events(&self) -> NodeEvents {
         let subscriptions = &self.handle.shared().view.subscriptions;
         let mut subscriptions = subscriptions.lock().expect("nobody panics with it");
-        NodeEvents { receiver: subscriptions.listen(HandleId(self.handle.token.id)) }
+        NodeEvents { receiver: subscriptions.listen(self.handle.id()) }
     }
 
     /// Makes the calls on this handle that have not ended fail, and all later ones, without closing it (P§2.6):
@@ -349,21 +260,25 @@ impl Node {
     /// # }
     /// ```
     pub fn poison(&self) {
-        self.handle.poisoned.send_replace(true);
+        self.handle.poison();
     }
 
-    /// Closes the handle and waits until it is closed. A guard of it is no longer safe from when it is asked for.
+    /// Closes the handle and waits until it is closed, or kept for the next who opens the node. A guard of it is
+    /// no longer safe from when it is asked for.
     pub async fn close(self) -> Result<()> {
         self.handle.give_up();
-        let close = Call::Close(wire::Close { handle: Some(self.handle.token) });
+        if self.handle.is_to_keep() {
+            return Ok(());
+        }
+        let close = Call::Close(wire::Close { handle: Some(self.handle.token()) });
         done(self.handle.shared().call(close).await?)
     }
 
-    async fn call(&self, call: Call) -> Result<Answer> {
+    pub(crate) async fn call(&self, call: Call) -> Result<Answer> {
         self.handle.call(call).await
     }
 
-    async fn stat_of(&self, call: Call) -> Result<Stat> {
+    pub(crate) async fn stat_of(&self, call: Call) -> Result<Stat> {
         match self.call(call).await? {
             Answer::Stat(stat) => Ok(stat.into()),
             _ => Err(unexpected()),

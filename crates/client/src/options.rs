@@ -1,6 +1,6 @@
 //! How to open a node (P§2.6).
 
-use crate::EventKind;
+use crate::{Consistency, EventKind};
 use bytes::Bytes;
 use std::time::Duration;
 use wombat_proto::wire::{self, event, mode};
@@ -26,6 +26,7 @@ pub struct OpenOptions {
     lock_delay: Duration,
     create: Create,
     node: wire::NewNode,
+    pub(crate) consistency: Consistency,
 }
 
 impl OpenOptions {
@@ -91,6 +92,14 @@ impl OpenOptions {
     #[must_use]
     pub fn lock_delay(mut self, delay: Duration) -> OpenOptions {
         self.lock_delay = delay;
+        self
+    }
+
+    /// Who answers whether the node is there: the cache, if it can, or the master in any case. Reading it is another
+    /// matter: [`crate::Node::at`].
+    #[must_use]
+    pub fn at(mut self, consistency: Consistency) -> OpenOptions {
+        self.consistency = consistency;
         self
     }
 

@@ -1,7 +1,9 @@
 //! What a session's task and its handles share.
 
+use crate::cache::Store;
 use crate::convert::unexpected;
 use crate::events::{NodeEvent, Subscriptions};
+use crate::handle::close;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -63,11 +65,12 @@ impl Undo {
 }
 
 /// What every handle of a session holds. When the last is gone the task ends, so the task holds only the
-/// [`View`] in it.
+/// [`View`] and the [`Store`] in it.
 pub(crate) struct Shared {
     pub(crate) orders: mpsc::UnboundedSender<Order>,
     tickets: AtomicU64,
     pub(crate) view: Arc<View>,
+    pub(crate) store: Arc<Store>,
 }
 
 /// How the session is, as its task last saw it.
@@ -174,8 +177,8 @@ impl View {
 }
 
 impl Shared {
-    pub(crate) fn new(orders: mpsc::UnboundedSender<Order>) -> Shared {
-        Shared { orders, tickets: AtomicU64::new(1), view: Arc::new(View::new()) }
+    pub(crate) fn new(orders: mpsc::UnboundedSender<Order>, store: Arc<Store>) -> Shared {
+        Shared { orders, tickets: AtomicU64::new(1), view: Arc::new(View::new()), store }
     }
 
     /// Does a call and waits for its outcome. If the caller gives up waiting, an Acquire is taken back.
@@ -211,6 +214,13 @@ impl Shared {
                 return Ok(all);
             }
         }
+    }
+
+    /// Closes the handles that are kept and that nobody uses. Returns whether there were any.
+    pub(crate) fn close_kept(&self) -> bool {
+        let kept = self.store.clear_out(true);
+        kept.iter().for_each(|handle| self.forget(close(handle)));
+        !kept.is_empty()
     }
 
     /// Does a call that nobody waits for.

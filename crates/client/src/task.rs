@@ -1,7 +1,9 @@
 //! The task behind a [`crate::Cell`]: it owns the session machine and the socket, and batches what goes
 //! through both.
 
+use crate::cache::{LOOK_EVERY, Publisher, Store};
 use crate::convert::node_event;
+use crate::handle::close;
 use crate::shared::{Order, Undo, View};
 use crate::{Config, time};
 use bytes::BytesMut;
@@ -13,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 use wombat_proto::wire::{self, Response, request::Call};
-use wombat_proto::{CellName, Error, Result, clock, frame};
+use wombat_proto::{CellName, Error, Instant, Result, clock, frame};
 use wombat_session::{Answer, Effects, Session};
 
 /// How long one attempt to connect may take.
@@ -34,6 +36,10 @@ struct Waiter {
 pub(crate) struct Task {
     session: Session,
     view: Arc<View>,
+    store: Arc<Store>,
+    publisher: Publisher,
+    /// When to look for kept handles that nobody has used for a while.
+    look_at: Instant,
     endpoints: Endpoints,
     waiters: BTreeMap<u64, Waiter>,
     effects: Effects,
@@ -65,14 +71,19 @@ struct Endpoints {
 }
 
 impl Task {
-    pub(crate) fn new(config: &Config, view: Arc<View>, ready: oneshot::Sender<Result<CellName>>) -> Task {
+    pub(crate) fn new(
+        config: &Config,
+        view: Arc<View>,
+        store: Arc<Store>,
+        ready: oneshot::Sender<Result<CellName>>,
+    ) -> Task {
         let mut seed = [0; 8];
         let _zero_will_do = getrandom::fill(&mut seed);
         let cell = config.cell.clone().filter(|name| name != wombat_proto::CellName::LOCAL);
         let machine = wombat_session::Config {
             cell: cell.unwrap_or_default(),
             client: config.client.clone(),
-            caches: false,
+            cache_bytes: config.cache_bytes,
             grace: config.grace,
             rho: wombat_proto::Rho::default(),
             seed: u64::from_ne_bytes(seed),
@@ -80,6 +91,9 @@ impl Task {
         Task {
             session: Session::new(machine, clock::now()),
             view,
+            publisher: Publisher::new(Arc::clone(&store)),
+            store,
+            look_at: clock::now() + LOOK_EVERY,
             endpoints: Endpoints { all: config.endpoints.clone(), next: 0, problems: BTreeMap::new() },
             waiters: BTreeMap::new(),
             effects: Effects::default(),
@@ -140,6 +154,7 @@ impl Task {
                     }
                 }
             }
+            self.tend_kept_handles();
             self.session.tick(clock::now(), &mut self.effects);
         }
     }
@@ -179,6 +194,17 @@ impl Task {
                 Wake::Connected(joined.unwrap_or_else(|error| Err(error.to_string())))
             }
             () = time::nap_until(deadline) => Wake::Time,
+        }
+    }
+
+    /// Closes the kept handles that nobody has used for a while.
+    fn tend_kept_handles(&mut self) {
+        let now = clock::now();
+        if now >= self.look_at {
+            self.look_at = now + LOOK_EVERY;
+            for handle in self.store.clear_out(false) {
+                self.session.submit(close(&handle), &mut self.effects);
+            }
         }
     }
 
@@ -238,6 +264,8 @@ impl Task {
 
     /// Carries out what the session wants but connecting. Returns whether to give up the connection.
     fn settle(&mut self) -> bool {
+        // Before anybody is told of anything, and before a KeepAlive says that what was to go is gone.
+        self.publisher.publish(&self.session, &mut self.effects.cache);
         let mut done: VecDeque<_> = std::mem::take(&mut self.effects.done).into();
         while let Some((number, result)) = done.pop_front() {
             self.finish(number, result);

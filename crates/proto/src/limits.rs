@@ -62,6 +62,10 @@ pub const CACHED_ENTRIES_PER_SESSION: usize = 65_536;
 pub const INVALIDATIONS_PER_SESSION: usize = 1024;
 /// Most bytes of them in one answer to a KeepAlive; the others come with the next.
 pub const INVALIDATION_BYTES: usize = 64 * 1024;
+/// What a client's cache may weigh in memory, in bytes, when nothing else is configured.
+pub const CLIENT_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Most handles that a client keeps open for the next who opens their nodes.
+pub const KEPT_HANDLES: usize = 1024;
 /// Most changes that wait at one time until nobody has cached any more what they change.
 pub const WAITING_CHANGES: usize = 16_384;
 /// Most bytes of them.

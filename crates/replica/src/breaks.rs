@@ -84,8 +84,7 @@ impl Breaks {
 impl Master {
     /// Whether others wait for this session to acknowledge something: until it does, it gets no longer lease.
     pub(crate) fn is_awaited(&self, session: SessionId) -> bool {
-        let unheard = self.sessions.get(&session).and_then(|live| live.cache.as_ref()?.unheard_since());
-        self.fail_over.awaits(session) || self.breaks.lease_bound(session).is_some() || unheard.is_some()
+        self.fail_over.awaits(session) || self.breaks.lease_bound(session).is_some()
     }
 }
 

@@ -304,19 +304,21 @@ impl Replica {
     /// locks go free, when the entry is applied.
     pub(crate) fn end_expired(&mut self, candidates: Vec<SessionId>, heard: Instant) {
         let now = self.moment.now;
-        let answers = self.lease_holds();
+        let (answers, lease) = (self.lease_holds(), self.lease());
         let Ok(master) = self.serving() else { return };
         let mut expired = Vec::new();
         for id in candidates {
             let Some(live) = master.sessions.get(&id) else { continue };
             let (until, parked) = (live.lease.until, live.lease.parked.is_some());
+            let unheard_since = live.cache.as_ref().and_then(|cache| cache.unheard_since());
+            let is_deaf = unheard_since.is_some_and(|since| since + lease <= now);
             if until > heard {
                 master.timers.set(until, Timer::Lease(id));
             } else if !answers {
                 // Its client may be there, and wait: it is this master that cannot answer, for want of its own
                 // lease. Once it can, there is time to hear of each other.
                 master.timers.set(now + STALL, Timer::Lease(id));
-            } else if parked && !master.is_awaited(id) {
+            } else if parked && !is_deaf && !master.is_awaited(id) {
                 master.to_notify.insert(id);
                 master.timers.set(now + STALL, Timer::Lease(id));
             } else if let Some(live) = master.sessions.get_mut(&id).filter(|live| !live.lease.ending) {

@@ -125,9 +125,10 @@ impl Replica {
             });
         }
         let slot = self.paxos.propose(Bytes::from(command.encode_to_vec()))?;
-        if let Some(master) = &mut self.master {
-            master.note_proposed(slot, &keys, young);
-        }
+        let keys = match &mut self.master {
+            Some(master) => master.note_proposed(slot, keys, young),
+            None => keys,
+        };
         self.proposals.wait(slot, origin, keys);
         if let Origin::Release(asker, instance, handle) = origin {
             self.leaves(asker.session, instance, handle);

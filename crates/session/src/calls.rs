@@ -86,6 +86,11 @@ impl Calls {
         self.last
     }
 
+    /// The number that the next call will have.
+    pub(crate) fn next(&self) -> u64 {
+        self.last + 1
+    }
+
     /// Takes a call in.
     pub(crate) fn add(&mut self, call: Call, since: Instant) -> u64 {
         let number = self.number();

@@ -32,11 +32,16 @@ impl LeaseView {
         LeaseView { rho, grace, until: Instant::default(), granted: Duration::ZERO, in_jeopardy: false }
     }
 
-    /// The master extended the lease by `lease` when it answered, after holding for `held` a request that was
-    /// sent at `sent`: the view ends at `sent + (held + lease)·(1−ρ)/(1+ρ)`. It never moves back. Returns
-    /// whether this ended a jeopardy.
+    /// When a lease surely has not ended yet that the master granted when it answered, after holding for `held` a
+    /// request that was sent at `sent`: until `sent + (held + lease)·(1−ρ)/(1+ρ)`.
+    pub(crate) fn end_of(&self, sent: Instant, held: Duration, lease: Duration) -> Instant {
+        sent + self.rho.shorten(held + lease)
+    }
+
+    /// The master extended the lease to that [end](LeaseView::end_of). It never moves back. Returns whether this
+    /// ended a jeopardy.
     pub(crate) fn extend(&mut self, now: Instant, sent: Instant, held: Duration, lease: Duration) -> bool {
-        self.until = self.until.max(sent + self.rho.shorten(held + lease));
+        self.until = self.until.max(self.end_of(sent, held, lease));
         self.granted = lease;
         let safe_again = self.in_jeopardy && now < self.until;
         self.in_jeopardy &= !safe_again;

@@ -8,11 +8,14 @@
 //!                    ▲                            │
 //!                    └──────a KeepAlive succeeds──┘
 //! ```
+//!
+//! What it has cached is coherent (P§2.7): [`Session::cached`] says what a reader may use at a moment.
 #![no_std]
 
 extern crate alloc;
 
 mod backoff;
+mod cache;
 mod calls;
 mod handles;
 mod lease;
@@ -22,6 +25,9 @@ mod revocations;
 #[cfg(test)]
 mod tests;
 
+pub use cache::{
+    CacheChange, CacheStats, Cached, CachedAbsence, CachedListing, CachedNode, Entries, Mark, Place,
+};
 pub use calls::Kind;
 pub use machine::{Config, Effects, NodeEvent, Session, SessionEvent};
 pub use revocations::Revoked;

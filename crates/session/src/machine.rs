@@ -2,6 +2,7 @@
 
 use crate::Answer;
 use crate::backoff::Backoff;
+use crate::cache::{Cache, CacheChange, CacheStats, Entries};
 use crate::calls::{Calls, Kind};
 use crate::handles::Handles;
 use crate::lease::{LeaseView, Passed};
@@ -27,9 +28,10 @@ pub struct Config {
     pub cell: String,
     /// What the client says of itself, for people.
     pub client: String,
-    /// Whether the client may cache. A new master waits until such a client has acknowledged the fail-over, and
-    /// so has dropped its cache, or its lease has ended (SPEC I10).
-    pub caches: bool,
+    /// Most that the cache may weigh, in bytes; 0: there is none. For a client that caches changes wait until it
+    /// has dropped what they change, and a new master until it has acknowledged the fail-over, and so has dropped
+    /// everything, or until its lease has ended (SPEC I10).
+    pub cache_bytes: usize,
     /// How long after the end of its lease view the session looks for a master (P§2.8: 45 s).
     pub grace: Duration,
     /// By how much the master's clock may differ in rate.
@@ -70,6 +72,9 @@ pub struct NodeEvent {
 /// What the shell has to do.
 #[derive(Default, Debug)]
 pub struct Effects {
+    /// What readers may use, and may not any more: to be carried out, in order, before anything is sent. Then
+    /// [`Session::cache_until`] may be told to them.
+    pub cache: Vec<CacheChange>,
     /// Requests to send on the connection.
     pub send: Vec<Request>,
     /// Calls that have ended.
@@ -122,6 +127,7 @@ pub struct Session {
     /// The number of the last event received in this epoch.
     last_event: u64,
     revocations: Revocations,
+    cache: Cache,
     /// Whether its end was asked for: from then on none of its locks is sure.
     ending: bool,
     expired: bool,
@@ -149,6 +155,7 @@ impl Session {
             keep_alive: None,
             last_event: 0,
             revocations: Revocations::default(),
+            cache: Cache::new(config.cache_bytes),
             ending: false,
             expired: false,
             refusal: None,
@@ -174,6 +181,22 @@ impl Session {
     /// Until when the session is surely alive. In the past from when its end is asked for.
     pub fn safe_until(&self) -> Instant {
         if self.expired || self.ending { Instant::default() } else { self.lease.until() }
+    }
+
+    /// Until when what is cached may be used; in the past if nothing may be. A reader who may be interrupted looks
+    /// at this first, then at the entry, then at the clock: so the entry was true when it looked at that.
+    pub fn cache_until(&self) -> Instant {
+        self.cache.until()
+    }
+
+    /// What is cached, if it may be used now.
+    pub fn cached(&self, now: Instant) -> Option<&Entries> {
+        self.cache.usable(now)
+    }
+
+    /// How the cache is.
+    pub fn cache_stats(&self) -> CacheStats {
+        self.cache.stats()
     }
 
     /// Whether the session is lost.
@@ -203,7 +226,8 @@ impl Session {
             _ => None,
         };
         let idle = self.idle_since.map(|since| since + IDLE_END).filter(|_| self.retiring.is_none());
-        let others = [self.calls.next_due(), self.gives_up_at(), self.revocations.next_due()];
+        let cache = self.cache.next_due(self.now).filter(|_| self.link == Link::Up);
+        let others = [self.calls.next_due(), self.gives_up_at(), self.revocations.next_due(), cache];
         [lease, retry, idle].into_iter().chain(others).flatten().min()
     }
 
@@ -216,20 +240,24 @@ impl Session {
     /// Takes a call in and gives it its number, under which it will be done.
     pub fn submit(&mut self, call: Call, effects: &mut Effects) -> u64 {
         self.called = true;
-        self.ending |= matches!(call, Call::EndSession(_));
+        if matches!(call, Call::EndSession(_)) {
+            self.ending = true;
+            self.cache.shut(&mut effects.cache);
+        }
         if let Call::Close(close) = &call {
             self.handles.closed(close.handle.as_ref());
         }
         if self.link == Link::Resting {
             self.link = Link::Down { retry_at: self.now };
         }
-        let number = self.calls.add(call, self.now);
         if self.expired {
-            self.calls.abandon();
+            let number = self.calls.number();
             effects.done.push((number, Err(Error::SessionExpired)));
-        } else {
-            self.send(number, effects);
+            return number;
         }
+        self.cache.takes(self.calls.next(), &call);
+        let number = self.calls.add(call, self.now);
+        self.send(number, effects);
         number
     }
 
@@ -262,7 +290,7 @@ impl Session {
     /// A frame arrived.
     pub fn received(&mut self, now: Instant, response: Response, effects: &mut Effects) {
         self.now = now;
-        let Response { number, result, .. } = response;
+        let Response { number, cachable, result, .. } = response;
         let result = match result {
             None => Err(Error::Unknown),
             Some(Answer::Error(error)) => Err(Error::from(error)),
@@ -281,7 +309,7 @@ impl Session {
                 effects.disconnect = true;
                 self.rest();
             }
-            Link::Up => self.answered(now, number, result, effects),
+            Link::Up => self.answered(now, number, result, cachable.as_ref(), effects),
             Link::Down { .. } | Link::Connecting | Link::Resting => {}
         }
     }
@@ -301,6 +329,7 @@ impl Session {
                 Passed::Nothing => {}
                 Passed::Jeopardy => {
                     effects.session_events.push(SessionEvent::Jeopardy);
+                    self.cache.clear(&mut effects.cache);
                     // A KeepAlive that was not answered for so long will not be: the other side may be gone
                     // without a word, and nothing is sent in jeopardy that would bring that to light.
                     if self.link == Link::Up {
@@ -313,6 +342,7 @@ impl Session {
         if self.gives_up_at().is_some_and(|at| at <= now) {
             // None of them was ever sent in a session that might still be.
             let calls = self.calls.abandon().into_keys();
+            self.cache.abandon();
             effects.done.extend(calls.map(|number| (number, Err(Error::NoQuorum))));
         }
         let within = self.attach_within();
@@ -332,8 +362,9 @@ impl Session {
         for number in self.calls.due(now) {
             self.send(number, effects);
         }
-        // Somebody waits to hear of it: this KeepAlive takes the place of the one that is pending.
-        if self.revocations.obey(now) && self.link == Link::Up {
+        // The master waits to hear of it: this KeepAlive takes the place of the one that is pending.
+        let to_tell = self.revocations.obey(now) | self.cache.wants_lease(now);
+        if to_tell && self.link == Link::Up {
             self.send_keep_alive(now, effects);
         }
     }
@@ -349,6 +380,7 @@ impl Session {
             let number = self.calls.number();
             effects.send.push(self.request(number, Call::EndSession(wire::EndSession {}), Kind::Read));
             self.retiring = Some(number);
+            self.cache.shut(&mut effects.cache);
         }
     }
 
@@ -363,6 +395,7 @@ impl Session {
         self.config.cell.clone_from(&self.cell); // The next session is with no other.
         (self.epoch, self.last_event) = (Epoch::NONE, 0);
         self.revocations.clear();
+        self.cache.reopen();
         self.link = if self.calls.is_empty() { Link::Resting } else { Link::Down { retry_at: self.now } };
     }
 
@@ -389,7 +422,7 @@ impl Session {
         let number = self.calls.number();
         let (session, call) = match self.identity {
             None => {
-                let Config { client, caches, .. } = self.config.clone();
+                let (client, caches) = (self.config.client.clone(), self.cache.is_on());
                 (0, Call::CreateSession(wire::CreateSession { client, caches }))
             }
             Some(Identity { id, secret_high, secret_low }) => {
@@ -459,6 +492,7 @@ impl Session {
         let first = self.epoch == Epoch::NONE;
         self.epoch = epoch;
         self.last_event = 0;
+        self.cache.meet_epoch(&mut effects.cache);
         if !first {
             let handles: Vec<wire::Handle> = self.handles.to_present().collect();
             for handle in handles {
@@ -477,13 +511,18 @@ impl Session {
     fn send_keep_alive(&mut self, now: Instant, effects: &mut Effects) {
         let number = self.calls.number();
         self.keep_alive = Some((number, now));
-        let idle = self.is_idle() && !core::mem::take(&mut self.called);
+        let reads_cache = self.cache.ask();
+        if reads_cache {
+            self.idle_since = None;
+        }
+        let idle = self.is_idle() && !core::mem::take(&mut self.called) && !reads_cache;
         let keep_alive = wire::KeepAlive {
             events_acknowledged: self.last_event,
             idle,
             revocations_heard: self.revocations.heard(),
             revocations_obeyed: self.revocations.obeyed(),
-            ..wire::KeepAlive::default()
+            invalidations_acknowledged: self.cache.acknowledged(),
+            reads_cache,
         };
         effects.send.push(self.request(number, Call::KeepAlive(keep_alive), Kind::Read));
     }
@@ -495,7 +534,15 @@ impl Session {
                 // Not before an answer: a connection that breaks as soon as it is made is not tried in a storm.
                 self.backoff.reset();
                 self.meet_epoch(Epoch(kept.epoch), effects);
-                self.extend(now, sent, Duration::from_micros(kept.held_us), kept.lease_ms, effects);
+                let held = Duration::from_micros(kept.held_us);
+                if Epoch(kept.epoch) == self.epoch {
+                    // First what must be dropped, then for how long the rest may be used.
+                    let (first, all) = (kept.first_invalidation, &kept.invalidations);
+                    self.cache.invalidate(first, all, &mut effects.cache);
+                    let lease = Duration::from_millis(kept.cache_lease_ms.min(kept.lease_ms).into());
+                    self.cache.extend(lease, self.lease.end_of(sent, held, lease));
+                }
+                self.extend(now, sent, held, kept.lease_ms, effects);
                 self.take_events(kept.first_event, kept.events, effects);
                 effects.revoked.extend(self.revocations.told(now, self.lease.granted(), &kept.revocations));
                 self.send_keep_alive(now, effects);
@@ -540,7 +587,14 @@ impl Session {
         }
     }
 
-    fn answered(&mut self, now: Instant, number: u64, result: Result<Answer>, effects: &mut Effects) {
+    fn answered(
+        &mut self,
+        now: Instant,
+        number: u64,
+        result: Result<Answer>,
+        cachable: Option<&wire::Cachable>,
+        effects: &mut Effects,
+    ) {
         let Some(pending) = self.calls.get_mut(number).filter(|pending| pending.sent) else { return };
         match result {
             Err(Error::StaleEpoch { current }) if current >= self.epoch => {
@@ -563,6 +617,7 @@ impl Session {
         }
         let Some((pending, released)) = self.calls.answered(number) else { return };
         self.backoff.reset();
+        self.cache.answered(number, (&pending.call, &result), cachable, self.epoch, &mut effects.cache);
         // Whatever has become of it, an Acquire that was taken back is over: sent again to a new master, which
         // knows nothing of that, it would take a lock for nobody.
         for acquire in self.calls.end_acquires(&pending.call) {
@@ -594,6 +649,7 @@ impl Session {
         let now = self.now;
         let Some(pending) = self.calls.get_mut(number) else { return };
         let again = core::mem::replace(&mut pending.sent, true);
+        self.cache.sends(number, &pending.call, &mut effects.cache);
         let mut call = pending.call.clone();
         // At a new master it keeps its turn, and its time runs on.
         if let Call::Acquire(acquire) = &mut call
@@ -625,6 +681,7 @@ impl Session {
     /// The session is lost. A change that was sent may have taken effect; nobody can tell any more.
     fn expire(&mut self, effects: &mut Effects) {
         self.expired = true;
+        self.cache.shut(&mut effects.cache);
         for (number, pending) in self.calls.abandon() {
             let unknown = pending.sent && pending.kind == Kind::Change;
             effects.done.push((number, Err(if unknown { Error::Unknown } else { Error::SessionExpired })));

@@ -1,5 +1,7 @@
 //! Scripts: what is said to a session, what it answers, what time does to it. None of them waits.
 
+mod cache;
+
 use crate::{Answer, Config, Effects, Session, SessionEvent};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -16,22 +18,34 @@ struct Script {
     effects: Effects,
     /// The number of the KeepAlive that was sent last.
     pending: u64,
+    /// Whether it has a cache.
+    caches: bool,
 }
 
 impl Script {
     /// A session that asks for a connection.
     fn new() -> Script {
+        Script::with_cache(0)
+    }
+
+    /// One with a cache of so many bytes.
+    fn with_cache(cache_bytes: usize) -> Script {
         let config = Config {
             cell: String::new(),
             client: "script".into(),
-            caches: false,
+            cache_bytes,
             grace: GRACE,
             rho: Rho(10),
             seed: 1,
         };
         let now = Instant::from_nanos(1_000_000_000_000);
-        let mut script =
-            Script { session: Session::new(config, now), now, effects: Effects::default(), pending: 0 };
+        let mut script = Script {
+            session: Session::new(config, now),
+            now,
+            effects: Effects::default(),
+            pending: 0,
+            caches: cache_bytes > 0,
+        };
         script.tick();
         assert_eq!(script.effects.connect.take(), Some(None));
         script
@@ -39,12 +53,16 @@ impl Script {
 
     /// A session that is up, its first KeepAlive pending.
     fn up() -> Script {
-        let mut script = Script::new();
-        script.greet();
-        assert!(matches!(script.sent()[..], [Call::CreateSession(_)]));
-        script.open_session(1);
-        assert!(matches!(script.sent()[..], [Call::KeepAlive(_)]));
-        script
+        Script::new().come_up()
+    }
+
+    fn come_up(mut self) -> Script {
+        self.greet();
+        let caches = self.caches;
+        assert!(matches!(&self.sent()[..], [Call::CreateSession(create)] if create.caches == caches));
+        self.open_session(1);
+        assert!(matches!(self.sent()[..], [Call::KeepAlive(_)]));
+        self
     }
 
     fn greet(&mut self) {
@@ -75,12 +93,13 @@ impl Script {
     }
 
     fn receive(&mut self, number: u64, result: Result<Answer>) {
+        self.receive_cachable(number, None, result);
+    }
+
+    fn receive_cachable(&mut self, number: u64, cachable: Option<wire::Cachable>, result: Result<Answer>) {
         let result = Some(result.unwrap_or_else(|error| Answer::Error((&error).into())));
-        self.session.received(
-            self.now,
-            Response { session: 5, number, cachable: None, result },
-            &mut self.effects,
-        );
+        let response = Response { session: 5, number, cachable, result };
+        self.session.received(self.now, response, &mut self.effects);
     }
 
     fn submit(&mut self, call: Call) -> u64 {

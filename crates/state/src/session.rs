@@ -39,16 +39,6 @@ pub struct Fence {
     pub token: Token,
 }
 
-/// What dedupe says of a request number.
-pub(crate) enum Seen {
-    /// It is new.
-    No,
-    /// It was answered so.
-    Answered(Result<Outcome>),
-    /// The client has said that it would not come again.
-    Forgotten,
-}
-
 impl Session {
     /// How many locks it holds.
     pub fn lock_count(&self) -> usize {
@@ -82,17 +72,12 @@ impl Session {
             || self.fences.contains_key(&handle)
     }
 
-    /// The kept answer to the change `number`, if there is one.
-    pub fn answer(&self, number: u64) -> Option<&Result<Outcome>> {
-        self.outcomes.get(&number)
-    }
-
-    pub(crate) fn seen(&self, number: u64) -> Seen {
-        match self.outcomes.get(&number) {
-            Some(result) => Seen::Answered(result.clone()),
-            None if number <= self.acknowledged => Seen::Forgotten,
-            None => Seen::No,
-        }
+    /// The answer to the change `number` if it was made before: the kept one or, when the client has said that it
+    /// has that and would not ask again, an error.
+    pub fn answer(&self, number: u64) -> Option<Result<Outcome>> {
+        let forgotten = || Error::invalid("the request's number says that its answer was received already");
+        let kept = self.outcomes.get(&number).cloned();
+        kept.or_else(|| (number <= self.acknowledged).then(|| Err(forgotten())))
     }
 
     /// Forgets the answers that the client has.

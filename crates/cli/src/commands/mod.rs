@@ -48,12 +48,21 @@ pub(crate) async fn run(args: Args, guardian: Option<Guardian>) -> Result<u8, Fa
         Command::Admin(Admin::Transfer { to }) => return status::transfer(&settings, to.unwrap_or(0)).await,
         _ => {}
     }
-    let cell = settings.connect().await?;
+    let cell = settings.connect(stays(&command)).await?;
     let result = on_cell(&cell, &settings, command, json, guardian).await;
     // The session ends at once, and with it what it held; otherwise it would linger for its lease. A cell that
     // is gone is not waited for.
     let _gone_either_way = tokio::time::timeout(GOODBYE, cell.close()).await;
     result
+}
+
+/// Whether a command goes on until something happens.
+fn stays(command: &Command) -> bool {
+    match command {
+        Command::Lock(lock) => lock.action.is_none(),
+        Command::Watch(_) | Command::Semaphore(_) | Command::Elect(_) => true,
+        _ => false,
+    }
 }
 
 async fn on_cell(

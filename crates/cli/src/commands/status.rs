@@ -223,8 +223,12 @@ fn show(status: &Status, views: &Views) {
 /// Who has something cached, and whether changes wait for them.
 fn caches(it: &CacheStatus) -> String {
     let span = |millis: u64| output::span(Duration::from_millis(millis));
-    let mut said =
-        format!("{} entries, used by {} sessions, for {}", it.entries, it.sessions, span(it.lease_ms.into()));
+    let mut said = format!(
+        "{} entries, {} sessions read theirs, lease {}",
+        it.entries,
+        it.sessions,
+        span(it.lease_ms.into())
+    );
     if it.waiting > 0 {
         said += &format!("; {} changes wait, the first for {}", it.waiting, span(it.longest_ms));
     }

@@ -162,14 +162,20 @@ impl Master {
     }
 
     /// A change was proposed that touches `keys` and, if so, nodes that are made until it is applied: those
-    /// after `young`.
-    pub(crate) fn note_proposed(&mut self, slot: Slot, keys: &[CacheKey], young: Option<Instance>) {
+    /// after `young`. Returns what is closed until then.
+    pub(crate) fn note_proposed(
+        &mut self,
+        slot: Slot,
+        keys: Vec<CacheKey>,
+        young: Option<Instance>,
+    ) -> Vec<CacheKey> {
         if self.caches_nothing() {
             self.cache.unnoted = slot;
-            return;
+            return Vec::new();
         }
-        self.cache.close(keys);
+        self.cache.close(&keys);
         self.cache.young.extend(young.map(|instance| (slot, instance)));
+        keys
     }
 
     /// A session begins that may cache.

@@ -89,9 +89,12 @@ impl Cache {
         self.by_session.range((session, 0)..(session, ticket)).next().is_some()
     }
 
-    fn enqueue(&mut self, waiting: Waiting) -> Ticket {
+    fn next_ticket(&mut self) -> Ticket {
         self.last_ticket += 1;
-        let ticket = self.last_ticket;
+        self.last_ticket
+    }
+
+    fn enqueue(&mut self, ticket: Ticket, waiting: Waiting) {
         self.close(&waiting.keys);
         for key in &waiting.rounds {
             self.rounds.get_mut(key).expect("it was begun").waited_for_by.insert(ticket);
@@ -107,7 +110,6 @@ impl Cache {
             }
         }
         self.waiting.insert(ticket, waiting);
-        ticket
     }
 
     fn dequeue(&mut self, ticket: Ticket) -> Option<What> {
@@ -136,11 +138,16 @@ impl Cache {
 
     /// Notes a change that nothing stands against any more.
     fn look_at(&mut self, ticket: Ticket) {
-        let Some(waiting) = self.waiting.get(&ticket) else { return };
-        let behind = waiting.gives_up && waiting.sessions.iter().any(|id| self.waits_before(*id, ticket));
-        if waiting.rounds.is_empty() && !behind {
+        if self.is_ready(ticket) {
             self.ready.insert(ticket);
         }
+    }
+
+    fn is_ready(&self, ticket: Ticket) -> bool {
+        self.waiting.get(&ticket).is_some_and(|waiting| {
+            let behind = waiting.gives_up && waiting.sessions.iter().any(|id| self.waits_before(*id, ticket));
+            waiting.rounds.is_empty() && !behind
+        })
     }
 
     /// Ends a round in which nobody is waited for any more.
@@ -267,8 +274,8 @@ impl Replica {
         self.propose_in_turn(Change { origin, acknowledged, op }, None)
     }
 
-    /// The same of one that has waited already, if `ticket` says so.
-    fn propose_in_turn(&mut self, change: Change, waited: Option<Instant>) -> Result<()> {
+    /// The same of one that may have waited already: it keeps its place.
+    fn propose_in_turn(&mut self, change: Change, waited: Option<(Ticket, Instant)>) -> Result<()> {
         let asker = change.origin.asker();
         let Some(master) = self.master.as_mut().filter(|master| !master.caches_nothing()) else {
             return self.enter(change, Vec::new());
@@ -301,8 +308,9 @@ impl Replica {
         if cache.waiting.len() >= WAITING_CHANGES || cache.bytes >= WAITING_BYTES {
             return Err(Error::Overloaded { retry_after: Duration::from_millis(100) });
         }
-        let since = waited.unwrap_or(self.moment.now);
-        cache.enqueue(Waiting { what: What::Change(change), keys, rounds, sessions, gives_up, since });
+        let (ticket, since) = waited.unwrap_or_else(|| (cache.next_ticket(), self.moment.now));
+        cache
+            .enqueue(ticket, Waiting { what: What::Change(change), keys, rounds, sessions, gives_up, since });
         Ok(())
     }
 
@@ -323,8 +331,8 @@ impl Replica {
         }
         let (what, since) = (What::Turn(instance), self.moment.now);
         if let Some(master) = &mut self.master {
-            let sessions = Vec::new();
-            master.cache.enqueue(Waiting { what, keys, rounds, sessions, gives_up: false, since });
+            let (ticket, sessions) = (master.cache.next_ticket(), Vec::new());
+            master.cache.enqueue(ticket, Waiting { what, keys, rounds, sessions, gives_up: false, since });
         }
         Ok(false)
     }
@@ -341,13 +349,17 @@ impl Replica {
             && let Some(ticket) = master.cache.ready.pop_first()
         {
             any = true;
-            let since = master.cache.waiting.get(&ticket).map(|waiting| waiting.since);
+            // What went before it may have had to wait again.
+            if !master.cache.is_ready(ticket) {
+                continue;
+            }
+            let waited = master.cache.waiting.get(&ticket).map(|waiting| (ticket, waiting.since));
             match master.cache.dequeue(ticket) {
                 Some(What::Turn(instance)) => self.take_turns(instance),
                 Some(What::Change(change)) => {
                     // Nobody can have cached it again: it was closed. But its names may lead elsewhere by now.
                     let (origin, ended) = (change.origin, ended_by(&change.op));
-                    if let Err(error) = self.propose_in_turn(change, since) {
+                    if let Err(error) = self.propose_in_turn(change, waited) {
                         self.refuse(origin, &ended, error);
                     }
                 }

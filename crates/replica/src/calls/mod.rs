@@ -107,10 +107,11 @@ impl Replica {
         self.proposals.is_waiting(session, number) || self.master.as_ref().is_some_and(waits)
     }
 
-    /// The answer that this change got when it was asked for before (SPEC I13).
+    /// The answer that this change got when it was asked for before (SPEC I13). A copy that comes when its client
+    /// has had that answer for long is refused here: the client has dropped nothing for it.
     pub(crate) fn answered_before(&self, asker: Asker) -> Option<Result<Answer>> {
         let result = self.state.session(asker.session)?.answer(asker.number)?;
-        Some(result.clone().map(plain_answer))
+        Some(result.map(plain_answer))
     }
 
     /// Proposes a change whose answer is its outcome, unless it was answered before.

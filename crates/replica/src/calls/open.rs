@@ -70,7 +70,7 @@ impl Replica {
 
     /// A retry of an Open that was answered, or would have been, finds its handle again.
     fn opened_before(&mut self, asker: Asker, unsealed: Handle) -> Option<Result<Answer>> {
-        if let Some(result) = self.state.session(asker.session)?.answer(asker.number).cloned() {
+        if let Some(result) = self.state.session(asker.session)?.answer(asker.number) {
             return Some(match result {
                 Ok(Outcome::Opened { created, stat }) => {
                     let unsealed = Handle { instance: stat.instance, ..unsealed };

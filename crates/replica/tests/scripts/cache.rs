@@ -301,6 +301,26 @@ fn a_writer_drops_its_own_copy_itself() {
 }
 
 #[test]
+fn a_copy_of_a_write_that_comes_late_takes_nothing_from_its_writer() {
+    let mut world = World::new();
+    let (mut reader, file) = world.caching("/ls/test/file");
+    let mut writer = world.client();
+    let theirs = world.open(&mut writer, "/ls/test/file");
+    let write = world.send(&mut reader.client, set(file, "own"));
+    assert!(world.answer(&reader.client, write).unwrap().is_ok());
+    // It has had the answer, says so with its next change, and reads and caches the file again.
+    let Client { connection, session, epoch, .. } = reader.client;
+    let number = write + 1;
+    let open = Some(Call::Open(wire::Open { path: "/ls/test/other".into(), ..may_create() }));
+    reader.client.number = number;
+    world.send_raw(connection, wire::Request { session, number, epoch, acknowledged: write, call: open });
+    assert!(world.answer(&reader.client, number).unwrap().is_ok());
+    assert!(world.may_cache(&mut reader.client, file));
+    world.send_again(&reader.client, write, set(file, "own"));
+    world.waits_for(&mut writer, set(theirs, "theirs"), &mut [(&mut reader, &[node(file)])]);
+}
+
+#[test]
 fn what_is_on_its_way_into_the_log_is_not_cached() {
     let mut world = World::new();
     let (mut writer, mut reader) = (world.client(), world.reader());
@@ -498,6 +518,17 @@ fn the_end_of_a_session_waits_for_those_who_have_its_ephemerals_cached_but_not_f
     assert!(world.lives(&ends.client));
     assert_eq!(world.obeys(&mut reader), [listing(dir)]);
     assert!(!world.lives(&ends.client));
+    assert!(world.replica.state().tree().get(Instance(mine.instance)).is_none());
+}
+
+#[test]
+fn the_last_session_that_caches_takes_its_ephemerals_with_it_and_leaves_nobody_to_be_told() {
+    // What nobody could have cached any more was opened again without having been closed.
+    let mut world = World::new();
+    let mut last = world.reader();
+    let mine = world.open_with(&mut last.client, ephemeral("/ls/test/mine"));
+    let end = world.send(&mut last.client, Call::EndSession(wire::EndSession {}));
+    assert!(matches!(world.answer(&last.client, end), Some(Ok(Answer::Done(_)))));
     assert!(world.replica.state().tree().get(Instance(mine.instance)).is_none());
 }
 
@@ -732,6 +763,7 @@ fn a_request_that_waits_and_comes_again_is_answered_where_it_came_last() {
     let write = world.send(&mut writer, set(file, "once"));
     world.resume(&mut writer).unwrap();
     world.send_again(&writer, write, set(file, "once"));
+    assert_eq!(world.cache_status().waiting, 1);
     world.obeys(&mut reader);
     let Some(Ok(Answer::Stat(stat))) = world.answer(&writer, write) else { panic!("no answer") };
     assert_eq!(stat.content_generation, 2);

@@ -4,6 +4,7 @@
 
 mod breaks;
 mod cache;
+mod cache_property;
 mod fail_over;
 mod keep_alives;
 mod lock_delays;

@@ -2,6 +2,8 @@
 //! writes, deletes, ties handles to sequencers and listens to events.
 
 mod choices;
+mod looks;
+mod shelf;
 
 use super::history::History;
 use super::machine::address;
@@ -9,8 +11,11 @@ use super::oracle::Oracle;
 use super::swarm::Swarm;
 use super::tally::Tally;
 use crate::random::{Clock, Random};
+use looks::{Look, Sight};
+use shelf::Shelf;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use wombat_proto::limits::CLIENT_CACHE_BYTES;
 use wombat_proto::wire::{self, Handle, event::Kind, request::Call, response::Result as Answer};
 use wombat_proto::{Epoch, Error, HandleId, Instance, Instant, LockMode, Rho, Sequencer, SessionId, Token};
 use wombat_session::{Config, Effects, NodeEvent, Revoked, Session};
@@ -64,6 +69,10 @@ enum Doing {
     Breaking,
     /// What there is in the directory.
     Listing,
+    /// At something that may be cached.
+    Looking(Look),
+    /// With the nest.
+    Nesting,
     Ending,
     /// Anything at all, after the session is lost.
     Lost,
@@ -113,9 +122,22 @@ pub(super) struct Client {
     intentions: usize,
     /// How many more things it wants to do.
     pub(super) left: u64,
+    /// How often it looks at something, and makes something in the nest; and whether that vanishes when nobody has
+    /// it open.
+    looks: u64,
+    nesting: u64,
+    nest_vanishes: bool,
     leaving: Leaving,
     pub(super) asked_to_end: bool,
     caches: bool,
+    /// What its threads read, what it has seen, and whether it wants to see anything just now.
+    pub(super) shelf: Shelf,
+    sight: Sight,
+    reads: bool,
+    /// Whether it looks at nothing any more when it has finished.
+    pub(super) rests: bool,
+    /// When its next tick is due.
+    pub(super) tick_at: Option<Duration>,
 }
 
 impl Client {
@@ -125,7 +147,11 @@ impl Client {
         let config = Config {
             cell: String::new(),
             client: format!("client {name}"),
-            caches,
+            cache_bytes: match caches {
+                true if random.chance(swarm.small_caches) => 600 + random.below(3000) as usize,
+                true => CLIENT_CACHE_BYTES,
+                false => 0,
+            },
             grace: GRACE,
             rho: Rho::default(),
             seed: random.next(),
@@ -158,9 +184,17 @@ impl Client {
             calls: BTreeMap::new(),
             intentions: 0,
             left: 5 + random.below(60),
+            looks: swarm.looks,
+            nesting: swarm.nesting,
+            nest_vanishes: swarm.nest_vanishes,
             leaving,
             asked_to_end: false,
             caches,
+            shelf: Shelf::default(),
+            sight: Sight::default(),
+            reads: true,
+            rests: false,
+            tick_at: None,
         }
     }
 
@@ -173,9 +207,14 @@ impl Client {
         self.clock.read(real) < self.session.safe_until()
     }
 
+    /// Whether nothing of what it has asked for is still to come.
+    pub(super) fn is_done(&self) -> bool {
+        self.dead || self.finished && self.calls.is_empty()
+    }
+
     /// Whether it may still use what it cached under a master of an epoch before this one.
     pub(super) fn may_use_cache_of_before(&self, epoch: Epoch, real: Duration) -> bool {
-        self.caches && !self.dead && self.is_live(real) && self.session.epoch() < epoch
+        !self.dead && self.clock.read(real) < self.shelf.until() && self.session.epoch() < epoch
     }
 
     /// How its own view says that it holds a lock (SPEC I3).
@@ -235,7 +274,19 @@ impl Client {
         {
             return self.release(lock, handle, effects);
         }
-        if self.finished || self.calls.len() >= CALLS {
+        if self.calls.len() >= CALLS {
+            return;
+        }
+        if self.caches && random.chance(30) {
+            self.reads = !self.reads;
+        }
+        if self.keeps_looking() && (self.finished || random.chance(self.looks)) {
+            if let Some((call, doing)) = self.look(real, random) {
+                self.submit(call, doing, effects);
+            }
+            return;
+        }
+        if self.finished {
             return;
         }
         if self.session.is_expired() {
@@ -467,6 +518,8 @@ impl Client {
                 oracle.wrote(history, &text, done.stats.last().expect("it wrote"));
             }
             (Doing::Listing, Ok(Answer::Entries(_))) => {}
+            (Doing::Looking(look), result) => self.looked(look, result, tally),
+            (Doing::Nesting, result) => self.nested(result, tally),
             // Nothing was asked of anybody: there was no cell to begin a session with, for longer than the grace.
             (_, Err(Error::NoQuorum)) if self.session.id().is_none() => tally.count("calls without a cell"),
             (Doing::Ending, Ok(_) | Err(Error::SessionExpired))

@@ -176,6 +176,7 @@ impl World {
         for client in &mut self.clients {
             client.stopped_until = client.stopped_until.min(now);
             client.left = client.left.min(4);
+            client.rests = true;
         }
         for id in self.machines.keys().copied().collect::<Vec<_>>() {
             self.start(id);

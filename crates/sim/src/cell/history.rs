@@ -162,9 +162,18 @@ impl History {
                     self.opened(session, Instance(stat.instance), HandleId(open.handle));
                 }
             }
-            (Some(Op::Multi(multi)), Ok(_)) if !applied.changes.is_empty() => {
+            (Some(Op::Multi(multi)), Ok(Outcome::Multi(made))) if !applied.changes.is_empty() => {
                 self.guarded(session, multi);
-                tally.count(if multi_is_guarded(multi) { "guarded writes" } else { "floods" });
+                tally.count(match changes_of(multi).count() {
+                    _ if multi_is_guarded(multi) => "guarded writes",
+                    1 | 2 => "changes by path",
+                    _ => "floods",
+                });
+                for (change, stat) in changes_of(multi).zip(&made.stats) {
+                    if matches!(change, change::Change::Create(_)) {
+                        self.created(stat);
+                    }
+                }
             }
             (Some(op), _) => {
                 let done = Done { slot, session, number, applied: &applied };
@@ -197,6 +206,7 @@ impl History {
             (Op::Delete(delete), Ok(_)) if effective => {
                 self.locks.check_tied(who(delete.handle), "a deletion");
                 self.locks.deleted(Instance(delete.instance), who(delete.handle), slot, now);
+                self.ephemerals.remove(&Instance(delete.instance));
                 tally.count("deletions");
             }
             (Op::SetContents(set), Ok(_)) if effective => {
@@ -287,8 +297,6 @@ impl History {
                 assert!(holds, "a change was made under a lock that session {session} does not hold");
             }
         }
-        let whole = steps.changes.iter().all(|one| matches!(one.change, Some(change::Change::Set(_))));
-        assert!(whole, "the simulation's clients only write in a Multi");
     }
 
     /// Of several writes that one entry makes, nobody ever sees any but the last.
@@ -310,16 +318,26 @@ impl History {
         }
     }
 
-    /// I11: an ephemeral node exists iff a session that lives has it open.
+    /// I11: an ephemeral node exists iff a session that lives has it open or, of a directory, something is in it.
     fn check_ephemerals(&mut self) {
-        let there = |instance: &Instance| self.state.tree().get(*instance).is_some();
+        let node = |instance: &Instance| self.state.tree().get(*instance);
+        let has_children = |instance: &Instance| {
+            let children = node(instance).and_then(|node| node.children());
+            children.is_some_and(|children| !children.is_empty())
+        };
         for (instance, openers) in &self.ephemerals {
-            assert_eq!(there(instance), !openers.is_empty(), "I11: node {instance} is open by {openers:?}");
+            let (there, kept) = (node(instance).is_some(), !openers.is_empty() || has_children(instance));
+            assert_eq!(there, kept, "I11: node {instance} is open by {openers:?}");
         }
-        self.ephemerals.retain(|_, openers| !openers.is_empty());
+        let state = &self.state;
+        self.ephemerals.retain(|instance, _| state.tree().get(*instance).is_some());
         let known = self.state.tree().nodes().filter(|node| node.ephemeral).count();
         assert_eq!(known, self.ephemerals.len(), "I11: an ephemeral node that nobody has opened");
     }
+}
+
+fn changes_of(multi: &log::Multi) -> impl Iterator<Item = &change::Change> {
+    multi.steps.iter().flat_map(|steps| &steps.changes).filter_map(|change| change.change.as_ref())
 }
 
 fn multi_is_guarded(multi: &log::Multi) -> bool {

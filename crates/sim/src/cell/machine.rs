@@ -53,6 +53,8 @@ pub(super) struct Running {
     outgoing: Option<(Slot, Vec<Bytes>)>,
     /// What its log holds and it has not applied yet, as far as anyone can see from outside.
     pub(super) accepted: BTreeMap<Slot, Value>,
+    /// The slots of which it has entered a value into its log since this was last looked at.
+    pub(super) entered: Vec<Slot>,
     /// As of which slot its state was last looked at and compared with everyone's.
     pub(super) compared: Slot,
 }
@@ -100,7 +102,7 @@ impl Machine {
             master_lease: terms.master_lease,
             seed: random.next(),
             lease: terms.lease(random),
-            cache_lease: wombat_proto::limits::CACHE_LEASE,
+            cache_lease: terms.cache_lease(random),
             version: "sim".into(),
             fresh_key: [self.id.0 as u8; 32],
             activity,
@@ -128,6 +130,7 @@ impl Machine {
             incoming: Default::default(),
             outgoing: None,
             accepted,
+            entered: Vec::new(),
             compared: Slot(0),
         });
     }
@@ -151,6 +154,7 @@ impl Machine {
             for record in &effects.persist {
                 if let Record::Accept(accepted) = record {
                     running.accepted.insert(accepted.slot, accepted.value.clone());
+                    running.entered.push(accepted.slot);
                 }
             }
             running.waiting.append(&mut effects.persist);

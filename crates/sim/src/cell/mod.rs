@@ -6,12 +6,15 @@
 //! | `world.rs` | events, and who they happen to |
 //! | `machine.rs` | what stands around a replica: the shell's part |
 //! | `client.rs`, `client/choices.rs` | an application and its session, and what it does next |
+//! | `client/shelf.rs`, `client/looks.rs` | what its threads read from its cache, and what it looks at |
 //! | `connections.rs` | the network between clients and replicas |
 //! | `swarm.rs`, `faults.rs` | what goes wrong |
 //! | `history.rs` | what must hold of the log, command by command |
 //! | `locks.rs`, `events.rs` | the same of locks, and of what is told of changes |
 //! | `oracle.rs` | what must hold in the eyes of clients |
+//! | `cache.rs`, `reading.rs` | what must hold of what they have cached, and when they read it |
 
+mod cache;
 mod client;
 mod connections;
 mod events;
@@ -20,6 +23,7 @@ mod history;
 mod locks;
 mod machine;
 mod oracle;
+mod reading;
 mod swarm;
 mod tally;
 mod world;

@@ -3,6 +3,7 @@
 
 use crate::random::Random;
 use std::time::Duration;
+use wombat_proto::limits::SHORTEST_CACHE_LEASE;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fault {
@@ -78,8 +79,15 @@ pub(super) struct Swarm {
     pub(super) strands: u64,
     /// How long a client thinks, at most.
     pub(super) thinking: Duration,
-    /// Of a thousand clients, how many cache.
+    /// Of a thousand clients, how many cache, and how many of those have room for a few entries only.
     pub(super) caching: u64,
+    pub(super) small_caches: u64,
+    /// Of a thousand things that such a client does, how many are a look at something; and of a thousand others,
+    /// how many are changes in the nest.
+    pub(super) looks: u64,
+    pub(super) nesting: u64,
+    /// Whether the nest vanishes when nobody has it open and nothing is in it.
+    pub(super) nest_vanishes: bool,
     /// Of a thousand troubles, how many come with a flood of writes that somebody who listens does not hear of.
     pub(super) floods: u64,
     /// Whether clocks are as wrong as they may be.
@@ -92,7 +100,9 @@ pub(super) struct Terms {
     pub(super) master_lease: Duration,
     /// The session lease; where leases vary, the longest.
     pub(super) session_lease: Duration,
-    /// Whether a replica may come back with a shorter one.
+    /// The cache lease; where leases vary, the longest.
+    cache_lease: Duration,
+    /// Whether a replica may come back with shorter ones.
     leases_vary: bool,
     pub(super) segment_bytes: u64,
 }
@@ -105,6 +115,12 @@ impl Terms {
             false => self.session_lease,
         }
     }
+
+    /// The cache lease likewise.
+    pub(super) fn cache_lease(&self, random: &mut Random) -> Duration {
+        let shorter = if self.leases_vary { 1 + random.below(4) as u32 } else { 1 };
+        (self.cache_lease / shorter).max(SHORTEST_CACHE_LEASE)
+    }
 }
 
 impl Swarm {
@@ -115,6 +131,7 @@ impl Swarm {
             if random.chance(400) { random.below(150) } else { 0 },
             if random.chance(500) { random.below(1001) } else { 0 },
         );
+        let longest_cache_lease = if random.chance(500) { 1000 } else { 6000 };
         Swarm {
             weights,
             pause: random.millis(500, 5000),
@@ -129,12 +146,17 @@ impl Swarm {
             copied_within: random.millis(10, 10_000),
             strands: if random.chance(300) { random.below(100) } else { 0 },
             thinking: random.millis(20, 1500),
-            caching: if random.chance(400) { random.below(1001) } else { 0 },
+            caching: if random.chance(850) { 500 + random.below(501) } else { 0 },
+            small_caches: if random.chance(300) { random.below(1001) } else { 0 },
+            looks: 300 + random.below(650),
+            nesting: random.below(400),
+            nest_vanishes: random.chance(500),
             worst_clocks: random.chance(500),
             floods: if random.chance(120) { random.below(200) } else { 0 },
             terms: Terms {
                 master_lease: random.millis(500, 1500),
                 session_lease: random.millis(2000, 5000),
+                cache_lease: random.millis(200, longest_cache_lease),
                 leases_vary: random.chance(300),
                 segment_bytes: 1024 * (4 + random.below(60)),
             },

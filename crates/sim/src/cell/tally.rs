@@ -10,7 +10,11 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(super) fn count(&mut self, what: &'static str) {
-        *self.counts.entry(what).or_default() += 1;
+        self.count_many(what, 1);
+    }
+
+    pub(super) fn count_many(&mut self, what: &'static str, times: u64) {
+        *self.counts.entry(what).or_default() += times;
     }
 
     pub(super) fn of(&self, what: &'static str) -> u64 {

@@ -1,5 +1,6 @@
 //! The world of a run: real time, a queue of events, one source of chance.
 
+use super::cache::Caches;
 use super::client::Client;
 use super::connections::Connections;
 use super::history::{History, Witness};
@@ -15,7 +16,7 @@ use wombat_proto::wire::{
     Close, Opened, Request, Response, error::Code, event::Kind, request::Call, response::Result as Answer,
 };
 use wombat_proto::{HandleId, Instant, ReplicaId, SessionId, Slot};
-use wombat_replica::{ConnectionId, Input, PeerMessage};
+use wombat_replica::{ConnectionId, Input, PeerMessage, Stage};
 use wombat_session::{NodeEvent, SessionEvent};
 
 /// By when, after the faults, everything must have ended well.
@@ -45,25 +46,13 @@ pub(super) enum Event {
     /// A snapshot is on the disk.
     Written(ReplicaId, u64, u64),
     Start(ReplicaId),
-    ClientTick(usize),
+    /// A client's tick is due at that time, unless another is due by now.
+    ClientTick(usize, Duration),
     /// The application of a client does its next thing.
     Act(usize),
     Fault,
     /// The master of an epoch, if it is master still, has trouble.
     Hunt,
-}
-
-impl Event {
-    fn is_of_client(&self) -> bool {
-        matches!(
-            self,
-            Event::Response(..)
-                | Event::LostAtClient(_)
-                | Event::Connected(..)
-                | Event::ClientTick(_)
-                | Event::Act(_)
-        )
-    }
 }
 
 /// How a run ended; equal for equal seeds.
@@ -86,6 +75,7 @@ pub(crate) struct World {
     pub(super) connections: Connections,
     pub(super) oracle: Oracle,
     pub(super) history: History,
+    pub(super) caches: Caches,
     pub(super) swarm: Swarm,
     pub(super) faults_until: Duration,
     pub(super) healed: bool,
@@ -120,6 +110,7 @@ impl World {
             connections: Connections::default(),
             oracle: Oracle::default(),
             history: History::default(),
+            caches: Caches::default(),
             faults_until: Duration::from_secs(20 + random.below(50)),
             healed: false,
             outcome: Outcome { events: 0, tally: Tally::default(), hash: 0 },
@@ -146,7 +137,7 @@ impl World {
         let name = self.clients.len();
         let client = Client::new(name, self.now, &self.swarm, &mut self.random);
         self.clients.push(client);
-        self.at(self.now, Event::ClientTick(name));
+        self.schedule_client_tick(name, self.now);
         self.will_act(name, Duration::ZERO);
     }
 
@@ -178,16 +169,20 @@ impl World {
             self.now = time;
             if let Some(until) = self.postponed(&event).filter(|until| *until > time) {
                 // Whoever goes on looks at what has arrived before it looks at the clock.
-                let clock = matches!(event, Event::Tick(..) | Event::ClientTick(_));
+                let clock = matches!(event, Event::Tick(..) | Event::ClientTick(..));
                 self.queue.insert((until + Duration::from_nanos(clock.into()), number), event);
                 continue;
             }
             self.note(&event);
-            let (of_client, last) = (event.is_of_client(), self.history.last());
+            let (client, last) = (self.client_of(&event), self.history.last());
+            // Whoever goes on after it was stopped reads before it hears of anything.
+            let some = self.random.below(self.clients.len() as u64) as usize;
+            self.read_cached(client.unwrap_or(some));
             self.happen(event);
+            self.read_cached(client.unwrap_or(some));
             self.check_master();
             // What clients believe can have become wrong only by what they have done, or by the log.
-            if of_client || self.history.last() != last {
+            if client.is_some() || self.history.last() != last {
                 self.check_clients();
             }
             if self.healed && self.ended_well() {
@@ -198,8 +193,22 @@ impl World {
         unreachable!("somebody always waits for something")
     }
 
+    /// The client to whom an event happens.
+    fn client_of(&self, event: &Event) -> Option<usize> {
+        match event {
+            Event::Response(connection, _) | Event::LostAtClient(connection) => {
+                Some(self.connections.get(*connection)?.client)
+            }
+            Event::Connected(client, _) | Event::ClientTick(client, _) | Event::Act(client) => Some(*client),
+            _ => None,
+        }
+    }
+
     /// Until when the one whom an event concerns does not run.
     fn postponed(&self, event: &Event) -> Option<Duration> {
+        if let Some(client) = self.client_of(event) {
+            return Some(self.clients[client].stopped_until);
+        }
         let machine = |id: &ReplicaId| Some(self.machines[id].stopped_until);
         match event {
             Event::Request(connection, _) | Event::LostAtReplica(connection) => {
@@ -210,13 +219,7 @@ impl World {
             | Event::Tick(id, ..)
             | Event::Synced(id, _)
             | Event::Written(id, ..) => machine(id),
-            Event::Response(connection, _) | Event::LostAtClient(connection) => {
-                Some(self.clients[self.connections.get(*connection)?.client].stopped_until)
-            }
-            Event::Connected(client, _) | Event::ClientTick(client) | Event::Act(client) => {
-                Some(self.clients[*client].stopped_until)
-            }
-            Event::Start(_) | Event::Fault | Event::Hunt => None,
+            _ => None,
         }
     }
 
@@ -232,7 +235,7 @@ impl World {
             Event::Synced(id, life) => (8, u64::from(id.0) | life << 8),
             Event::Written(id, ..) => (9, u64::from(id.0)),
             Event::Start(id) => (10, u64::from(id.0)),
-            Event::ClientTick(client) => (11, *client as u64),
+            Event::ClientTick(client, _) => (11, *client as u64),
             Event::Act(client) => (12, *client as u64),
             Event::Fault => (13, 0),
             Event::Hunt => (14, 0),
@@ -274,6 +277,7 @@ impl World {
             Event::Request(id, request) => {
                 if let Some(connection) = self.connections.get(id).filter(|one| one.at_replica) {
                     let (replica, connection) = (connection.replica, ConnectionId(id));
+                    self.note_arrived(replica, &request);
                     self.step(replica, Input::Request { connection, request });
                 }
             }
@@ -310,9 +314,13 @@ impl World {
             Event::Response(id, response) => self.response(id, *response),
             Event::LostAtClient(id) => self.lost_at_client(id),
             Event::Connected(client, id) => self.connected(client, id),
-            Event::ClientTick(client) => self.with_client(client, |client, now, effects| {
-                client.session.tick(client.clock.read(now), effects);
-            }),
+            Event::ClientTick(client, due) if self.clients[client].tick_at == Some(due) => {
+                self.clients[client].tick_at = None;
+                self.with_client(client, |client, now, effects| {
+                    client.session.tick(client.clock.read(now), effects);
+                });
+            }
+            Event::ClientTick(..) => {}
             Event::Act(client) => self.act(client),
             Event::Fault => self.fault(),
             Event::Hunt => self.hunt(),
@@ -339,7 +347,9 @@ impl World {
 
     pub(super) fn step(&mut self, id: ReplicaId, input: Input) {
         let now = self.now;
+        self.caches.begin_step();
         let effects = self.machine(id).step(now, input);
+        self.note_entered(id);
         self.learn(id);
         self.carry_out(id, effects);
         self.schedule_tick(id);
@@ -347,16 +357,18 @@ impl World {
 
     /// What a replica has applied that nobody had before goes down in history.
     fn learn(&mut self, id: ReplicaId) {
-        let World { now, machines, clients, history, outcome, .. } = self;
+        let World { now, machines, clients, history, caches, outcome, .. } = self;
         let Some(running) = machines.get_mut(&id).and_then(|machine| machine.running.as_mut()) else {
             return;
         };
         let state = running.replica.state();
-        let before = history.epoch();
+        let (epoch, last) = (history.epoch(), history.last());
+        let mut changed = false;
         while history.last() < state.applied() {
             let value = running.accepted.get(&history.last().next());
             let value = value.expect("what a replica applies is in its log");
             history.chosen(value, *now, &Clients(clients, *now), &mut outcome.tally);
+            changed |= caches.applied(history.last(), value, history, &mut outcome.tally);
         }
         if running.compared < state.applied() {
             running.compared = state.applied();
@@ -366,7 +378,13 @@ impl World {
         while running.accepted.first_key_value().is_some_and(|(slot, _)| *slot <= state.applied()) {
             running.accepted.pop_first();
         }
-        let began = history.epoch() > before;
+        if changed {
+            self.check_cached();
+        }
+        if self.history.last() > last {
+            (0..self.clients.len()).for_each(|client| self.read_cached(client));
+        }
+        let began = self.history.epoch() > epoch;
         if began && self.random.chance(self.swarm.hunts) {
             let wait = self.random.duration(Duration::ZERO, self.swarm.hunted_within);
             self.after(wait, Event::Hunt);
@@ -377,6 +395,9 @@ impl World {
     fn carry_out(&mut self, id: ReplicaId, effects: wombat_replica::Effects) {
         for line in &effects.activity {
             self.tell(&format!("{id}: {line}"));
+        }
+        for (epoch, _) in effects.stages.iter().filter(|(_, stage)| matches!(stage, Stage::Serves { .. })) {
+            self.caches.serves(*epoch);
         }
         assert_eq!(effects.diverged, None, "I19: replica {id} thinks that it has gone wrong");
         for (to, message) in effects.send {
@@ -505,6 +526,12 @@ impl World {
             assert!(rightly, "I5: client {name} lost its session while its own view was live");
             self.history.events.forget(name);
         }
+        let client = &mut self.clients[name];
+        let until = client.session.cache_until();
+        if !effects.cache.is_empty() || until != client.shelf.until() {
+            client.shelf.carry_out(effects.cache, until);
+            client.check_cached(now, self.history.state());
+        }
         for event in &effects.session_events {
             self.outcome.tally.count(match event {
                 SessionEvent::Jeopardy => "jeopardies",
@@ -548,7 +575,15 @@ impl World {
         let client = &self.clients[name];
         if let Some(deadline) = client.session.next_deadline() {
             let due = client.clock.when(deadline).max(now + Duration::from_millis(1));
-            self.at(due, Event::ClientTick(name));
+            self.schedule_client_tick(name, due);
+        }
+    }
+
+    fn schedule_client_tick(&mut self, name: usize, due: Duration) {
+        let client = &mut self.clients[name];
+        if client.tick_at.is_none_or(|at| at > due) {
+            client.tick_at = Some(due);
+            self.at(due, Event::ClientTick(name, due));
         }
     }
 
@@ -578,6 +613,7 @@ impl World {
         let now = self.now;
         for request in requests {
             self.oracle.asks(name, &request);
+            self.caches.asks(&request);
             if let Some(Call::Close(Close { handle: Some(handle) })) = &request.call {
                 self.history.events.closed(name, HandleId(handle.id));
             }
@@ -644,11 +680,11 @@ impl World {
         if clients[name].dead && !was_finished {
             self.bury(name);
         }
-        if self.clients[name].is_finished() {
-            if !was_finished && !self.healed && self.clients.len() < CLIENTS {
-                self.add_client(); // There is always somebody who wants something.
-            }
-        } else {
+        let is_finished = self.clients[name].is_finished();
+        if is_finished && !was_finished && !self.healed && self.clients.len() < CLIENTS {
+            self.add_client(); // There is always somebody who wants something.
+        }
+        if !is_finished || self.clients[name].keeps_looking() {
             let thinks =
                 if self.clients[name].is_flooding() { 1 } else { 2 * self.swarm.thinking.as_millis() };
             let pause = self.random.millis(0, thinks as u64);
@@ -677,6 +713,7 @@ impl World {
         let epoch = running.replica.state().epoch();
         let applied = running.replica.state().applied();
         self.oracle.answers(epoch, response);
+        self.caches.answers((epoch, self.now), response, &self.history, &mut self.outcome.tally);
         self.note_subscription(applied, response);
         self.check_events(applied, response);
         let general = matches!(
@@ -690,6 +727,9 @@ impl World {
                     | Answer::MultiDone(_)
             )
         );
+        if general {
+            self.caches.check_fail_over(epoch, self.now, &self.history);
+        }
         let knows_not = |client: &&Client| general && client.may_use_cache_of_before(epoch, self.now);
         if let Some(client) = self.clients.iter().find(knows_not) {
             panic!("I10: client {} has not heard of epoch {epoch}, in which {id} answers", client.name);
@@ -760,7 +800,7 @@ impl World {
         let living = |session: SessionId| {
             self.clients.iter().any(|client| client.id() == Some(session) && client.is_live(self.now))
         };
-        self.clients.iter().all(Client::is_finished)
+        self.clients.iter().all(Client::is_done)
             && self.machines.values().any(|machine| machine.serves(self.now))
             && self.machines.values().all(there)
             && self.history.state().sessions_after(SessionId(0)).all(|(id, _)| living(id))
@@ -777,6 +817,7 @@ impl World {
             assert_eq!(digest, Some(expected), "I19: replica {} ends in another state", machine.id);
         }
         self.oracle.check_refused(&self.history);
+        self.count_cached();
         let masters = self.outcome.tally.of("masters");
         if masters > 3 {
             self.outcome.tally.count("runs with three fail-overs or more");
@@ -785,7 +826,7 @@ impl World {
     }
 
     fn describe(&self) -> String {
-        let waiting = self.clients.iter().filter(|client| !client.is_finished());
+        let waiting = self.clients.iter().filter(|client| !client.is_done());
         let clients: String = waiting.map(Client::describe).collect();
         let machine = |machine: &Machine| match &machine.running {
             None => format!("{} is down; ", machine.id),

@@ -7,7 +7,7 @@ mod nodes;
 mod sessions;
 
 use crate::outcome::Outcome;
-use crate::session::{Seen, Session};
+use crate::session::Session;
 use crate::{Cell, Change, KEY_BYTES, State};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -122,12 +122,8 @@ fn once(
 ) -> Result<Outcome> {
     let id = SessionId(command.session);
     let session = live(state, id)?;
-    match session.seen(command.number) {
-        Seen::Answered(result) => return result,
-        Seen::Forgotten => {
-            return Err(Error::invalid("the request's number says that its answer was received already"));
-        }
-        Seen::No => {}
+    if let Some(result) = session.answer(command.number) {
+        return result;
     }
     session.acknowledge(command.acknowledged.min(command.number.saturating_sub(1)));
     session.admit()?;

@@ -32,6 +32,9 @@ impl Client {
             let call = wire::BreakLock { path, ..wire::BreakLock::default() };
             return Some((Call::BreakLock(call), Doing::Breaking));
         }
+        if random.chance(self.nesting) {
+            return Some(self.nest(self.nest_vanishes, random));
+        }
         let place = random.below(PLACES as u64) as usize;
         if self.busy[place] {
             return self.cancel(random);

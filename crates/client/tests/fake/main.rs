@@ -3,6 +3,9 @@
 //! Nothing here waits for time to pass: an order that follows another one shows that the first was carried out.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod cache;
+mod kept;
+
 use bytes::BytesMut;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -22,11 +25,15 @@ struct Peer {
     inward: BytesMut,
     /// The KeepAlive that waits.
     keep_alive: Option<Request>,
+    /// The handle that was opened last.
+    opened: u64,
 }
 
 impl Peer {
     async fn accept(listener: &TcpListener) -> Peer {
-        Peer { stream: listener.accept().await.unwrap().0, inward: BytesMut::new(), keep_alive: None }
+        let stream = listener.accept().await.unwrap().0;
+        stream.set_nodelay(true).unwrap();
+        Peer { stream, inward: BytesMut::new(), keep_alive: None, opened: 0 }
     }
 
     /// The next request of any kind.
@@ -51,8 +58,13 @@ impl Peer {
     }
 
     async fn answer(&mut self, request: &Request, answer: Answer) {
+        self.answer_cachable(request, None, answer).await;
+    }
+
+    async fn answer_cachable(&mut self, request: &Request, cachable: Option<wire::Cachable>, answer: Answer) {
         let mut out = BytesMut::new();
-        write(&mut out, request, answer);
+        let Request { session, number, .. } = *request;
+        frame::write(&Response { session, number, cachable, result: Some(answer) }, &mut out);
         self.stream.write_all(&out).await.unwrap();
     }
 
@@ -60,8 +72,8 @@ impl Peer {
         self.answer(request, Answer::Error((&error).into())).await;
     }
 
-    /// Greets a client and opens its session, or opens it again.
-    async fn attach(&mut self) {
+    /// Greets a client and opens its session, or opens it again. Returns how it asked for that.
+    async fn attach(&mut self) -> Call {
         let (hello, call) = self.call().await;
         assert!(matches!(call, Call::Hello(_)), "{call:?}");
         let welcome = wire::Welcome { cell: "fake".into(), epoch: 1, ..wire::Welcome::default() };
@@ -71,6 +83,7 @@ impl Peer {
         let opened =
             wire::SessionOpened { session: 5, lease_ms: 60_000, epoch: 1, ..wire::SessionOpened::default() };
         self.answer(&attach, Answer::SessionOpened(opened)).await;
+        call
     }
 
     /// Answers the Open that comes next.
@@ -78,7 +91,9 @@ impl Peer {
         let (request, call) = self.call().await;
         let Call::Open(open) = call else { panic!("no Open: {call:?}") };
         let (id, mode, events) = (request.number, open.mode, open.events);
-        let handle = wire::Handle { id, instance: 7, mode, events, ..Default::default() };
+        self.opened = id;
+        let lock_delay_ms = open.lock_delay_ms;
+        let handle = wire::Handle { id, instance: 7, mode, events, lock_delay_ms, ..Default::default() };
         let opened = wire::Opened {
             handle: Some(handle),
             created: false,
@@ -272,7 +287,7 @@ fn no_guard_is_safe_once_its_session_is_being_ended_and_both_who_end_it_wait() {
     });
 }
 
-/// As [`settle`], where a second EndSession may stand before the status.
+/// As [`settle`], where other calls may stand before the status. They are not answered.
 async fn settle_past_the_end(cell: &Cell, peer: &mut Peer) {
     let (status, ()) = tokio::join!(cell.status(), async {
         loop {

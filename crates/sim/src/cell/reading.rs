@@ -1,0 +1,56 @@
+//! When the threads of clients read what is cached, and what is noted for the books of caches.
+
+use super::world::World;
+use wombat_proto::ReplicaId;
+use wombat_proto::wire::Request;
+
+impl World {
+    /// The threads of a client, if they run, read what it has cached.
+    pub(super) fn read_cached(&mut self, name: usize) {
+        let World { now, clients, history, outcome, random, .. } = self;
+        let client = &mut clients[name];
+        if client.stopped_until <= *now {
+            client.read_cached(*now, history.state(), &mut outcome.tally, random);
+        }
+    }
+
+    /// I8: when a change is made, nobody has anything older in his cache that he may use, whether he runs just
+    /// now or not.
+    pub(super) fn check_cached(&self) {
+        for client in self.clients.iter().filter(|client| !client.dead) {
+            client.check_cached(self.now, self.history.state());
+        }
+    }
+
+    /// A request arrives at a replica, perhaps the master.
+    pub(super) fn note_arrived(&mut self, id: ReplicaId, request: &Request) {
+        let machine = &self.machines[&id];
+        let master = machine.running.as_ref().filter(|running| running.replica.is_master());
+        if let Some(running) = master {
+            let (epoch, answers) = (running.replica.state().epoch(), machine.serves(self.now));
+            self.caches.arrives((epoch, answers), self.now, request);
+        }
+    }
+
+    /// What a replica has just entered into its log, as a master or not.
+    pub(super) fn note_entered(&mut self, id: ReplicaId) {
+        let now = self.now;
+        let machine = self.machines.get_mut(&id).expect("a machine of the cell");
+        let serves = machine.serves(now);
+        let Some(running) = &mut machine.running else { return };
+        let master = serves.then(|| (running.replica.state().epoch(), machine.stopped_until));
+        for slot in running.entered.drain(..) {
+            if let Some(value) = running.accepted.get(&slot) {
+                self.caches.proposed(slot, value, master, (now, &mut self.outcome.tally));
+            }
+        }
+    }
+
+    /// The end: what the caches of all clients have done.
+    pub(super) fn count_cached(&mut self) {
+        for client in &self.clients {
+            self.outcome.tally.count_many("evictions", client.session.cache_stats().evictions);
+            self.outcome.tally.count_many("flushes", client.shelf.flushes);
+        }
+    }
+}

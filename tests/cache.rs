@@ -1,0 +1,149 @@
+//! The client's cache on real servers (P§2.7), as an application sees it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use common::{connect, open, run, serve, signal, wait_for};
+use std::time::Duration;
+use wombat_client::{Cell, Config, Consistency, Create, Error, EventKind, LockMode, OpenOptions};
+
+/// Reads until an answer comes from the cache: its lease begins with the next KeepAlive.
+async fn warm<T>(cell: &Cell, mut read: impl AsyncFnMut() -> T) -> T {
+    let hits = cell.cache_stats().hits;
+    loop {
+        let value = read().await;
+        if cell.cache_stats().hits > hits {
+            return value;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn what_was_read_once_is_read_without_the_cell_and_never_out_of_date() {
+    let (_dir, serve) = serve("12s");
+    run(async {
+        let (reader, writer) = (connect(&serve).await, connect(&serve).await);
+        let (read, write) = (open(&reader, "/ls/local/f").await, open(&writer, "/ls/local/f").await);
+        for round in 0..20 {
+            let text = round.to_string();
+            write.set(text.clone()).await.unwrap();
+            // From when the write is done there is nobody who reads anything older.
+            assert_eq!(read.contents().await.unwrap().0, text);
+            let cached = warm(&reader, async || read.contents().await.unwrap()).await;
+            assert_eq!(cached.0, text);
+            assert_eq!(read.at(Consistency::Master).contents().await.unwrap(), cached);
+        }
+        assert!(reader.cache_stats().invalidations >= 19, "{:?}", reader.cache_stats());
+    });
+}
+
+#[test]
+fn the_cache_is_of_no_use_while_the_cell_is_silent_for_longer_than_its_lease() {
+    let (_dir, serve) = serve("12s");
+    run(async {
+        let reader = connect(&serve).await;
+        let read = open(&reader, "/ls/local/f").await;
+        warm(&reader, async || read.contents().await.unwrap()).await;
+        assert!(read.peek().is_some());
+        signal(serve.pid(), "STOP");
+        wait_for("the cache lease to end", || read.peek().is_none().then_some(()));
+        assert!(!reader.cache_stats().is_live);
+        let waits = read.contents();
+        signal(serve.pid(), "CONT");
+        waits.await.unwrap();
+        warm(&reader, async || read.contents().await.unwrap()).await;
+    });
+}
+
+#[test]
+fn absence_and_listings_are_cached_and_end_with_what_comes() {
+    let (_dir, serve) = serve("12s");
+    run(async {
+        let (reader, writer) = (connect(&serve).await, connect(&serve).await);
+        let missing = async || reader.open("/ls/local/d/x", OpenOptions::new()).await.err();
+        let directory = OpenOptions::new().create(Create::May).directory();
+        writer.open("/ls/local/d", directory.clone()).await.unwrap();
+        let listed = reader.open("/ls/local/d", directory).await.unwrap();
+        assert_eq!(warm(&reader, missing).await, Some(Error::not_found("/ls/local/d/x")));
+        assert_eq!(warm(&reader, async || listed.list().await.unwrap()).await, []);
+        open(&writer, "/ls/local/d/x").await;
+        assert!(missing().await.is_none());
+        assert_eq!(listed.list().await.unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn who_hears_of_a_change_reads_what_has_changed() {
+    let (_dir, serve) = serve("12s");
+    run(async {
+        let (reader, writer) = (connect(&serve).await, connect(&serve).await);
+        let write = open(&writer, "/ls/local/f").await;
+        let events = OpenOptions::new().events(&[EventKind::ContentsModified]);
+        let read = reader.open("/ls/local/f", events).await.unwrap();
+        let mut changes = read.events();
+        for round in 1..50 {
+            read.contents().await.unwrap();
+            write.set(round.to_string()).await.unwrap();
+            changes.recv().await.unwrap();
+            assert_eq!(read.contents().await.unwrap().0, round.to_string());
+        }
+    });
+}
+
+#[test]
+fn a_sequencer_is_checked_in_the_cache_and_stale_from_when_another_has_the_lock() {
+    let (_dir, serve) = serve("12s");
+    run(async {
+        let (one, two, service) = (connect(&serve).await, connect(&serve).await, connect(&serve).await);
+        let (first, second) = (open(&one, "/ls/local/l").await, open(&two, "/ls/local/l").await);
+        let mut guard = first.acquire(LockMode::Exclusive).await.unwrap();
+        let mut turns = [&second, &first].into_iter().cycle();
+        for _ in 0..10 {
+            let sequencer = guard.sequencer().clone();
+            let check = async || service.check_sequencer_cached(&sequencer).await;
+            assert_eq!(warm(&service, check).await, Ok(()));
+            guard.release().await.unwrap();
+            guard = turns.next().unwrap().acquire(LockMode::Exclusive).await.unwrap();
+            assert_eq!(service.check_sequencer_cached(&sequencer).await, Err(Error::SequencerStale));
+        }
+    });
+}
+
+#[test]
+fn without_a_cache_every_read_asks_and_nobody_waits_for_it() {
+    let (_dir, serve) = serve("12s");
+    run(async {
+        let config = Config::new([serve.address.clone()]).no_cache();
+        let cell = Cell::connect_with(config).await.unwrap();
+        let node = open(&cell, "/ls/local/f").await;
+        for _ in 0..10 {
+            node.contents().await.unwrap();
+        }
+        let stats = cell.cache_stats();
+        assert_eq!((stats.hits, stats.entries), (0, 0));
+        let status = cell.status().await.unwrap();
+        assert_eq!(status.cache.unwrap().entries, 0);
+    });
+}
+
+#[test]
+#[ignore = "takes half a minute: so long is a handle kept that nobody needs"]
+fn a_kept_handle_that_nobody_needs_is_closed() {
+    let (_dir, serve) = serve("12s");
+    run(async {
+        let (cell, other) = (connect(&serve).await, connect(&serve).await);
+        let node = open(&cell, "/ls/local/f").await;
+        warm(&cell, async || node.contents().await.unwrap()).await;
+        node.close().await.unwrap();
+        let handles = async || {
+            let sessions = other.sessions().await.unwrap();
+            sessions.iter().find(|info| info.session == cell.session().0).unwrap().handles
+        };
+        assert_eq!((cell.cache_stats().kept_handles, handles().await), (1, 1));
+        while handles().await > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(cell.cache_stats().kept_handles, 0);
+    });
+}
