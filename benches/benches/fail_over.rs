@@ -11,12 +11,9 @@
 //! Beside it, the same for a master of Wombat that hands over.
 
 use std::time::{Duration, Instant};
-use wombat_benches::replicas::built;
-use wombat_benches::systems::etcd::Etcd;
 use wombat_benches::systems::wombat::Wombat;
-use wombat_benches::systems::zookeeper::ZooKeeper;
-use wombat_benches::systems::{System, gap, whole};
-use wombat_benches::{Result, median};
+use wombat_benches::systems::{System, Systems, gap, whole};
+use wombat_benches::{Result, arguments, median};
 
 const NODES: usize = 3;
 const REPEATS: usize = 20;
@@ -24,17 +21,12 @@ const REPEATS: usize = 20;
 const REST: Duration = Duration::from_secs(5);
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let repeats = arguments.iter().position(|argument| argument == "repeats");
-    let repeats = repeats.and_then(|place| arguments.get(place + 1)?.parse().ok()).unwrap_or(REPEATS);
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-    let dir = dir.path();
-    let mut wombat = Wombat::start(&built(env!("CARGO_TARGET_TMPDIR"))?, dir, NODES)?;
-    let (mut etcd, mut zookeeper) =
-        (peer("etcd", Etcd::start(dir, NODES)), peer("zookeeper", ZooKeeper::start(dir, NODES)));
+    let Systems { mut wombat, mut etcd, mut zookeeper } =
+        Systems::start(env!("CARGO_TARGET_TMPDIR"), dir.path(), NODES)?;
     let (mut gaps, mut transfers) = ([const { Vec::new() }; 3], Vec::new());
     let mut rested = [Instant::now(); 3];
-    for repeat in 0..repeats {
+    for repeat in 0..arguments::number("repeats", REPEATS) {
         let mut systems: [Option<&mut dyn System>; 3] = [Some(&mut wombat), None, None];
         systems[1] = etcd.as_mut().map(|etcd| etcd as &mut dyn System);
         systems[2] = zookeeper.as_mut().map(|zookeeper| zookeeper as &mut dyn System);
@@ -62,11 +54,6 @@ fn main() -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A system that may not be installed here.
-fn peer<T>(name: &str, started: Result<T>) -> Option<T> {
-    started.inspect_err(|why| eprintln!("without {name}: {why}")).ok()
 }
 
 /// Milliseconds without a write when the leader is killed. The leader is then started again.

@@ -1,59 +1,61 @@
 //! 90,000 sessions on one master, each with its KeepAlive pending, and what a fail-over of them costs.
-//! `cargo bench -p wombat-benches --bench sessions [-- seconds <n> sessions <n> replicas <n> connections <n>]`
+//! `cargo bench -p wombat-benches --bench sessions
+//!  [-- seconds <n> sessions <n> replicas <n> connections <n> caches <0 or 1>]`
 //!
 //! Three real replicas with default settings and the clients share this machine. A client is a light one, and
 //! many of them share a connection: one process may not have so many sockets here. Each computes its own view
 //! of its lease as SPEC §3 says; it is late if that ends before it is extended. Then the master dies by
 //! `kill -9`, and all sessions are resumed with the next one at once, which clients of their own would spread
 //! over some time.
+//!
+//! With `caches 1` each has a file cached, which all of them share, and looks at it between any two KeepAlives:
+//! those are answered before the cache lease ends, not the session lease.
 
 use std::time::{Duration, Instant};
-use wombat_benches::Result;
-use wombat_benches::load::{Load, Tally};
+use wombat_benches::load::{CachedFile, Load, Plan, Tally};
 use wombat_benches::process::{processor_time, resident};
-use wombat_benches::replicas::{Replicas, built};
+use wombat_benches::replicas::{CELL, Replicas, built};
 use wombat_benches::systems::{Writing, wombat};
+use wombat_benches::{Result, arguments, until};
+use wombat_client::{Create, OpenOptions};
 
 const SESSIONS: usize = 90_000;
 const REPLICAS: usize = 3;
 const CONNECTIONS: usize = 128;
 /// How long the sessions are kept alive.
 const SECONDS: usize = 60;
-/// How long anything may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// A session lease, and a little more: how long the sessions are looked at after the fail-over.
 const AFTERMATH: Duration = Duration::from_secs(15);
 
 fn main() -> Result<()> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let wombat = built(env!("CARGO_TARGET_TMPDIR"))?;
-    let mut cell = Replicas::start(&wombat, dir.path(), argument("replicas", REPLICAS))?;
+    let mut cell = Replicas::start(&wombat, dir.path(), arguments::number("replicas", REPLICAS))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, measure(&mut cell))
 }
 
-/// The number after that word on the command line.
-fn argument(name: &str, usual: usize) -> usize {
-    let arguments: Vec<String> = std::env::args().collect();
-    let place = arguments.iter().position(|argument| argument == name);
-    place.and_then(|place| arguments.get(place + 1)?.parse().ok()).unwrap_or(usual)
-}
-
 async fn measure(cell: &mut Replicas) -> Result<()> {
-    let sessions = argument("sessions", SESSIONS);
+    let sessions = arguments::number("sessions", SESSIONS);
     let master = cell.master().await;
     let number = cell.number_of(&master.master).ok_or("a master of another cell")?;
     let pid = cell.pid(number).ok_or("a master that does not run")?;
     let memory = resident(pid)?;
 
     let (begun, used) = (Instant::now(), processor_time(Some(pid))?);
-    let load = Load::start(cell.addresses(), sessions, argument("connections", CONNECTIONS));
+    let caches = arguments::number("caches", 0) > 0;
+    let connections = arguments::number("connections", CONNECTIONS);
+    let plan = Plan { sessions, connections, cached: if caches { Some(file(cell).await?) } else { None } };
+    let load = Load::start(cell.addresses(), plan);
     until("all sessions are there", || load.tally().created == sessions).await?;
+    if caches {
+        load.cached().await?;
+    }
     let took = begun.elapsed();
     line(&format!("{sessions} sessions created, s"), took.as_secs_f64(), "");
     line("  master's processor, share of one", share(used, processor_time(Some(pid))?, took), "");
 
-    let duration = Duration::from_secs(argument("seconds", SECONDS) as u64);
+    let duration = Duration::from_secs(arguments::number("seconds", SECONDS) as u64);
     load.forget_least_left();
     let before = (load.tally(), processor_time(Some(pid))?, processor_time(None)?);
     tokio::time::sleep(duration).await;
@@ -71,10 +73,22 @@ async fn measure(cell: &mut Replicas) -> Result<()> {
     if answered > 0.0 {
         line("  least left of a lease view, s", tally.least_left.as_secs_f64(), "");
     }
+    if caches {
+        line("  cache lease, s", tally.cache_lease.as_secs_f64(), "");
+        line("  sessions that cannot use their cache now", (sessions - load.usable()) as f64, "(goal 0)");
+    }
     let grown = resident(pid)?.saturating_sub(memory);
     line("master's memory, MiB", resident(pid)? as f64 / 1048576.0, "");
     line("  bytes for a session", grown as f64 / sessions as f64, "(goal ≤ 4096)");
     if cell.addresses().len() > 2 { fail_over(cell, number, &load, sessions).await } else { Ok(()) }
+}
+
+/// A file that is there.
+async fn file(cell: &Replicas) -> Result<CachedFile> {
+    let one = cell.connect(1).await?.remove(0);
+    one.open("/ls/local/cached", OpenOptions::new().write().create(Create::May)).await?.close().await?;
+    one.close().await?;
+    Ok(CachedFile { path: format!("/ls/{CELL}/cached"), watched: false })
 }
 
 async fn fail_over(cell: &mut Replicas, number: usize, load: &Load, sessions: usize) -> Result<()> {
@@ -121,17 +135,6 @@ fn processors(cell: &Replicas, without: usize) -> Result<Vec<Duration>> {
 /// Sessions that were extended too late, or should have been extended by now.
 fn late(load: &Load, tally: Tally) -> f64 {
     (tally.late + load.overdue()) as f64
-}
-
-async fn until(what: &str, reached: impl Fn() -> bool) -> Result<()> {
-    let begun = Instant::now();
-    while !reached() {
-        if begun.elapsed() > PATIENCE {
-            return Err(format!("waited in vain until {what}").into());
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    Ok(())
 }
 
 fn share(before: Duration, after: Duration, of: Duration) -> f64 {

@@ -1,16 +1,24 @@
 //! What the benches share: rates, medians, and the machine's own speed to compare with.
 
+pub mod arguments;
 pub mod clients;
 pub mod load;
+pub mod measures;
 pub mod peers;
+pub mod probe;
 pub mod process;
 pub mod replicas;
 pub mod systems;
+pub mod turns;
+pub mod watching;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Whatever may go wrong ends a bench, with its reason.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -18,6 +26,18 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// Operations a second.
 pub fn rate(operations: usize, elapsed: Duration) -> f64 {
     operations as f64 / elapsed.as_secs_f64()
+}
+
+/// Waits until that is so, and looks every few milliseconds.
+pub async fn until(what: &str, reached: impl Fn() -> bool) -> Result<()> {
+    let begun = Instant::now();
+    while !reached() {
+        if begun.elapsed() > PATIENCE {
+            return Err(format!("waited in vain until {what}").into());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 /// The middle of some figures.

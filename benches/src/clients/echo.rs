@@ -2,8 +2,9 @@
 //! by themselves, with neither a disk nor anybody to agree with.
 
 use super::link::{Link, Protocol};
-use super::{Later, Locker, Service, Watcher, Writer};
+use super::{Later, Locker, Service};
 use crate::Result;
+use crate::measures::YARDSTICK;
 use bytes::{Buf, BufMut, BytesMut};
 use std::net::TcpListener;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -47,7 +48,7 @@ async fn send_back(mut stream: TcpStream) -> std::io::Result<()> {
 
 impl Service for Echo {
     fn name(&self) -> &'static str {
-        "echo"
+        YARDSTICK
     }
 
     fn alone(&self, _number: usize) -> Later<'_, Box<dyn Locker>> {
@@ -58,14 +59,6 @@ impl Service for Echo {
 
     fn contender(&self, _number: usize) -> Later<'_, Box<dyn Locker>> {
         Box::pin(async { Err("nobody keeps anybody waiting".into()) })
-    }
-
-    fn watcher(&self, _number: usize) -> Later<'_, Box<dyn Watcher>> {
-        Box::pin(async { Err("there are no files".into()) })
-    }
-
-    fn writer(&self) -> Later<'_, Box<dyn Writer>> {
-        Box::pin(async { Err("there are no files".into()) })
     }
 }
 

@@ -1,11 +1,11 @@
 //! etcd's gRPC. Every client that locks has a lease of its own.
 
 use super::grpc::{Grpc, Stream};
-use super::{Later, Locker, Pool, Service, Watcher, Writer};
+use super::{Later, Locker, Pool, Reader, Service, Watcher, Writer};
 use crate::Result;
 use messages::{
-    Compare, DeleteRange, LeaseGrant, LeaseGranted, LeaseRevoke, Lock, Locked, Put, RequestOp, Txn, TxnDone,
-    Unlock, WatchCreate, WatchRequest, WatchResponse,
+    Compare, DeleteRange, LeaseGrant, LeaseGranted, LeaseRevoke, Lock, Locked, Put, Range, RangeDone,
+    RequestOp, Txn, TxnDone, Unlock, WatchCreate, WatchRequest, WatchResponse,
 };
 use std::rc::Rc;
 
@@ -17,12 +17,19 @@ const LEASE_SECONDS: i64 = 600;
 pub struct Etcd {
     members: Vec<String>,
     connections: Pool<Grpc>,
+    /// Whether a member answers reads from what it knows, without asking whether that is still so.
+    serializable: bool,
 }
 
 impl Etcd {
     /// Clients connect to these members in turn, and so many share each connection.
     pub fn new(members: &[String], clients_each: usize) -> Etcd {
-        Etcd { members: members.into(), connections: Pool::new(clients_each) }
+        Etcd { members: members.into(), connections: Pool::new(clients_each), serializable: false }
+    }
+
+    /// The same with reads of what each member knows, which may be out of date.
+    pub fn serializable(members: &[String], clients_each: usize) -> Etcd {
+        Etcd { serializable: true, ..Etcd::new(members, clients_each) }
     }
 
     async fn connection(&self, number: usize) -> Result<Rc<Grpc>> {
@@ -40,7 +47,7 @@ impl Etcd {
 
 impl Service for Etcd {
     fn name(&self) -> &'static str {
-        "etcd"
+        if self.serializable { "etcd, serializable" } else { "etcd" }
     }
 
     /// Whoever creates a key under a lease has the lock: the cheapest way where nobody else asks.
@@ -76,6 +83,14 @@ impl Service for Etcd {
 
     fn writer(&self) -> Later<'_, Box<dyn Writer>> {
         Box::pin(async { Ok(Box::new(Writing(self.connection(0).await?)) as Box<dyn Writer>) })
+    }
+
+    fn reader(&self, number: usize) -> Later<'_, Box<dyn Reader>> {
+        Box::pin(async move {
+            let range = Range { key: WATCHED.into(), serializable: self.serializable };
+            let connection = self.connection(number).await?;
+            Ok(Box::new(Reading { connection, range }) as Box<dyn Reader>)
+        })
     }
 }
 
@@ -187,6 +202,25 @@ impl Writer for Writing {
     }
 }
 
+struct Reading {
+    connection: Rc<Grpc>,
+    range: Range,
+}
+
+impl Reader for Reading {
+    fn read(&mut self) -> Later<'_, ()> {
+        Box::pin(async {
+            let done: RangeDone =
+                self.connection.call("/etcdserverpb.KV/Range", &self.range).answer().await?;
+            if done.pairs.len() == 1 { Ok(()) } else { Err("there is no such key".into()) }
+        })
+    }
+
+    fn close(self: Box<Self>) -> Later<'static, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
 /// What clients need of `rpc.proto` and `v3lock.proto`.
 mod messages {
     use prost::Message;
@@ -239,6 +273,26 @@ mod messages {
         pub(super) value: Vec<u8>,
         #[prost(int64, tag = "3")]
         pub(super) lease: i64,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub(super) struct Range {
+        #[prost(bytes = "vec", tag = "1")]
+        pub(super) key: Vec<u8>,
+        #[prost(bool, tag = "7")]
+        pub(super) serializable: bool,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub(super) struct RangeDone {
+        #[prost(message, repeated, tag = "2")]
+        pub(super) pairs: Vec<KeyValue>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub(super) struct KeyValue {
+        #[prost(bytes = "vec", tag = "5")]
+        pub(super) value: Vec<u8>,
     }
 
     #[derive(Clone, PartialEq, Message)]

@@ -30,10 +30,23 @@ pub trait Service {
     fn contender(&self, number: usize) -> Later<'_, Box<dyn Locker>>;
 
     /// A client that is told whenever a certain file is written.
-    fn watcher(&self, number: usize) -> Later<'_, Box<dyn Watcher>>;
+    fn watcher(&self, _number: usize) -> Later<'_, Box<dyn Watcher>> {
+        no_files()
+    }
 
-    /// A client that writes that file.
-    fn writer(&self) -> Later<'_, Box<dyn Writer>>;
+    /// A client that writes that file, and makes it if it is not there.
+    fn writer(&self) -> Later<'_, Box<dyn Writer>> {
+        no_files()
+    }
+
+    /// A client that reads that file.
+    fn reader(&self, _number: usize) -> Later<'_, Box<dyn Reader>> {
+        no_files()
+    }
+}
+
+fn no_files<T>() -> Later<'static, T> {
+    Box::pin(async { Err("there are no files".into()) })
 }
 
 /// A client with one lock.
@@ -50,7 +63,7 @@ pub trait Locker {
 
 /// A client that watches a file.
 pub trait Watcher {
-    /// Returns when the next write will be told.
+    /// Returns when the next write will be told. Where that takes a read, the contents have been read, too.
     fn arm(&mut self) -> Later<'_, ()>;
 
     /// Returns when a write has been told.
@@ -64,6 +77,15 @@ pub trait Watcher {
 pub trait Writer {
     /// Returns when the write is acknowledged.
     fn write(&mut self) -> Later<'_, ()>;
+}
+
+/// A client that reads a file.
+pub trait Reader {
+    /// Returns when it has its contents.
+    fn read(&mut self) -> Later<'_, ()>;
+
+    /// Ends its session.
+    fn close(self: Box<Self>) -> Later<'static, ()>;
 }
 
 /// Connections, each of which so many clients share.

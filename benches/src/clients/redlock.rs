@@ -2,7 +2,7 @@
 //! the lock. <https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/>
 
 use super::link::{Asked, Link, Protocol};
-use super::{Later, Locker, Pool, Service, Watcher, Writer};
+use super::{Later, Locker, Pool, Service};
 use crate::Result;
 use bytes::{Buf, Bytes, BytesMut};
 use std::cell::Cell;
@@ -52,14 +52,6 @@ impl Service for Redlock {
 
     fn contender(&self, _number: usize) -> Later<'_, Box<dyn Locker>> {
         Box::pin(self.locker("contended".into()))
-    }
-
-    fn watcher(&self, _number: usize) -> Later<'_, Box<dyn Watcher>> {
-        Box::pin(async { Err("redlock has no files".into()) })
-    }
-
-    fn writer(&self) -> Later<'_, Box<dyn Writer>> {
-        Box::pin(async { Err("redlock has no files".into()) })
     }
 }
 

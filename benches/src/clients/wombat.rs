@@ -1,7 +1,7 @@
 //! Wombat's own protocol. Every client is a session with a KeepAlive always pending.
 
 use super::link::{Link, Protocol};
-use super::{Later, Locker, Pool, Service, Watcher, Writer};
+use super::{Later, Locker, Pool, Reader, Service, Watcher, Writer};
 use crate::Result;
 use crate::replicas::CELL;
 use bytes::{Bytes, BytesMut};
@@ -29,10 +29,16 @@ impl Wombat {
         Session::open(self.connections.next(Connection::open(&self.master)).await?).await
     }
 
-    async fn locker(&self, path: &str) -> Result<Box<dyn Locker>> {
+    /// A session with an open file.
+    async fn client(&self, path: &str, events: u32) -> Result<Box<Client>> {
         let session = self.session().await?;
-        let handle = session.open_file(path, 0).await?;
+        let handle = session.open_file(path, events).await?;
         Ok(Box::new(Client { session, handle, told: 0 }))
+    }
+
+    /// What its watchers, writers and readers have open.
+    pub fn watched() -> String {
+        path(WATCHED)
     }
 }
 
@@ -42,41 +48,42 @@ impl Service for Wombat {
     }
 
     fn alone(&self, number: usize) -> Later<'_, Box<dyn Locker>> {
-        Box::pin(async move { self.locker(&format!("alone-{number}")).await })
+        Box::pin(async move { Ok(self.client(&format!("alone-{number}"), 0).await? as Box<dyn Locker>) })
     }
 
     fn contender(&self, _number: usize) -> Later<'_, Box<dyn Locker>> {
-        Box::pin(self.locker("contended"))
+        Box::pin(async { Ok(self.client("contended", 0).await? as Box<dyn Locker>) })
     }
 
     fn watcher(&self, _number: usize) -> Later<'_, Box<dyn Watcher>> {
-        Box::pin(async {
-            let session = self.session().await?;
-            let handle = session.open_file(WATCHED, Kind::ContentsModified.bit()).await?;
-            Ok(Box::new(Client { session, handle, told: 0 }) as Box<dyn Watcher>)
-        })
+        let events = Kind::ContentsModified.bit();
+        Box::pin(async move { Ok(self.client(WATCHED, events).await? as Box<dyn Watcher>) })
     }
 
     fn writer(&self) -> Later<'_, Box<dyn Writer>> {
-        Box::pin(async {
-            let session = self.session().await?;
-            let handle = session.open_file(WATCHED, 0).await?;
-            Ok(Box::new(Client { session, handle, told: 0 }) as Box<dyn Writer>)
-        })
+        Box::pin(async { Ok(self.client(WATCHED, 0).await? as Box<dyn Writer>) })
+    }
+
+    fn reader(&self, _number: usize) -> Later<'_, Box<dyn Reader>> {
+        Box::pin(async { Ok(self.client(WATCHED, 0).await? as Box<dyn Reader>) })
     }
 }
 
 const WATCHED: &str = "watched";
 
+fn path(name: &str) -> String {
+    format!("/ls/{CELL}/{name}")
+}
+
 /// A connection that may speak for many sessions.
-struct Connection {
+pub(crate) struct Connection {
     link: Link<Frames>,
     /// The number of the last request that belongs to no session.
     number: Cell<u64>,
 }
 
 impl Connection {
-    async fn open(master: &str) -> Result<Connection> {
+    pub(crate) async fn open(master: &str) -> Result<Connection> {
         let connection = Connection { link: Link::open(master, Frames).await?, number: Cell::new(0) };
         let hello = wire::Hello { version: wire::VERSION, ..wire::Hello::default() };
         match connection.ask(Call::Hello(hello)).await? {
@@ -86,7 +93,7 @@ impl Connection {
     }
 
     /// Asks what belongs to no session.
-    async fn ask(&self, call: Call) -> Result<Answer> {
+    pub(crate) async fn ask(&self, call: Call) -> Result<Answer> {
         let number = next(&self.number);
         let request = Request { number, call: Some(call), ..Request::default() };
         let asked = self.link.ask((0, number), |outward| frame::write(&request, outward));
@@ -152,7 +159,7 @@ impl Session {
     /// Opens a file that is made if it is not there.
     async fn open_file(&self, name: &str, events: u32) -> Result<Handle> {
         let open = wire::Open {
-            path: format!("/ls/{CELL}/{name}"),
+            path: path(name),
             mode: mode::ALL,
             events,
             create: wire::open::Create::May.into(),
@@ -286,6 +293,22 @@ impl Writer for Client {
                 other => Err(format!("{other:?}").into()),
             }
         })
+    }
+}
+
+impl Reader for Client {
+    fn read(&mut self) -> Later<'_, ()> {
+        Box::pin(async {
+            let get = wire::GetContents { handle: self.handle() };
+            match self.session.asker.ask(Call::GetContents(get)).await? {
+                Answer::Contents(_) => Ok(()),
+                other => Err(format!("{other:?}").into()),
+            }
+        })
+    }
+
+    fn close(self: Box<Self>) -> Later<'static, ()> {
+        Box::pin(self.end())
     }
 }
 

@@ -1,7 +1,7 @@
 //! ZooKeeper's protocol. Every client is a session, and so a connection, of its own.
 
 use super::link::{Link, Protocol};
-use super::{Later, Locker, Service, Watcher, Writer};
+use super::{Later, Locker, Reader, Service, Watcher, Writer};
 use crate::Result;
 use crate::systems::zookeeper::{
     CLOSE, CREATE, NODE_EXISTS, SESSION_TIMEOUT_MS, SET_DATA, put_bytes, put_create,
@@ -76,6 +76,12 @@ impl Service for ZooKeeper {
             session.make(WATCHED).await?;
             Ok(Box::new(Writing { session }) as Box<dyn Writer>)
         })
+    }
+
+    fn reader(&self, number: usize) -> Later<'_, Box<dyn Reader>> {
+        Box::pin(
+            async move { Ok(Box::new(Reading { session: self.session(number).await? }) as Box<dyn Reader>) },
+        )
     }
 }
 
@@ -291,6 +297,21 @@ impl Writer for Writing {
             set.put_i32(-1);
             self.session.ask_well(SET_DATA, &set).await.map(drop)
         })
+    }
+}
+
+struct Reading {
+    session: Session,
+}
+
+impl Reader for Reading {
+    /// What the server knows that it is connected to.
+    fn read(&mut self) -> Later<'_, ()> {
+        Box::pin(async { self.session.ask_well(GET_DATA, &read(WATCHED, false)).await.map(drop) })
+    }
+
+    fn close(self: Box<Self>) -> Later<'static, ()> {
+        Box::pin(self.session.close())
     }
 }
 

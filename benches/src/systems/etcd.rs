@@ -37,16 +37,15 @@ impl Etcd {
         (0..nodes).try_for_each(|node| etcd.start(node))?;
         Ok(etcd)
     }
-
-    /// Where clients find them.
-    pub fn addresses(&self) -> &[String] {
-        &self.clients
-    }
 }
 
 impl System for Etcd {
     fn name(&self) -> &'static str {
         "etcd"
+    }
+
+    fn addresses(&self) -> &[String] {
+        &self.clients
     }
 
     fn leader(&mut self) -> Option<usize> {

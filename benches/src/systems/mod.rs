@@ -6,7 +6,9 @@ pub mod redis;
 pub mod wombat;
 pub mod zookeeper;
 
-use crate::Result;
+use crate::replicas::built;
+use crate::{Result, arguments};
+use std::path::Path;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,6 +27,9 @@ pub trait System {
     /// Its name.
     fn name(&self) -> &'static str;
 
+    /// Where clients find its nodes.
+    fn addresses(&self) -> &[String];
+
     /// The node that leads, if every node is there and follows it, and has what it has.
     fn leader(&mut self) -> Option<usize>;
 
@@ -42,6 +47,43 @@ pub trait System {
 pub trait Writer: Send {
     /// Writes one small value. Returns when it is acknowledged, by whichever node.
     fn write(&mut self) -> Result<()>;
+}
+
+/// Wombat and its peers that keep files, as far as they are there.
+pub struct Systems {
+    /// Wombat.
+    pub wombat: wombat::Wombat,
+    /// etcd.
+    pub etcd: Option<etcd::Etcd>,
+    /// ZooKeeper.
+    pub zookeeper: Option<zookeeper::ZooKeeper>,
+}
+
+impl Systems {
+    /// Starts so many nodes of each, which keep their data in folders of `dir`. `target_tmpdir` is the bench's own
+    /// `CARGO_TARGET_TMPDIR`.
+    pub fn start(target_tmpdir: &str, dir: &Path, nodes: usize) -> Result<Systems> {
+        Ok(Systems {
+            wombat: wombat::Wombat::start(&built(target_tmpdir)?, dir, nodes)?,
+            etcd: peer("etcd", || etcd::Etcd::start(dir, nodes)),
+            zookeeper: peer("zookeeper", || zookeeper::ZooKeeper::start(dir, nodes)),
+        })
+    }
+}
+
+/// A system that may not be installed here, or is not wanted: `without <names>`.
+pub fn peer<T>(name: &str, start: impl FnOnce() -> Result<T>) -> Option<T> {
+    if arguments::word("without").is_some_and(|without| without.contains(name)) {
+        return None;
+    }
+    start().inspect_err(|why| eprintln!("without {name}: {why}")).ok()
+}
+
+/// The nodes of a whole system that clients connect to: all in turn, or the one that leads.
+pub fn begin_at(system: &mut dyn System, all: bool) -> Result<Vec<String>> {
+    let leader = whole(system)?;
+    let addresses = system.addresses();
+    Ok(if all { addresses.to_vec() } else { vec![addresses[leader].clone()] })
 }
 
 /// Waits until a system is whole, and returns who leads it.

@@ -20,11 +20,6 @@ impl Wombat {
         Ok(Wombat { replicas: Replicas::start(wombat, &dir.join("wombat"), nodes)?, runtime: runtime()? })
     }
 
-    /// Where clients find them.
-    pub fn addresses(&self) -> &[String] {
-        self.replicas.addresses()
-    }
-
     /// Lets the master hand over. Returns when another one serves.
     pub fn transfer(&mut self) -> Result<()> {
         let before = self.runtime.block_on(self.replicas.master());
@@ -40,6 +35,10 @@ impl Wombat {
 impl System for Wombat {
     fn name(&self) -> &'static str {
         "wombat"
+    }
+
+    fn addresses(&self) -> &[String] {
+        self.replicas.addresses()
     }
 
     fn leader(&mut self) -> Option<usize> {

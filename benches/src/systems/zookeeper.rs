@@ -60,16 +60,15 @@ impl ZooKeeper {
         (0..nodes).try_for_each(|node| zookeeper.start(node))?;
         Ok(zookeeper)
     }
-
-    /// Where clients find them.
-    pub fn addresses(&self) -> &[String] {
-        &self.clients
-    }
 }
 
 impl System for ZooKeeper {
     fn name(&self) -> &'static str {
         "zookeeper"
+    }
+
+    fn addresses(&self) -> &[String] {
+        &self.clients
     }
 
     fn leader(&mut self) -> Option<usize> {

@@ -15,8 +15,8 @@ use wombat_proto::{HandleId, Instance, Instant, Name, SessionId, Slot};
 use wombat_state::Change;
 
 /// Most KeepAlives that are answered in one step: a crowd that hears of the same thing must not keep the
-/// heartbeats waiting.
-const ANSWERED_AT_ONCE: usize = 4096;
+/// heartbeats waiting. Nor must it in many steps between two ticks, so the rest waits for the next tick.
+const ANSWERED_AT_ONCE: usize = 1024;
 
 /// The events that a session has not acknowledged.
 #[derive(Default)]
@@ -190,8 +190,8 @@ impl Replica {
     /// Answers the KeepAlives of the sessions that have news, or whose time has come, unless this replica may
     /// not be master any more: then they wait until it surely is. Who has none parked hears with the next one.
     pub(crate) fn deliver_events(&mut self) {
-        let waits = self.master.as_ref().is_some_and(|master| !master.to_notify.is_empty());
-        if !waits || !self.lease_holds() {
+        let waits = |master: &Master| !master.to_notify.is_empty() && !master.crowd_waits;
+        if !self.master.as_ref().is_some_and(waits) || !self.lease_holds() {
             return;
         }
         for _ in 0..ANSWERED_AT_ONCE {
@@ -199,9 +199,12 @@ impl Replica {
             let Some(session) = next else { return };
             self.answer_keep_alive(session);
         }
+        if let Some(master) = &mut self.master {
+            master.crowd_waits = !master.to_notify.is_empty();
+        }
     }
 
-    /// When the rest of a crowd is to be answered: at once, in another step.
+    /// When the rest of a crowd is to be answered: at once, with the next tick.
     pub(crate) fn crowd_due(&self) -> Option<Instant> {
         let waits = self.master.as_ref().is_some_and(|master| !master.to_notify.is_empty());
         (waits && self.lease_holds()).then_some(self.moment.now)

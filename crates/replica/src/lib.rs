@@ -361,7 +361,8 @@ impl Replica {
         self.paxos.tick(self.moment.now);
         self.run_timers(heard);
         if let Some(master) = &mut self.master {
-            master.cache.lapse(self.moment.now);
+            master.crowd_waits = false;
+            master.cache.tick(self.moment.now);
         }
         self.tend_leases();
         self.tend_members();

@@ -29,6 +29,8 @@ pub(crate) struct Master {
     pub(crate) subscribers: Subscribers,
     /// Sessions with events that have not gone out yet.
     pub(crate) to_notify: BTreeSet<SessionId>,
+    /// Whether they are so many that the rest of them waits for the next tick.
+    pub(crate) crowd_waits: bool,
     pub(crate) timers: Timers,
     pub(crate) fail_over: FailOver,
     /// Requests that have to wait for the fail-over, or for the master's own lease.
@@ -72,6 +74,7 @@ impl Replica {
             cache: Cache::default(),
             subscribers: Subscribers::default(),
             to_notify: BTreeSet::new(),
+            crowd_waits: false,
             timers: Timers::of(ids().map(|id| (until, Timer::Lease(id)))),
             fail_over: FailOver::new(self.state.epoch(), self.state.applied(), now),
             held: Held::default(),

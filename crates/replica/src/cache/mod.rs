@@ -54,8 +54,10 @@ pub(crate) struct Cache {
     /// Until it is applied nothing must be cached.
     unnoted: Slot,
     rounds: BTreeMap<CacheKey, Round>,
-    /// Rounds in which some have still to be told.
+    /// Rounds in which some have still to be told, and whether they are so many that the rest waits for the next
+    /// tick.
     to_tell: BTreeSet<CacheKey>,
+    crowd_waits: bool,
     /// No later than the first end of a lease that each round waits for.
     due: BTreeSet<(Instant, CacheKey)>,
     waiting: BTreeMap<Ticket, Waiting>,

@@ -14,8 +14,8 @@ use wombat_proto::wire::log::{self, command::Op};
 use wombat_proto::{CacheKey, Error, Instance, Instant, Result, SessionId};
 
 /// Most sessions that are told in one step: a crowd that has the same file cached must not keep the heartbeats
-/// waiting.
-const TOLD_AT_ONCE: usize = 4096;
+/// waiting. Nor must it in many steps between two ticks, so the rest waits for the next tick.
+const TOLD_AT_ONCE: usize = 1024;
 
 /// Names a change that waits; they rise.
 pub(super) type Ticket = u64;
@@ -176,8 +176,9 @@ impl Cache {
         }
     }
 
-    /// Waits no longer for those whose cache lease has ended.
-    pub(crate) fn lapse(&mut self, now: Instant) {
+    /// Waits no longer for those whose cache lease has ended. More may be told.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        self.crowd_waits = false;
         while self.due.first().is_some_and(|(at, _)| *at <= now) {
             let Some((_, key)) = self.due.pop_first() else { return };
             let Some(round) = self.rounds.get_mut(&key) else { continue };
@@ -216,7 +217,12 @@ impl Replica {
                 let holders = cache.holders.remove(&held).unwrap_or_default();
                 cache.entries -= holders.len();
                 cache.rounds_begun += 1;
-                cache.rounds.entry(held.clone()).or_default().untold.extend(holders);
+                let round = cache.rounds.entry(held.clone()).or_default();
+                if round.untold.is_empty() {
+                    round.untold = holders;
+                } else {
+                    round.untold.extend(holders);
+                }
                 cache.to_tell.insert(held);
             }
             all.extend(cache.rounds.range(key.covered()).map(|(key, _)| key.clone()));
@@ -227,7 +233,7 @@ impl Replica {
     /// Tells the holders of what is to change, a crowd of them by and by.
     pub(crate) fn tell_holders(&mut self) {
         let now = self.moment.now;
-        let Some(master) = &mut self.master else { return };
+        let Some(master) = self.master.as_mut().filter(|master| !master.cache.crowd_waits) else { return };
         let mut left = TOLD_AT_ONCE;
         while left > 0
             && let Some(key) = master.cache.to_tell.first().cloned()
@@ -251,6 +257,7 @@ impl Replica {
                 master.cache.settle(&key);
             }
         }
+        master.cache.crowd_waits = !master.cache.to_tell.is_empty();
     }
 
     /// A session says what it has dropped.

@@ -7,6 +7,7 @@ use wombat_proto::limits::{
 };
 use wombat_proto::wire::{self, invalidation::What, open::Create, request::Call, response::Result as Answer};
 use wombat_proto::{Error, Instance};
+use wombat_replica::Input;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -708,6 +709,34 @@ fn a_crowd_gets_a_longer_cache_lease_once_it_stands_in_the_log() {
     assert_eq!(world.answer(&other, open), None);
     world.pass(MILLISECOND);
     assert!(world.answer(&other, open).is_some());
+}
+
+/// Whatever comes meanwhile: the heartbeats go out with the ticks.
+#[test]
+fn a_crowd_is_told_by_and_by_and_only_the_first_of_it_before_the_next_tick() {
+    let mut world = World::new();
+    let readers: Vec<Reader> = (0..1500).map(|_| world.caching("/ls/test/file").0).collect();
+    let mut writer = world.client();
+    let file = world.open(&mut writer, "/ls/test/file");
+    world.pass(MILLISECOND);
+    let number = world.send(&mut writer, set(file, "new"));
+    let told = |world: &mut World, writer: &mut Client| {
+        let answered = |reader: &&Reader| {
+            let replies = world.replies.get(&reader.client.connection);
+            replies.is_some_and(|replies| replies.iter().any(|reply| reply.number == reader.keep_alive))
+        };
+        let answered = readers.iter().filter(answered).count();
+        let Ok(Answer::Status(status)) = world.call(writer, Call::GetStatus(wire::GetStatus {})) else {
+            panic!("no status")
+        };
+        (status.cache.map(|cache| cache.invalidations), answered)
+    };
+    for _ in 0..5 {
+        assert_eq!(told(&mut world, &mut writer), (Some(1024), 1024));
+    }
+    world.step(Input::Tick);
+    assert_eq!(told(&mut world, &mut writer), (Some(1500), 1500));
+    assert_eq!(world.answer(&writer, number), None);
 }
 
 #[test]

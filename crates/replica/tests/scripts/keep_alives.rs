@@ -34,6 +34,35 @@ fn a_keep_alive_is_held_until_half_of_the_lease_is_over() {
     assert!((4_500_000..=6_000_000).contains(&kept.held_us), "{}", kept.held_us);
 }
 
+/// Whatever comes meanwhile: the heartbeats go out with the ticks.
+#[test]
+fn a_crowd_hears_of_an_event_by_and_by_and_only_the_first_of_it_before_the_next_tick() {
+    let mut world = World::new();
+    let events = Kind::ContentsModified.bit();
+    let watchers: Vec<Client> = (0..1500)
+        .map(|_| {
+            let mut client = world.client();
+            world.open_with(&mut client, wire::Open { path: "/ls/test/file".into(), events, ..may_create() });
+            world.send(&mut client, keep_alive(0));
+            client
+        })
+        .collect();
+    let mut writer = world.client();
+    let file = world.open(&mut writer, "/ls/test/file");
+    world.write(&mut writer, file, "new").unwrap();
+    let told = |world: &World| {
+        let hears =
+            |client: &&Client| world.replies.get(&client.connection).is_some_and(|all| !all.is_empty());
+        watchers.iter().filter(hears).count()
+    };
+    for _ in 0..5 {
+        assert_eq!(told(&world), 1024);
+        world.read(&mut writer, file).unwrap();
+    }
+    world.step(Input::Tick);
+    assert_eq!(told(&world), 1500);
+}
+
 #[test]
 fn a_session_lives_for_as_long_as_it_is_kept_alive() {
     let mut world = World::new();
