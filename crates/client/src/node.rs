@@ -270,6 +270,7 @@ impl Node {
         if self.handle.is_to_keep() {
             return Ok(());
         }
+        self.handle.spoil(); // Whatever is cached of the node meanwhile.
         let close = Call::Close(wire::Close { handle: Some(self.handle.token()) });
         done(self.handle.shared().call(close).await?)
     }

@@ -9,7 +9,7 @@ use prost::Message;
 use wombat_proto::limits::COMMAND_BYTES;
 use wombat_proto::wire::Handle;
 use wombat_proto::wire::log::{self, command::Op};
-use wombat_proto::{CacheKey, Error, Instance, Result, SessionId, Slot};
+use wombat_proto::{CacheKey, Error, Instance, Name, Result, SessionId, Slot};
 
 /// Who waits for a proposal, and what is left to do when it is chosen.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +66,27 @@ struct Proposal {
     origin: Origin,
     /// What it touches of what can be cached.
     keys: Vec<CacheKey>,
+    opens: Option<Opens>,
+}
+
+/// What an Open on its way into the log may come to keep alive.
+#[derive(Clone)]
+pub(crate) enum Opens {
+    Node(Instance),
+    /// What has this name in a directory by then.
+    Child(Instance, Name),
+}
+
+impl Opens {
+    fn of(op: &Op) -> Option<Opens> {
+        match op {
+            Op::Open(open) if open.instance == 0 => {
+                Some(Opens::Child(Instance(open.parent), Name::parse(&open.name).ok()?))
+            }
+            Op::Open(open) => Some(Opens::Node(Instance(open.instance))),
+            _ => None,
+        }
+    }
 }
 
 impl Proposals {
@@ -78,16 +99,16 @@ impl Proposals {
     }
 
     /// Notes who waits for `slot`, which was proposed last.
-    pub(crate) fn wait(&mut self, slot: Slot, origin: Origin, keys: Vec<CacheKey>) {
-        self.waiting.push_back(Proposal { slot, origin, keys });
+    pub(crate) fn wait(&mut self, slot: Slot, origin: Origin, keys: Vec<CacheKey>, opens: Option<Opens>) {
+        self.waiting.push_back(Proposal { slot, origin, keys, opens });
     }
 
-    /// What is touched by what these sessions have asked for.
-    pub(crate) fn keys_of(&self, sessions: &[u64]) -> impl Iterator<Item = CacheKey> {
-        let theirs = self.waiting.iter().filter(|proposal| {
-            proposal.origin.asker().is_some_and(|asker| sessions.contains(&asker.session.0))
-        });
-        theirs.flat_map(|proposal| proposal.keys.iter().cloned())
+    /// What these sessions have asked to open.
+    pub(crate) fn opened_by(&self, sessions: &[u64]) -> impl Iterator<Item = &Opens> {
+        let opens = self.waiting.iter().filter_map(|proposal| Some((proposal.opens.as_ref()?, proposal)));
+        opens.filter_map(|(opens, proposal)| {
+            sessions.contains(&proposal.origin.asker()?.session.0).then_some(opens)
+        })
     }
 
     /// Whether what a request asked for is on its way into the log.
@@ -110,6 +131,7 @@ impl Replica {
         let Change { origin, acknowledged, op } = change;
         let asker = origin.asker();
         let young = Replica::reaches_young(&op).then(|| self.state.last_instance());
+        let opens = Opens::of(&op);
         let command = log::Command {
             epoch: self.paxos.ballot().epoch().0,
             wall_ms: self.moment.wall_ms,
@@ -129,7 +151,7 @@ impl Replica {
             Some(master) => master.note_proposed(slot, keys, young),
             None => keys,
         };
-        self.proposals.wait(slot, origin, keys);
+        self.proposals.wait(slot, origin, keys, opens);
         if let Origin::Release(asker, instance, handle) = origin {
             self.leaves(asker.session, instance, handle);
         }

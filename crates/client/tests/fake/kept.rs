@@ -41,6 +41,29 @@ async fn closed(cell: &Cell, peer: &mut Peer) -> u64 {
 }
 
 #[test]
+fn a_handle_that_is_being_closed_is_not_kept_though_its_node_comes_into_the_cache() {
+    run(async {
+        let (_listener, mut peer, cell) = leased().await;
+        let closing = open_as(&cell, &mut peer, reading()).await;
+        let (other, ()) = tokio::join!(cell.open(PATH, reading()), peer.open());
+        let other = other.unwrap();
+        let closed = {
+            let mut close = Box::pin(closing.close());
+            assert!(poll_once(close.as_mut()).is_pending());
+            let (request, call) = peer.call().await;
+            assert!(matches!(call, Call::Close(_)), "{call:?}");
+            read(&other, &mut peer, "a").await;
+            peer.answer(&request, done()).await;
+            close.await
+        };
+        closed.unwrap();
+        assert_eq!(cell.cache_stats().kept_handles, 0, "the cell does not know it any more");
+        drop(other);
+        assert_eq!(cell.cache_stats().kept_handles, 1);
+    });
+}
+
+#[test]
 fn only_the_first_open_goes_to_the_cell() {
     run(async {
         for options in [reading(), reading().write(), reading().lock_delay(Duration::from_secs(5))] {

@@ -2,6 +2,7 @@
 //! whatever else is on its way into the log before it.
 
 use crate::Replica;
+use crate::proposals::Opens;
 use alloc::vec::Vec;
 use wombat_proto::wire::{change, log, log::command::Op};
 use wombat_proto::{CacheKey, HandleId, Instance, Name, NodePath, SessionId};
@@ -68,6 +69,20 @@ impl<'a> Touched<'a> {
         let opener = (SessionId(session), HandleId(handle));
         if let Some(node) = self.node(instance).filter(|node| node.openers.contains(&opener)) {
             self.death(node);
+        }
+    }
+
+    /// What an Open that comes before may keep alive goes.
+    fn unopen(&mut self, opens: &Opens) {
+        match opens {
+            Opens::Node(node) => self.node(node.0).into_iter().for_each(|node| self.death(node)),
+            Opens::Child(directory, name) => {
+                let Some(directory) = self.node(directory.0) else { return };
+                // Perhaps another than the one that is there now.
+                self.death_in(directory);
+                let child = self.state.tree().child(directory, name);
+                child.into_iter().for_each(|child| self.death(child));
+            }
         }
     }
 
@@ -160,7 +175,9 @@ impl Replica {
                     }
                 }
                 // What they have asked for takes effect before they end.
-                touched.keys.extend(self.proposals.keys_of(&end.sessions));
+                for opens in self.proposals.opened_by(&end.sessions) {
+                    touched.unopen(opens);
+                }
             }
             _ => {}
         }

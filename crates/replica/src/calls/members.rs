@@ -53,7 +53,7 @@ impl Replica {
         members.next_id += 1;
         members.learners.push(Member { id, address });
         let slot = self.paxos.change_members(members)?;
-        self.proposals.wait(slot, Origin::Join(asker, id), [].into());
+        self.proposals.wait(slot, Origin::Join(asker, id), [].into(), None);
         Ok(())
     }
 

@@ -575,6 +575,33 @@ fn what_a_session_opens_as_it_ends_is_not_cached_until_it_has_ended() {
 }
 
 #[test]
+fn what_only_a_session_keeps_alive_that_ends_is_not_cached_until_it_has_ended() {
+    // By what it has asked for before: a node that it opens, or a directory in which it makes one.
+    for opens in ["/ls/test/above/dir", "/ls/test/above/dir/mine"] {
+        let mut world = World::new();
+        let (mut first, mut ends, mut reader) = (world.client(), world.client(), world.reader());
+        let above = world.open_with(&mut reader.client, directory("/ls/test/above"));
+        let node = wire::NewNode { directory: true, ephemeral: true, ..wire::NewNode::default() };
+        let dir = wire::Open { node: Some(node.clone()), ..directory("/ls/test/above/dir") };
+        let opened = world.open_with(&mut first, dir.clone());
+        world.records_left = Some(0);
+        let open = if opens == dir.path { dir } else { ephemeral(opens) };
+        world.send(&mut ends, Call::Open(open));
+        world.send(&mut first, Call::Close(wire::Close { handle: Some(opened) }));
+        world.send(&mut ends, Call::EndSession(wire::EndSession {}));
+        world.records_left = Some(2);
+        world.flush();
+        assert!(world.replica.state().tree().get(Instance(opened.instance)).is_some());
+        assert!(!world.may_cache(&mut reader.client, above), "{opens}: it is about to go");
+        assert!(!world.lists(&mut reader, above), "{opens}: likewise");
+        world.records_left = None;
+        world.flush();
+        assert!(world.replica.state().tree().get(Instance(opened.instance)).is_none());
+        assert!(world.may_cache(&mut reader.client, above) && world.lists(&mut reader, above));
+    }
+}
+
+#[test]
 fn too_many_invalidations_become_one_of_everything() {
     let mut world = World::new();
     let mut writer = world.client();
