@@ -87,16 +87,22 @@ fn whoever_has_just_started_does_not_know_how_old_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let mut five = Five::start(dir.path(), 3);
     put(&five, "one");
-    five.settled();
-    five.addresses().iter().for_each(|address| drop(heard(address, "one")));
+    let number = (five.master() + 1) % 3;
+    let address = five.replicas[number].address.clone();
+    let slot = heard(&address, "one")["stale"]["applied_slot"].as_u64();
+    wait_for("it to have written down that this is chosen", || {
+        let status = five.status();
+        let member = status["members"].as_array()?.iter().find(|member| member["address"] == *address)?;
+        (member["chosen_slot"].as_u64() >= slot).then_some(())
+    });
     (0..3).for_each(|number| five.kill(number));
-    // Alone it hears of no master. What it knows to be chosen may be less than what it has.
-    five.restart(0);
-    let address = five.replicas[0].address.clone();
+    // Alone it hears of no master.
+    five.restart(number);
     let output = wait_for("it to be there", || {
-        let output = wombat(&address, &["stat", "--stale", "/ls/local"]);
+        let output = wombat(&address, &["get", "--stale", "/ls/local/file"]);
         output.status.success().then_some(output)
     });
+    assert_eq!(output.stdout, b"one");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains(", of unknown age"), "{said}");
     let listed = wombat(&address, &["ls", "--stale", "--json"]);
