@@ -724,6 +724,7 @@ impl World {
                     | Answer::Entries(_)
                     | Answer::Granted(_)
                     | Answer::MultiDone(_)
+                    | Answer::Done(_)
             )
         );
         if general {
