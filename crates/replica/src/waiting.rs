@@ -90,10 +90,11 @@ impl Replica {
             | Call::GetStatus(_)
             | Call::ReadStale(_)
             | Call::CreateSession(_)
-            | Call::EndSession(_)
             | Call::Join(_)
             | Call::Transfer(_) => None,
             Call::KeepAlive(_) => None, // It is parked in any case.
+            // It takes the session's ephemerals with it, which others may still have cached.
+            Call::EndSession(_) => (!master.fail_over.is_over()).then_some(Gate::FailOver),
             _ if !self.lease_holds() => Some(Gate::Lease),
             Call::ResumeSession(_) | Call::ListSessions(_) | Call::ListLocks(_) | Call::ListAudit(_) => None,
             _ => (!master.fail_over.is_over()).then_some(Gate::FailOver),

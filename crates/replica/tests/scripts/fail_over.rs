@@ -120,6 +120,23 @@ fn a_session_that_caches_and_is_silent_is_awaited_until_its_cache_lease_has_ende
 }
 
 #[test]
+fn the_end_of_a_session_waits_for_those_who_may_have_its_ephemerals_cached_from_before() {
+    let mut world = World::new();
+    let connection = world.connect();
+    let (_silent, mut ends) = (world.client_on(connection, true), world.client());
+    world.open_with(&mut ends, ephemeral("/ls/test/mine"));
+    world.restart();
+    world.resume(&mut ends).unwrap();
+    let end = world.send(&mut ends, Call::EndSession(wire::EndSession {}));
+    world.pass(CACHE_LEASE - Duration::from_millis(1));
+    assert!(world.answer(&ends, end).is_none());
+    assert!(world.lives(&ends));
+    world.pass(Duration::from_millis(1));
+    assert!(world.answer(&ends, end).unwrap().is_ok());
+    assert!(!world.lives(&ends));
+}
+
+#[test]
 fn an_ephemeral_whose_handle_nobody_presents_for_a_minute_goes() {
     let mut world = World::new();
     let (mut keeps, mut forgets) = (world.client(), world.client());

@@ -737,6 +737,7 @@ impl World {
                     | Answer::Entries(_)
                     | Answer::Granted(_)
                     | Answer::MultiDone(_)
+                    | Answer::Done(_)
             )
         );
         if general {
