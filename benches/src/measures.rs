@@ -24,13 +24,14 @@ pub struct Figure {
     pub digits: usize,
     /// Whether it had better be great.
     pub more_is_better: bool,
-    /// How Wombat's median is to stand to that of its best peer.
+    /// How Wombat's median is to stand to that of its best peer, if that is a goal.
     pub ratio: Option<f64>,
     /// What it is to be, in words.
     pub goal: &'static str,
 }
 
-/// The figures of all rounds, by the systems' names in the order of their first turns. The first is Wombat.
+/// The figures of all rounds, by the systems' names in the order of their first turns. The first is Wombat; others
+/// of that name are none of its peers.
 #[derive(Default)]
 pub struct Results(Vec<(String, Vec<Vec<f64>>)>);
 
@@ -61,14 +62,13 @@ impl Results {
     }
 
     fn print_ratio(&self, place: usize, figure: &Figure) {
-        let systems = self.0.iter().filter(|(name, _)| name != YARDSTICK);
-        let mut medians = systems.map(|(_, figures)| median(figures[place].clone()));
-        let (Some(own), Some(goal)) = (medians.next(), figure.ratio) else { return };
-        let best =
-            medians.reduce(|one, other| if figure.more_is_better { one.max(other) } else { one.min(other) });
-        if let Some(best) = best {
-            let sign = if figure.more_is_better { '≥' } else { '≤' };
-            println!("    {:26}{:>10.2}   (goal {sign} {goal})", "wombat to the best peer", own / best);
-        }
+        let of = |(_, figures): &(String, Vec<Vec<f64>>)| median(figures[place].clone());
+        let peers = self.0.iter().filter(|(name, _)| name != YARDSTICK && !name.starts_with("wombat"));
+        let better = |one: f64, other| if figure.more_is_better { one.max(other) } else { one.min(other) };
+        let (Some(own), Some(best)) = (self.0.first().map(of), peers.map(of).reduce(better)) else { return };
+        let sign = if figure.more_is_better { '≥' } else { '≤' };
+        let goal = figure.ratio.map_or(String::new(), |goal| format!("(goal {sign} {goal})"));
+        let digits = if own / best < 0.1 { 4 } else { 2 };
+        println!("    {:26}{:>10.digits$}   {goal}", "wombat to the best peer", own / best);
     }
 }
