@@ -308,9 +308,8 @@ impl Replica {
     /// The cache lease that is granted now (SPEC §6): the configured one or, where so many sessions would make
     /// too many KeepAlives, a longer one, as far as the log has it.
     pub(crate) fn cache_lease(&self) -> Duration {
-        let next = self.master.as_ref().and_then(|master| master.leases_in_force.proposed_cache_lease());
-        let logged = self.state.cache_lease().min(next.unwrap_or(Duration::MAX));
-        self.wanted_cache_lease().min(logged).min(self.lease())
+        let bound = self.master.as_ref().map_or(Duration::MAX, |master| master.leases_in_force.bounds()[1]);
+        self.wanted_cache_lease().min(self.state.cache_lease()).min(bound).min(self.lease())
     }
 
     /// A session that uses its cache sends a KeepAlive in about half of its cache lease.

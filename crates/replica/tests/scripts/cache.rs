@@ -738,6 +738,34 @@ fn a_crowd_gets_a_longer_cache_lease_once_it_stands_in_the_log() {
 }
 
 #[test]
+fn a_crowd_that_comes_back_gets_no_longer_a_lease_than_the_log_is_about_to_say() {
+    let mut world = World::with_leases(LEASE, SHORTEST_CACHE_LEASE);
+    let mut readers: Vec<Reader> = (0..1600).map(|_| world.caching("/ls/test/file").0).collect();
+    world.pass(SHORTEST_CACHE_LEASE);
+    assert!(world.replica.state().cache_lease() > SHORTEST_CACHE_LEASE);
+    for reader in &mut readers[..800] {
+        world.hears(reader);
+        let rests = wire::KeepAlive { events_acknowledged: 1, ..wire::KeepAlive::default() };
+        reader.keep_alive = world.send(&mut reader.client, Call::KeepAlive(rests));
+    }
+    // From here on the log's word is to be lowered, once no longer lease can be in force.
+    world.pass(SHORTEST_CACHE_LEASE);
+    // All of them read again, and before the next tick of the clock they have rested again.
+    for reader in &mut readers[..800] {
+        world.hears(reader);
+        world.keeps_alive(reader);
+    }
+    let last = &mut readers[799];
+    assert!(world.hears(last));
+    assert_eq!(last.lease, SHORTEST_CACHE_LEASE, "nobody would know of a longer one");
+    // If they are still there, it is not lowered.
+    world.keeps_alive(last);
+    world.pass(SHORTEST_CACHE_LEASE);
+    assert!(world.hears(last));
+    assert_eq!(last.lease, Duration::from_secs(2) * 1600 / 10_000);
+}
+
+#[test]
 fn a_session_that_wants_to_cache_more_than_it_may_has_something_else_dropped() {
     let mut world = World::new();
     let (mut reader, file) = world.caching("/ls/test/file");
