@@ -128,9 +128,10 @@ impl Cache {
             }
         }
         for session in waiting.sessions {
-            let behind = self.by_session.range((session, ticket)..=(session, Ticket::MAX));
-            for (_, other) in behind.copied().collect::<Vec<_>>() {
-                self.look_at(other);
+            // What comes after all that its session has asked for before can go on only if it is the first now.
+            let first = self.by_session.range((session, 0)..=(session, Ticket::MAX)).next();
+            if let Some((_, first)) = first.copied() {
+                self.look_at(first);
             }
         }
         Some(waiting.what)
