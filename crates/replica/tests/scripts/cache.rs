@@ -503,6 +503,26 @@ fn a_lock_is_not_given_back_before_what_was_asked_for_under_it_is_done() {
 }
 
 #[test]
+fn a_lock_does_not_go_with_its_file_before_what_was_asked_for_under_it_is_done() {
+    let mut world = World::new();
+    let mut holder = world.client();
+    world.open_with(&mut holder, directory("/ls/test/locks"));
+    let lock = world.open(&mut holder, "/ls/test/locks/lock");
+    let free = world.open(&mut holder, "/ls/test/locks/free");
+    let file = world.open(&mut holder, "/ls/test/file");
+    world.call(&mut holder, acquire(lock)).unwrap();
+    let (mut reader, read) = world.caching("/ls/test/file");
+    let write = world.send(&mut holder, set(file, "under the lock"));
+    let deleted = world.send(&mut holder, delete(lock));
+    assert_eq!(world.answer(&holder, deleted), None);
+    world.call(&mut holder, delete(free)).expect("nobody can lock its name the sooner");
+    world.obeys(&mut reader);
+    assert!(world.answer(&holder, write).is_some());
+    assert!(world.answer(&holder, deleted).unwrap().is_ok());
+    assert_eq!(world.read(&mut reader.client, read).unwrap(), "under the lock");
+}
+
+#[test]
 fn the_end_of_a_session_waits_for_those_who_have_its_ephemerals_cached_but_not_for_itself() {
     let mut world = World::new();
     let (mut reader, mut ends) = (world.reader(), world.reader());
