@@ -26,7 +26,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use holder::Told;
 use rounds::{Round, Ticket, Waiting};
-use wombat_proto::limits::{CACHED_ENTRIES, CACHED_ENTRIES_PER_SESSION, KEEP_ALIVES_PER_SECOND};
+use wombat_proto::limits::{
+    CACHED_ABSENCES_PER_DIRECTORY, CACHED_ENTRIES, CACHED_ENTRIES_PER_SESSION, KEEP_ALIVES_PER_SECOND,
+};
 use wombat_proto::wire::{self, open::Create, request::Call};
 use wombat_proto::{CacheKey, Error, Facet, Instance, Instant, NodePath, Result, SessionId, Slot};
 use wombat_state::Node;
@@ -117,6 +119,13 @@ impl Cache {
         let is_closed = self.closed.contains_key(key) || is_absence && self.closed.contains_key(&any);
         let changes = is_closed || is_young || self.rounds.contains_key(key);
         !changes && applied >= self.unnoted
+    }
+
+    /// Whether it is known of so many names of a directory that they are missing that another is one too many.
+    fn is_crowded(&self, key: &CacheKey) -> bool {
+        let Facet::Absence(_) = key.facet else { return false };
+        let missing = self.holders.range(CacheKey::any_absence(key.instance).covered());
+        !self.holders.contains_key(key) && missing.count() >= CACHED_ABSENCES_PER_DIRECTORY
     }
 
     /// Whoever had it cached has no more. Returns whether it was known that he had.
@@ -277,6 +286,9 @@ impl Replica {
             return false;
         }
         if !cache.keys.contains(key) {
+            if master.cache.is_crowded(key) {
+                return false;
+            }
             if cache.keys.len() >= CACHED_ENTRIES_PER_SESSION {
                 let victim = cache.keys.first().cloned();
                 self.forget_one(victim);

@@ -3,7 +3,7 @@
 use crate::world::{Client, LEASE, World, acquire, may_create, set};
 use std::time::Duration;
 use wombat_proto::limits::{
-    CACHE_LEASE, CACHED_ENTRIES_PER_SESSION, INVALIDATIONS_PER_SESSION, SHORTEST_CACHE_LEASE,
+    CACHE_LEASE, CACHED_ABSENCES_PER_DIRECTORY, CACHED_ENTRIES_PER_SESSION, INVALIDATIONS_PER_SESSION, SHORTEST_CACHE_LEASE,
 };
 use wombat_proto::wire::{self, invalidation::What, open::Create, request::Call, response::Result as Answer};
 use wombat_proto::{Error, Instance};
@@ -789,7 +789,11 @@ fn a_crowd_that_comes_back_gets_no_longer_a_lease_than_the_log_is_about_to_say()
 fn a_session_that_wants_to_cache_more_than_it_may_has_something_else_dropped() {
     let mut world = World::new();
     let (mut reader, file) = world.caching("/ls/test/file");
-    let absent = |n: usize| format!("/ls/test/absent-{n}");
+    let mut writer = world.client();
+    for n in 0..CACHED_ENTRIES_PER_SESSION / CACHED_ABSENCES_PER_DIRECTORY {
+        world.open_with(&mut writer, directory(&format!("/ls/test/{n}")));
+    }
+    let absent = |n: usize| format!("/ls/test/{}/{n}", n / CACHED_ABSENCES_PER_DIRECTORY);
     for n in 1..CACHED_ENTRIES_PER_SESSION {
         assert!(world.ask(&mut reader.client, existing(&absent(n))).1.is_some());
     }
@@ -798,6 +802,25 @@ fn a_session_that_wants_to_cache_more_than_it_may_has_something_else_dropped() {
     assert_eq!(world.obeys(&mut reader).len(), 1);
     assert!(world.ask(&mut reader.client, existing("/ls/test/more")).1.is_some());
     let _ = file;
+}
+
+#[test]
+fn of_a_directory_only_so_many_missing_names_are_cached() {
+    let mut world = World::new();
+    let (mut one, mut two) = (world.reader(), world.reader());
+    let absent = |n: usize| existing(&format!("/ls/test/absent-{n}"));
+    let (first, more) = (absent(0), absent(CACHED_ABSENCES_PER_DIRECTORY));
+    for n in 0..CACHED_ABSENCES_PER_DIRECTORY {
+        assert!(world.ask(&mut one.client, absent(n)).1.is_some());
+    }
+    assert!(world.ask(&mut one.client, more.clone()).1.is_none());
+    assert!(world.ask(&mut two.client, more.clone()).1.is_none(), "whoever they are that have them");
+    assert!(world.ask(&mut two.client, first).1.is_some(), "it is one of them");
+    // Once a name is missing no more there is room.
+    let create = wire::Open { path: "/ls/test/absent-1".into(), ..may_create() };
+    world.send(&mut two.client, Call::Open(create));
+    world.obeys(&mut one);
+    assert!(world.ask(&mut two.client, more).1.is_some());
 }
 
 #[test]
