@@ -58,6 +58,9 @@ pub const AUDIT_ENTRIES: usize = 1000;
 pub const CACHED_ENTRIES: usize = 4_000_000;
 /// Most of them that one session may have; the client's own bound is in bytes.
 pub const CACHED_ENTRIES_PER_SESSION: usize = 65_536;
+/// Most names of one directory of which it may be cached that they are missing: a sequential create takes all of
+/// them away in one step.
+pub const CACHED_ABSENCES_PER_DIRECTORY: usize = 2048;
 /// Most invalidations that wait for one session before they become one that is of everything.
 pub const INVALIDATIONS_PER_SESSION: usize = 1024;
 /// Most bytes of them in one answer to a KeepAlive; the others come with the next.

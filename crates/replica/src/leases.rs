@@ -99,9 +99,12 @@ pub(crate) struct LeasesInForce {
 }
 
 impl LeasesInForce {
-    /// The cache lease that the log will have in a moment.
-    pub(crate) fn proposed_cache_lease(&self) -> Option<Duration> {
-        self.proposed.map(|[_, cache_lease]| cache_lease)
+    /// Most that is granted of the one and of the other: no more than what the log will have in a moment, or is
+    /// to have soon, as no longer one was granted since that was decided.
+    pub(crate) fn bounds(&self) -> [Duration; 2] {
+        let proposed = self.proposed.unwrap_or([Duration::MAX; 2]);
+        let lower = self.lower.map(|lower| lower.map_or(Duration::MAX, |(lower, _)| lower));
+        [proposed[0].min(lower[0]), proposed[1].min(lower[1])]
     }
 }
 
@@ -129,10 +132,8 @@ impl Replica {
     /// The session lease that is granted now: the configured one or, where so many sessions would make too many
     /// KeepAlives, a longer one, as far as the log has it.
     pub(crate) fn lease(&self) -> Duration {
-        // Nor longer than what the log will have in a moment.
-        let proposed = self.master.as_ref().and_then(|master| master.leases_in_force.proposed);
-        let next = proposed.map_or(Duration::MAX, |[lease, _]| lease);
-        self.wanted_lease().min(self.state.lease()).min(next)
+        let bound = self.master.as_ref().map_or(Duration::MAX, |master| master.leases_in_force.bounds()[0]);
+        self.wanted_lease().min(self.state.lease()).min(bound)
     }
 
     /// The lease that a session is granted now. One that has still to acknowledge the fail-over gets no longer

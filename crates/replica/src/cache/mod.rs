@@ -26,7 +26,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use holder::Told;
 use rounds::{Round, Ticket, Waiting};
-use wombat_proto::limits::{CACHED_ENTRIES, CACHED_ENTRIES_PER_SESSION, KEEP_ALIVES_PER_SECOND};
+use wombat_proto::limits::{
+    CACHED_ABSENCES_PER_DIRECTORY, CACHED_ENTRIES, CACHED_ENTRIES_PER_SESSION, KEEP_ALIVES_PER_SECOND,
+};
 use wombat_proto::wire::{self, open::Create, request::Call};
 use wombat_proto::{CacheKey, Error, Facet, Instance, Instant, NodePath, Result, SessionId, Slot};
 use wombat_state::Node;
@@ -119,6 +121,13 @@ impl Cache {
         let is_closed = self.closed.contains_key(key) || is_absence && self.closed.contains_key(&any);
         let changes = is_closed || is_young || self.rounds.contains_key(key);
         !changes && applied >= self.unnoted
+    }
+
+    /// Whether it is known of so many names of a directory that they are missing that another is one too many.
+    fn is_crowded(&self, key: &CacheKey) -> bool {
+        let Facet::Absence(_) = key.facet else { return false };
+        let missing = self.holders.range(CacheKey::any_absence(key.instance).covered());
+        !self.holders.contains_key(key) && missing.count() >= CACHED_ABSENCES_PER_DIRECTORY
     }
 
     /// Whoever had it cached has no more. Returns whether it was known that he had.
@@ -279,6 +288,9 @@ impl Replica {
             return false;
         }
         if !cache.keys.contains(key) {
+            if master.cache.is_crowded(key) {
+                return false;
+            }
             if cache.keys.len() >= CACHED_ENTRIES_PER_SESSION {
                 let victim = cache.keys.first().cloned();
                 self.forget_one(victim);
@@ -310,9 +322,8 @@ impl Replica {
     /// The cache lease that is granted now (SPEC §6): the configured one or, where so many sessions would make
     /// too many KeepAlives, a longer one, as far as the log has it.
     pub(crate) fn cache_lease(&self) -> Duration {
-        let next = self.master.as_ref().and_then(|master| master.leases_in_force.proposed_cache_lease());
-        let logged = self.state.cache_lease().min(next.unwrap_or(Duration::MAX));
-        self.wanted_cache_lease().min(logged).min(self.lease())
+        let bound = self.master.as_ref().map_or(Duration::MAX, |master| master.leases_in_force.bounds()[1]);
+        self.wanted_cache_lease().min(self.state.cache_lease()).min(bound).min(self.lease())
     }
 
     /// A session that uses its cache sends a KeepAlive in about half of its cache lease.

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use wombat_proto::limits::{WAITING_BYTES, WAITING_CHANGES};
 use wombat_proto::wire::log::{self, command::Op};
-use wombat_proto::{CacheKey, Error, Instance, Instant, Result, SessionId};
+use wombat_proto::{CacheKey, Error, HandleId, Instance, Instant, Result, SessionId};
 
 /// Most sessions that are told in one step: a crowd that has the same file cached must not keep the heartbeats
 /// waiting. Nor must it in many steps between two ticks, so the rest waits for the next tick.
@@ -128,9 +128,10 @@ impl Cache {
             }
         }
         for session in waiting.sessions {
-            let behind = self.by_session.range((session, ticket)..=(session, Ticket::MAX));
-            for (_, other) in behind.copied().collect::<Vec<_>>() {
-                self.look_at(other);
+            // What comes after all that its session has asked for before can go on only if it is the first now.
+            let first = self.by_session.range((session, 0)..=(session, Ticket::MAX)).next();
+            if let Some((_, first)) = first.copied() {
+                self.look_at(first);
             }
         }
         Some(waiting.what)
@@ -292,7 +293,7 @@ impl Replica {
         }
         let keys = self.touched(session, &change.op);
         let rounds = self.start_rounds(&keys, dropped_by_writer(session, &change.op));
-        let gives_up = matches!(change.op, Op::Release(_) | Op::Close(_) | Op::BreakLock(_));
+        let gives_up = self.gives_up(session, &change.op);
         let sessions = match &change.op {
             Op::BreakLock(broken) => self.holders_of(broken),
             _ => asker.map(|asker| asker.session).into_iter().collect(),
@@ -378,6 +379,18 @@ impl Replica {
                 self.set_timer(self.moment.now + Duration::from_secs(1), Timer::Orphans);
             }
             None => self.end_later(ended),
+        }
+    }
+
+    /// Whether a lock may go with a change that a session asks for.
+    fn gives_up(&self, session: SessionId, op: &Op) -> bool {
+        match op {
+            Op::Release(_) | Op::Close(_) | Op::BreakLock(_) => true,
+            Op::Delete(delete) => {
+                let node = self.state.tree().get(Instance(delete.instance));
+                node.is_some_and(|node| node.lock.holder(session, HandleId(delete.handle)).is_some())
+            }
+            _ => false,
         }
     }
 

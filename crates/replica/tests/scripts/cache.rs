@@ -3,7 +3,7 @@
 use crate::world::{Client, LEASE, World, acquire, may_create, set};
 use std::time::Duration;
 use wombat_proto::limits::{
-    CACHE_LEASE, CACHED_ENTRIES_PER_SESSION, INVALIDATIONS_PER_SESSION, SHORTEST_CACHE_LEASE,
+    CACHE_LEASE, CACHED_ABSENCES_PER_DIRECTORY, CACHED_ENTRIES_PER_SESSION, INVALIDATIONS_PER_SESSION, SHORTEST_CACHE_LEASE,
 };
 use wombat_proto::wire::{self, invalidation::What, open::Create, request::Call, response::Result as Answer};
 use wombat_proto::{Error, Instance};
@@ -504,6 +504,26 @@ fn a_lock_is_not_given_back_before_what_was_asked_for_under_it_is_done() {
 }
 
 #[test]
+fn a_lock_does_not_go_with_its_file_before_what_was_asked_for_under_it_is_done() {
+    let mut world = World::new();
+    let mut holder = world.client();
+    world.open_with(&mut holder, directory("/ls/test/locks"));
+    let lock = world.open(&mut holder, "/ls/test/locks/lock");
+    let free = world.open(&mut holder, "/ls/test/locks/free");
+    let file = world.open(&mut holder, "/ls/test/file");
+    world.call(&mut holder, acquire(lock)).unwrap();
+    let (mut reader, read) = world.caching("/ls/test/file");
+    let write = world.send(&mut holder, set(file, "under the lock"));
+    let deleted = world.send(&mut holder, delete(lock));
+    assert_eq!(world.answer(&holder, deleted), None);
+    world.call(&mut holder, delete(free)).expect("nobody can lock its name the sooner");
+    world.obeys(&mut reader);
+    assert!(world.answer(&holder, write).is_some());
+    assert!(world.answer(&holder, deleted).unwrap().is_ok());
+    assert_eq!(world.read(&mut reader.client, read).unwrap(), "under the lock");
+}
+
+#[test]
 fn the_end_of_a_session_waits_for_those_who_have_its_ephemerals_cached_but_not_for_itself() {
     let mut world = World::new();
     let (mut reader, mut ends) = (world.reader(), world.reader());
@@ -767,10 +787,42 @@ fn a_crowd_is_told_by_and_by_and_only_the_first_of_it_before_the_next_tick() {
 }
 
 #[test]
+fn a_crowd_that_comes_back_gets_no_longer_a_lease_than_the_log_is_about_to_say() {
+    let mut world = World::with_leases(LEASE, SHORTEST_CACHE_LEASE);
+    let mut readers: Vec<Reader> = (0..1600).map(|_| world.caching("/ls/test/file").0).collect();
+    world.pass(SHORTEST_CACHE_LEASE);
+    assert!(world.replica.state().cache_lease() > SHORTEST_CACHE_LEASE);
+    for reader in &mut readers[..800] {
+        world.hears(reader);
+        let rests = wire::KeepAlive { events_acknowledged: 1, ..wire::KeepAlive::default() };
+        reader.keep_alive = world.send(&mut reader.client, Call::KeepAlive(rests));
+    }
+    // From here on the log's word is to be lowered, once no longer lease can be in force.
+    world.pass(SHORTEST_CACHE_LEASE);
+    // All of them read again, and before the next tick of the clock they have rested again.
+    for reader in &mut readers[..800] {
+        world.hears(reader);
+        world.keeps_alive(reader);
+    }
+    let last = &mut readers[799];
+    assert!(world.hears(last));
+    assert_eq!(last.lease, SHORTEST_CACHE_LEASE, "nobody would know of a longer one");
+    // If they are still there, it is not lowered.
+    world.keeps_alive(last);
+    world.pass(SHORTEST_CACHE_LEASE);
+    assert!(world.hears(last));
+    assert_eq!(last.lease, Duration::from_secs(2) * 1600 / 10_000);
+}
+
+#[test]
 fn a_session_that_wants_to_cache_more_than_it_may_has_something_else_dropped() {
     let mut world = World::new();
     let (mut reader, file) = world.caching("/ls/test/file");
-    let absent = |n: usize| format!("/ls/test/absent-{n}");
+    let mut writer = world.client();
+    for n in 0..CACHED_ENTRIES_PER_SESSION / CACHED_ABSENCES_PER_DIRECTORY {
+        world.open_with(&mut writer, directory(&format!("/ls/test/{n}")));
+    }
+    let absent = |n: usize| format!("/ls/test/{}/{n}", n / CACHED_ABSENCES_PER_DIRECTORY);
     for n in 1..CACHED_ENTRIES_PER_SESSION {
         assert!(world.ask(&mut reader.client, existing(&absent(n))).1.is_some());
     }
@@ -779,6 +831,25 @@ fn a_session_that_wants_to_cache_more_than_it_may_has_something_else_dropped() {
     assert_eq!(world.obeys(&mut reader).len(), 1);
     assert!(world.ask(&mut reader.client, existing("/ls/test/more")).1.is_some());
     let _ = file;
+}
+
+#[test]
+fn of_a_directory_only_so_many_missing_names_are_cached() {
+    let mut world = World::new();
+    let (mut one, mut two) = (world.reader(), world.reader());
+    let absent = |n: usize| existing(&format!("/ls/test/absent-{n}"));
+    let (first, more) = (absent(0), absent(CACHED_ABSENCES_PER_DIRECTORY));
+    for n in 0..CACHED_ABSENCES_PER_DIRECTORY {
+        assert!(world.ask(&mut one.client, absent(n)).1.is_some());
+    }
+    assert!(world.ask(&mut one.client, more.clone()).1.is_none());
+    assert!(world.ask(&mut two.client, more.clone()).1.is_none(), "whoever they are that have them");
+    assert!(world.ask(&mut two.client, first).1.is_some(), "it is one of them");
+    // Once a name is missing no more there is room.
+    let create = wire::Open { path: "/ls/test/absent-1".into(), ..may_create() };
+    world.send(&mut two.client, Call::Open(create));
+    world.obeys(&mut one);
+    assert!(world.ask(&mut two.client, more).1.is_some());
 }
 
 #[test]
