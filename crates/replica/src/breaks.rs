@@ -99,6 +99,10 @@ impl Replica {
         if let Some(result) = self.answered_before(asker) {
             return result.map(Some);
         }
+        // A copy that comes when all have obeyed does not ask them anew.
+        if self.is_under_way(asker) {
+            return Ok(None);
+        }
         if call.reason.len() > REASON_BYTES {
             return Err(Error::TooLarge {
                 what: alloc::format!("a reason of more than {REASON_BYTES} bytes"),

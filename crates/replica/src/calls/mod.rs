@@ -103,7 +103,7 @@ impl Replica {
     }
 
     /// Whether what a request asks for is on its way into the log, or waits to be.
-    fn is_under_way(&self, asker: Asker) -> bool {
+    pub(crate) fn is_under_way(&self, asker: Asker) -> bool {
         let (session, number) = (asker.session, asker.number);
         let waits = |master: &Master| master.cache.is_waiting(session, number);
         self.proposals.is_waiting(session, number) || self.master.as_ref().is_some_and(waits)

@@ -99,6 +99,24 @@ fn what_was_told_on_a_lost_connection_is_told_again() {
 }
 
 #[test]
+fn a_copy_that_comes_when_all_have_obeyed_does_not_ask_them_anew() {
+    let mut world = World::new();
+    let (mut holder, mut admin) = (world.client(), world.client());
+    let mine = open(&mut world, &mut holder, 0);
+    let held = lock(&mut world, &mut holder, mine).token.0;
+    world.send(&mut holder, keep_alive(0, &[], &[]));
+    let breaks = world.send(&mut admin, break_lock(0));
+    world.hold_disk = true;
+    let obeys = world.send(&mut holder, keep_alive(0, &[held], &[held]));
+    assert!(world.answer(&admin, breaks).is_none(), "it is on its way into the log");
+    world.send_again(&admin, breaks, break_lock(0));
+    assert!(world.answer(&holder, obeys).is_none());
+    world.hold_disk = false;
+    world.flush();
+    assert!(world.answer(&admin, breaks).unwrap().is_ok());
+}
+
+#[test]
 fn a_lock_that_is_given_back_meanwhile_is_broken_enough() {
     let mut world = World::new();
     let (mut holder, mut next, mut admin) = (world.client(), world.client(), world.client());

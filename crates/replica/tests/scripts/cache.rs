@@ -3,7 +3,8 @@
 use crate::world::{Client, LEASE, World, acquire, may_create, set};
 use std::time::Duration;
 use wombat_proto::limits::{
-    CACHE_LEASE, CACHED_ABSENCES_PER_DIRECTORY, CACHED_ENTRIES_PER_SESSION, INVALIDATIONS_PER_SESSION, SHORTEST_CACHE_LEASE,
+    CACHE_LEASE, CACHED_ABSENCES_PER_DIRECTORY, CACHED_ENTRIES_PER_SESSION, INVALIDATIONS_PER_SESSION,
+    SHORTEST_CACHE_LEASE,
 };
 use wombat_proto::wire::{self, invalidation::What, open::Create, request::Call, response::Result as Answer};
 use wombat_proto::{Error, Instance};
