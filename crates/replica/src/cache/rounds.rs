@@ -17,6 +17,9 @@ use wombat_proto::{CacheKey, Error, HandleId, Instance, Instant, Result, Session
 /// waiting.
 const TOLD_AT_ONCE: usize = 4096;
 
+/// Most entries that are forgotten in one step, for the same reason: sessions that have much cached may end together.
+const FORGOTTEN_AT_ONCE: usize = 4096;
+
 /// Names a change that waits; they rise.
 pub(super) type Ticket = u64;
 
@@ -225,10 +228,11 @@ impl Replica {
         all
     }
 
-    /// Tells the holders of what is to change, a crowd of them by and by.
+    /// Tells the holders of what is to change, a crowd of them by and by, and forgets those that are gone.
     pub(crate) fn tell_holders(&mut self) {
         let now = self.moment.now;
         let Some(master) = &mut self.master else { return };
+        master.cache.forget_some(FORGOTTEN_AT_ONCE);
         let mut left = TOLD_AT_ONCE;
         while left > 0
             && let Some(key) = master.cache.to_tell.first().cloned()
