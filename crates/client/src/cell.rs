@@ -147,7 +147,8 @@ impl Cell {
     /// Whether nobody has had the lock since that a sequencer speaks of: told from the cache, without a round trip
     /// once the lock's file is cached (P§2.4). It is no less sure than asking the cell, but it says less: a lock
     /// that was given back, and that nobody else has taken yet, passes; and of several who share a lock it knows
-    /// none.
+    /// none. The lock's file has to be a permanent one: a handle on an ephemeral one is not kept, so that each
+    /// check would open and close it through the log, and takes it from everybody's cache.
     ///
     /// Errors: [`Error::SequencerStale`] if somebody has, or the lock's file is gone.
     pub async fn check_sequencer_cached(&self, sequencer: &Sequencer) -> Result<()> {

@@ -55,6 +55,8 @@ pub(crate) struct Cache {
     /// Up to here changes were proposed without a note of what they touch, because nobody could cache anything.
     /// Until it is applied nothing must be cached.
     unnoted: Slot,
+    /// What sessions had cached that have ended, or cache no more. It is forgotten by and by.
+    leaving: Vec<(SessionId, BTreeSet<CacheKey>)>,
     rounds: BTreeMap<CacheKey, Round>,
     /// Rounds in which some have still to be told, and whether they are so many that the rest waits for the next
     /// tick.
@@ -81,12 +83,17 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// When something is due: a lease that somebody waits for ends, or more have to be told.
+    /// When something is due: a lease that somebody waits for ends, or more is to be told or forgotten.
     pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
-        match self.to_tell.is_empty() {
-            true => self.due.first().map(|(at, _)| *at),
-            false => Some(now),
+        match self.has_crowd() {
+            false => self.due.first().map(|(at, _)| *at),
+            true => Some(now),
         }
+    }
+
+    /// Whether more have to be told, or to be forgotten, than one step does.
+    fn has_crowd(&self) -> bool {
+        !(self.to_tell.is_empty() && self.leaving.is_empty())
     }
 
     /// Notes that a change is under way which touches these.
@@ -141,17 +148,25 @@ impl Cache {
         removed
     }
 
-    /// Takes a session out of everything: it has ended, and cannot use what it has cached.
-    fn forget(&mut self, session: SessionId, cache: SessionCache) {
-        for key in &cache.keys {
-            if !self.remove_holder(key, session)
-                && let Some(round) = self.rounds.get_mut(key)
-            {
-                round.untold.remove(&session);
-                self.settle(key);
-            }
-        }
+    /// Takes a session out of everything: it has ended, and cannot use what it has cached. In rounds that are to
+    /// tell it, it is passed over.
+    fn forget(&mut self, session: SessionId, mut cache: SessionCache) {
+        self.leaving.push((session, core::mem::take(&mut cache.keys)));
         self.settle_told(session, cache.told());
+    }
+
+    /// Forgets some of what sessions had cached that are gone.
+    fn forget_some(&mut self, mut left: usize) {
+        while left > 0
+            && let Some((session, keys)) = self.leaving.last_mut()
+        {
+            let (session, key) = (*session, keys.pop_first());
+            match key {
+                Some(key) => drop(self.remove_holder(&key, session)),
+                None => drop(self.leaving.pop()),
+            }
+            left -= 1;
+        }
     }
 
     /// Chooses something that is to be forgotten so that something else may be cached, after what was chosen last.

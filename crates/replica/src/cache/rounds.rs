@@ -17,6 +17,9 @@ use wombat_proto::{CacheKey, Error, HandleId, Instance, Instant, Result, Session
 /// waiting. Nor must it in many steps between two ticks, so the rest waits for the next tick.
 const TOLD_AT_ONCE: usize = 1024;
 
+/// Most entries that are forgotten in one step, for the same reason: sessions that have much cached may end together.
+const FORGOTTEN_AT_ONCE: usize = 4096;
+
 /// Names a change that waits; they rise.
 pub(super) type Ticket = u64;
 
@@ -231,10 +234,11 @@ impl Replica {
         all
     }
 
-    /// Tells the holders of what is to change, a crowd of them by and by.
+    /// Tells the holders of what is to change, a crowd of them by and by, and forgets those that are gone.
     pub(crate) fn tell_holders(&mut self) {
         let now = self.moment.now;
         let Some(master) = self.master.as_mut().filter(|master| !master.cache.crowd_waits) else { return };
+        master.cache.forget_some(FORGOTTEN_AT_ONCE);
         let mut left = TOLD_AT_ONCE;
         while left > 0
             && let Some(key) = master.cache.to_tell.first().cloned()
@@ -258,7 +262,7 @@ impl Replica {
                 master.cache.settle(&key);
             }
         }
-        master.cache.crowd_waits = !master.cache.to_tell.is_empty();
+        master.cache.crowd_waits = master.cache.has_crowd();
     }
 
     /// A session says what it has dropped.

@@ -835,6 +835,32 @@ fn a_session_that_wants_to_cache_more_than_it_may_has_something_else_dropped() {
 }
 
 #[test]
+fn what_a_session_had_cached_that_ends_is_forgotten_by_and_by_and_keeps_nobody_waiting() {
+    let mut world = World::new();
+    let (mut writer, mut ends) = (world.client(), world.reader());
+    let (mut other, _) = world.caching("/ls/test/file");
+    let directories = 14;
+    for n in 0..directories {
+        world.open_with(&mut writer, directory(&format!("/ls/test/{n}")));
+    }
+    let absent = |n: usize| format!("/ls/test/{}/{n}", n % directories);
+    let count = directories * CACHED_ABSENCES_PER_DIRECTORY;
+    for n in 0..count {
+        assert!(world.ask(&mut ends.client, existing(&absent(n))).1.is_some());
+    }
+    world.obeys(&mut ends);
+    world.call(&mut ends.client, Call::EndSession(wire::EndSession {})).unwrap();
+    assert!(!world.lives(&ends.client));
+    let left = world.cache_status().entries;
+    assert!(1 < left && left < count as u64, "{left} are left");
+    let create = wire::Open { path: absent(count - 1), ..may_create() };
+    assert!(world.call(&mut writer, Call::Open(create)).is_ok(), "nobody has it any more");
+    world.pass(MILLISECOND);
+    assert_eq!(world.cache_status().entries, 1, "what another has is still there");
+    assert_eq!(world.obeys(&mut other), []);
+}
+
+#[test]
 fn of_a_directory_only_so_many_missing_names_are_cached() {
     let mut world = World::new();
     let (mut one, mut two) = (world.reader(), world.reader());
