@@ -304,8 +304,13 @@ impl Client {
         }
         self.left -= 1;
         if let Some((call, doing)) = self.choose(real, oracle, history, random) {
-            let gives_up = matches!(doing, Doing::Releasing(_));
+            let (gives_up, nests) = (matches!(doing, Doing::Releasing(_)), doing == Doing::Nesting);
             self.submit(call, doing, effects);
+            // What changes the same things soon after finds them changed by then, or not yet.
+            if nests && random.chance(400) {
+                let (call, doing) = self.nest(self.nest_vanishes, random);
+                self.submit(call, doing, effects);
+            }
             // What it writes through the handle that is tied to the lock now races with the end of it.
             if gives_up
                 && random.chance(500)

@@ -54,9 +54,9 @@ impl World {
     pub(super) fn note_entered(&mut self, id: ReplicaId) {
         let now = self.now;
         let machine = self.machines.get_mut(&id).expect("a machine of the cell");
-        let serves = machine.serves(now);
         let Some(running) = &mut machine.running else { return };
-        let master = serves.then(|| (running.replica.state().epoch(), machine.stopped_until));
+        let epoch = running.replica.state().epoch();
+        let master = running.replica.is_master().then_some((epoch, machine.stopped_until));
         for slot in running.entered.drain(..) {
             if let Some(value) = running.accepted.get(&slot) {
                 self.caches.proposed(slot, value, master, (now, &mut self.outcome.tally));

@@ -133,6 +133,11 @@ impl Swarm {
             if random.chance(400) { random.below(150) } else { 0 },
             if random.chance(500) { random.below(1001) } else { 0 },
         );
+        let caching = match random.below(20) {
+            0 | 1 => 0,
+            2..5 => random.below(300),
+            _ => 500 + random.below(501),
+        };
         let longest_cache_lease = if random.chance(500) { 1000 } else { 6000 };
         Swarm {
             weights,
@@ -148,7 +153,7 @@ impl Swarm {
             copied_within: random.millis(10, 10_000),
             strands: if random.chance(300) { random.below(100) } else { 0 },
             thinking: random.millis(20, 1500),
-            caching: if random.chance(850) { 500 + random.below(501) } else { 0 },
+            caching,
             small_caches: if random.chance(300) { random.below(1001) } else { 0 },
             looks: 300 + random.below(650),
             nesting: random.below(400),

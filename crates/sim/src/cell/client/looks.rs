@@ -22,10 +22,12 @@ const BELOW_ANY: &str = "/ls/sim/nest/any/below";
 const MULTI: &str = "/ls/sim/nest/multi";
 const NUMBERED: &str = "/ls/sim/nest/s-";
 /// Paths that lead somewhere now and then, or never.
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 12] = [
     NEST,
     ANY,
     BELOW_ANY,
+    MULTI,
+    MULTI,
     MULTI,
     "/ls/sim/nest/s-0000000001",
     "/ls/sim/nest/nothing/at/all",
@@ -130,7 +132,8 @@ impl Client {
         let places = self.handles.iter().enumerate().filter_map(known);
         let handles: Vec<Handle> =
             places.chain(self.sight.nest.iter().copied()).chain(self.sight.peeked).collect();
-        let handle = handles.get(random.below(handles.len().max(1) as u64) as usize).copied();
+        let some = handles.get(random.below(handles.len().max(1) as u64) as usize).copied();
+        let handle = self.sight.peeked.filter(|_| random.chance(400)).or(some);
         let instance = Instance(handle.map_or(0, |handle| handle.instance));
         match random.below(4) {
             0 => match self.shelf.find(&Place::Node(instance), now) {
