@@ -66,6 +66,8 @@ pub(super) struct Caches {
     /// Who has entered what into his log first, and when.
     proposed: BTreeMap<Slot, Vec<(Value, u64)>>,
     arrived: BTreeMap<(u64, u64), Arrival>,
+    /// When a master last was without its lease.
+    unserved: Duration,
     sessions: BTreeMap<u64, Known>,
     /// The epoch that this is about, the longest cache lease granted in it, and whether everything is allowed in it.
     epoch: Epoch,
@@ -112,6 +114,12 @@ impl Caches {
             _ => return,
         };
         self.reads.insert((request.session, request.number), read);
+    }
+
+    /// A master has not its own lease: it answers no KeepAlive, and so tells nobody what is to change. What has
+    /// arrived before may wait for longer than those whom it waits for can use their caches.
+    pub(super) fn cannot_serve(&mut self, now: Duration) {
+        self.unserved = now;
     }
 
     /// A request arrives at the master of an epoch, who takes it up at once if he may answer.
@@ -255,7 +263,8 @@ impl Caches {
         let command: log::Command = prost::Message::decode(command.clone()).expect("a command can be read");
         let Some(arrival) = self.arrived.get_mut(&(command.session, command.number)) else { return };
         let again = std::mem::replace(&mut arrival.proposed, true);
-        if again || arrival.epoch != epoch || command.epoch != epoch.0 || arrival.time < stopped {
+        let stopped = stopped.max(self.unserved);
+        if again || arrival.epoch != epoch || command.epoch != epoch.0 || arrival.time <= stopped {
             return;
         }
         let waited = now - arrival.time;

@@ -54,7 +54,11 @@ impl World {
     pub(super) fn note_entered(&mut self, id: ReplicaId) {
         let now = self.now;
         let machine = self.machines.get_mut(&id).expect("a machine of the cell");
+        let serves = machine.serves(now);
         let Some(running) = &mut machine.running else { return };
+        if running.replica.is_master() && !serves {
+            self.caches.cannot_serve(now);
+        }
         let epoch = running.replica.state().epoch();
         let master = running.replica.is_master().then_some((epoch, machine.stopped_until));
         for slot in running.entered.drain(..) {
