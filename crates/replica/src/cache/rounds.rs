@@ -237,8 +237,11 @@ impl Replica {
     /// Tells the holders of what is to change, a crowd of them by and by, and forgets those that are gone.
     pub(crate) fn tell_holders(&mut self) {
         let now = self.moment.now;
-        let Some(master) = self.master.as_mut().filter(|master| !master.cache.crowd_waits) else { return };
+        let Some(master) = &mut self.master else { return };
         master.cache.forget_some(FORGOTTEN_AT_ONCE);
+        if master.cache.crowd_waits {
+            return;
+        }
         let mut left = TOLD_AT_ONCE;
         while left > 0
             && let Some(key) = master.cache.to_tell.first().cloned()
@@ -262,7 +265,7 @@ impl Replica {
                 master.cache.settle(&key);
             }
         }
-        master.cache.crowd_waits = master.cache.has_crowd();
+        master.cache.crowd_waits = !master.cache.to_tell.is_empty();
     }
 
     /// A session says what it has dropped.
