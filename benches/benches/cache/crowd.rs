@@ -6,7 +6,7 @@ use wombat_benches::Result;
 use wombat_benches::clients::wombat::Wombat;
 use wombat_benches::clients::{Service, Writer};
 use wombat_benches::load::{CachedFile, Load, Plan};
-use wombat_benches::probe::Seen;
+use wombat_benches::probe::Probe;
 use wombat_benches::watching::QUIET;
 use wombat_proto::clock;
 
@@ -60,14 +60,27 @@ pub(crate) async fn cached_again(crowds: &[&Load]) -> Result<()> {
     Ok(())
 }
 
-/// Whether the crowd had its leases in time, and the master its own.
-pub(crate) fn tell_calm(crowd: &Load, epoch: u64, seen: Seen) {
-    let tally = crowd.tally();
-    let (late, longest_answer) = (tally.late + crowd.overdue(), seen.longest_answer);
-    println!("  cache lease granted: {:.1} s at most", tally.cache_lease.as_secs_f64());
-    println!("  late: {late}; lost: {}; fail-overs: {} (goals 0)", tally.expired, crowd.epoch() - epoch);
-    println!("  longest answer of the master: {longest_answer:.0} ms");
-    println!("  least left of the master lease: {} ms", seen.least_master_lease);
+/// Whether the crowd has its leases in time from now on, and the master its own.
+pub(crate) struct Calm {
+    epoch: u64,
+    late: usize,
+    probe: Probe,
+}
+
+impl Calm {
+    pub(crate) fn watch(crowd: &Load, master: &str) -> Calm {
+        Calm { epoch: crowd.epoch(), late: crowd.tally().late, probe: Probe::start(master) }
+    }
+
+    pub(crate) fn tell(self, crowd: &Load) -> Result<()> {
+        let (tally, seen) = (crowd.tally(), self.probe.stop()?);
+        let (late, fail_overs) = (tally.late - self.late + crowd.overdue(), crowd.epoch() - self.epoch);
+        println!("  cache lease granted: {:.1} s at most", tally.cache_lease.as_secs_f64());
+        println!("  late: {late}; lost: {}; fail-overs: {fail_overs} (goals 0)", tally.expired);
+        println!("  longest answer of the master: {:.0} ms", seen.longest_answer);
+        println!("  least left of the master lease: {} ms", seen.least_master_lease);
+        Ok(())
+    }
 }
 
 pub(crate) fn milliseconds(duration: Duration) -> f64 {

@@ -1,13 +1,12 @@
 //! The measures `watched` and `crowd`.
 
-use crate::crowd::{Cached, cached_again, milliseconds, tell_calm};
+use crate::crowd::{Cached, Calm, cached_again, milliseconds};
 use crate::{CONNECTIONS, run};
 use std::rc::Rc;
 use tokio::runtime::Runtime;
 use wombat_benches::arguments::number;
 use wombat_benches::clients::{self, Service};
 use wombat_benches::measures::{Figure, Measure, Results};
-use wombat_benches::probe::Probe;
 use wombat_benches::systems::{System, Systems, begin_at};
 use wombat_benches::watching::watched;
 use wombat_benches::{Result, median, until};
@@ -70,7 +69,7 @@ async fn told_and_cached(
 ) -> Result<f64> {
     let mut file = Cached::new(addresses, master).await?;
     let crowd = file.crowd(sessions, connections, true).await?;
-    let (epoch, probe) = (crowd.epoch(), Probe::start(master));
+    let calm = Calm::watch(&crowd, master);
     let (mut answered, mut read) = (Vec::new(), Vec::new());
     for _ in 0..number("writes", WRITES) {
         cached_again(&[&crowd]).await?;
@@ -82,7 +81,7 @@ async fn told_and_cached(
         read.push(milliseconds(crowd.tally().newest_read.since(begun)));
     }
     println!("wombat's {sessions} sessions: the writer waited {:.0} ms (median)", median(answered));
-    tell_calm(&crowd, epoch, probe.stop()?);
+    calm.tell(&crowd)?;
     crowd.end();
     until("all sessions have ended", || crowd.tally().ended + crowd.tally().expired == sessions).await?;
     Ok(median(read))

@@ -1,10 +1,9 @@
 //! The measure `write`.
 
-use crate::crowd::{Cached, cached_again, tell_calm};
+use crate::crowd::{Cached, Calm, cached_again};
 use crate::{CONNECTIONS, NODES};
 use std::path::Path;
 use wombat_benches::arguments::number;
-use wombat_benches::probe::Probe;
 use wombat_benches::replicas::{Replicas, built};
 use wombat_benches::watching::QUIET;
 use wombat_benches::{Result, percentile};
@@ -22,7 +21,7 @@ pub(crate) async fn write(dir: &Path) -> Result<()> {
     let sessions = number("sessions", SESSIONS);
     let crowd = file.crowd(sessions, number("connections", CONNECTIONS), false).await?;
     let one = file.crowd(1, 1, false).await?;
-    let (epoch, probe) = (crowd.epoch(), Probe::start(&status.master));
+    let calm = Calm::watch(&crowd, &status.master);
     let (mut by_all, mut by_nobody, mut by_stopped, mut by_gone) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for write in 0..number("writes", WRITES) {
@@ -45,7 +44,7 @@ pub(crate) async fn write(dir: &Path) -> Result<()> {
     tell("nobody has it cached", &mut by_nobody);
     tell("one of them has just been stopped", &mut by_stopped);
     tell("one of them was stopped before the last write", &mut by_gone);
-    tell_calm(&crowd, epoch, probe.stop()?);
+    calm.tell(&crowd)?;
     Ok(())
 }
 

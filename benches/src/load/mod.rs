@@ -15,13 +15,16 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use wombat_client::replica_status;
 use wombat_proto::wire::{self, Response, error::Code, request::Call, response};
 use wombat_proto::{Instant, clock, frame};
 
 /// How many sessions each connection creates, or ends, at once.
 const CREATED_AT_ONCE: usize = 64;
+/// How many connections are made at once: no more than a listener's queue holds, or the kernel drops what they say
+/// first, and they say it again seconds later.
+const CONNECTING_AT_ONCE: usize = 256;
 /// How much is read at once.
 const READ_BYTES: usize = 64 * 1024;
 /// How often the cell is asked for its master while there is none.
@@ -81,6 +84,7 @@ pub struct Load {
     epoch: Shared<u64>,
     /// Where the master is.
     master: watch::Sender<String>,
+    connecting: Semaphore,
     /// A connection is gone.
     lost: Notify,
     orders: watch::Sender<Orders>,
@@ -122,6 +126,7 @@ impl Load {
             tally: Shared::new(tally),
             epoch: Shared::new(0),
             master: watch::Sender::default(),
+            connecting: Semaphore::new(CONNECTING_AT_ONCE),
             lost: Notify::new(),
             orders: watch::Sender::default(),
         });
@@ -244,6 +249,7 @@ impl Load {
     /// Resumes the sessions that there are, creates those that there shall be, and keeps them alive until they
     /// end or the connection breaks.
     async fn speak(&self, master: &str, own: &mut Vec<u64>, share: usize) -> Result<()> {
+        let mut connecting = Some(self.connecting.acquire().await?);
         let mut stream = TcpStream::connect(master).await?;
         stream.set_nodelay(true)?;
         let (mut inward, mut outward) = (BytesMut::new(), BytesMut::new());
@@ -292,6 +298,7 @@ impl Load {
             if watched.borrow().stopped {
                 continue; // What has come lies there until it goes on.
             }
+            connecting.take();
             while let Some(response) = frame::read::<Response>(&mut inward)? {
                 match response.session {
                     0 => {
