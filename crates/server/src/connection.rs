@@ -54,6 +54,11 @@ impl Outbox {
         self.outlet.send();
     }
 
+    /// Lets the connection's task send what was added.
+    pub(crate) fn send_later(&self) {
+        self.outlet.wake();
+    }
+
     /// Closes the connection once what is in has been sent.
     pub(crate) fn close(&self) {
         self.closing.set(true);

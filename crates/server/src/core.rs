@@ -17,6 +17,10 @@ use wombat_proto::{Epoch, Member, ReplicaId, Slot};
 use wombat_replica::{ConnectionId, Effects, Input, LONGEST_TICK, Moment, Recovered, Replica};
 use wombat_storage::{Identity, Options, Origin, RealDisk, Store};
 
+/// Most connections on which a turn sends its answers itself: each costs a call of the kernel, and the heartbeats
+/// wait for the end of the turn. The tasks of the others send theirs, between the turns.
+const SENT_AT_ONCE: usize = 256;
+
 /// The replica with its disk and the ways out to its clients and to the other replicas.
 pub(crate) struct Core {
     replica: Replica,
@@ -216,7 +220,9 @@ impl Core {
                 filled.push(Rc::clone(outbox));
             }
         }
-        filled.iter().for_each(|outbox| outbox.send());
+        let (first, others) = filled.split_at(filled.len().min(SENT_AT_ONCE));
+        first.iter().for_each(|outbox| outbox.send());
+        others.iter().for_each(|outbox| outbox.send_later());
         for connection in self.effects.hang_up.drain(..) {
             if let Some(outbox) = self.outboxes.get(&connection) {
                 outbox.close();
