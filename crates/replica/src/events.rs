@@ -6,7 +6,7 @@ use crate::master::Master;
 use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
-use alloc::vec::Vec;
+use alloc::vec::{IntoIter, Vec};
 use prost::Message;
 use wombat_proto::limits::{EVENTS_PER_SESSION, PAGE_BYTES};
 use wombat_proto::wire::event::{BELOW, Kind};
@@ -17,6 +17,12 @@ use wombat_state::Change;
 /// Most KeepAlives that are answered in one step: a crowd that hears of the same thing must not keep the
 /// heartbeats waiting. Nor must it in many steps between two ticks, so the rest waits for the next tick.
 const ANSWERED_AT_ONCE: usize = 1024;
+
+/// Most handles for which an event is queued in one step, likewise.
+const PUBLISHED_AT_ONCE: usize = 4096;
+
+/// Most events that wait for that. Of more, the first is queued for all of its handles, however many they are.
+const PUBLICATIONS: usize = 16;
 
 /// The events that a session has not acknowledged.
 #[derive(Default)]
@@ -72,6 +78,25 @@ impl EventQueue {
     }
 }
 
+/// An event on its way to the queues of those who want it.
+struct Publication {
+    /// Handles that it has still to be queued for.
+    to: IntoIter<(SessionId, HandleId)>,
+    kind: Kind,
+    slot: Slot,
+    child: Option<String>,
+}
+
+/// Events in log order, of which the first has so many handles that it is queued for them by and by.
+#[derive(Default)]
+pub(crate) struct Publications(VecDeque<Publication>);
+
+impl Publications {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// Which handles want events of which node.
 #[derive(Default)]
 pub(crate) struct Subscribers {
@@ -118,30 +143,46 @@ impl Subscribers {
 }
 
 impl Master {
-    /// Queues an event that concerns a session as a whole, or one of its handles.
-    pub(crate) fn notify(
+    /// Queues an event for each of these handles, if it is open and wants that kind; for a crowd of them by and by.
+    pub(crate) fn publish(
         &mut self,
-        session: SessionId,
+        to: Vec<(SessionId, HandleId)>,
         kind: Kind,
-        about: Option<(HandleId, Slot, Option<&str>)>,
+        slot: Slot,
+        child: Option<&str>,
     ) {
-        let Some(live) = self.sessions.get_mut(&session) else { return };
-        let (handle, slot, child) = about.unwrap_or_default();
-        live.events.push(Event {
-            kind: kind.into(),
-            handle: handle.0,
-            slot: slot.0,
-            child: child.unwrap_or_default().into(),
-        });
-        self.to_notify.insert(session);
+        if to.is_empty() {
+            return;
+        }
+        let others = self.publications.0.len();
+        let publication = Publication { to: to.into_iter(), kind, slot, child: child.map(String::from) };
+        self.publications.0.push_back(publication);
+        if others == 0 {
+            self.publish_some();
+        }
+        while self.publications.0.len() > PUBLICATIONS {
+            self.publish_some();
+        }
     }
 
-    /// Queues an event for each of these handles, if it is open and wants that kind.
-    fn publish(&mut self, to: Vec<(SessionId, HandleId)>, kind: Kind, slot: Slot, child: Option<&str>) {
-        for (session, handle) in to {
-            let live = self.sessions.get(&session);
-            if live.is_some_and(|live| live.handles.wants(handle, kind)) {
-                self.notify(session, kind, Some((handle, slot, child)));
+    /// Goes on with the events that wait.
+    pub(crate) fn publish_some(&mut self) {
+        let mut left = PUBLISHED_AT_ONCE;
+        while left > 0
+            && let Some(mut first) = self.publications.0.pop_front()
+        {
+            let some = left.min(first.to.len());
+            left -= some;
+            for (session, handle) in first.to.by_ref().take(some) {
+                let Some(live) = self.sessions.get_mut(&session) else { continue };
+                if live.handles.wants(handle, first.kind) {
+                    let (kind, child) = (first.kind.into(), first.child.clone().unwrap_or_default());
+                    live.events.push(Event { kind, handle: handle.0, slot: first.slot.0, child });
+                    self.to_notify.insert(session);
+                }
+            }
+            if first.to.len() > 0 {
+                self.publications.0.push_front(first);
             }
         }
     }
@@ -206,7 +247,7 @@ impl Replica {
 
     /// When the rest of a crowd is to be answered: at once, with the next tick.
     pub(crate) fn crowd_due(&self) -> Option<Instant> {
-        let waits = self.master.as_ref().is_some_and(|master| !master.to_notify.is_empty());
-        (waits && self.lease_holds()).then_some(self.moment.now)
+        let waits = |master: &Master| !master.to_notify.is_empty() || !master.publications.is_empty();
+        (self.master.as_ref().is_some_and(waits) && self.lease_holds()).then_some(self.moment.now)
     }
 }

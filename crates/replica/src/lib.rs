@@ -362,6 +362,7 @@ impl Replica {
         self.run_timers(heard);
         if let Some(master) = &mut self.master {
             master.crowd_waits = false;
+            master.publish_some();
             master.cache.tick(self.moment.now);
         }
         self.tend_leases();

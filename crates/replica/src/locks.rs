@@ -421,10 +421,8 @@ impl Replica {
     pub(crate) fn tell_of_waiters(&mut self, instance: Instance, (session, handle): (SessionId, HandleId)) {
         let (Some(master), Some(node)) = (&mut self.master, self.state.tree().get(instance)) else { return };
         let wanted = master.locks.is_waited_for(instance);
-        let live = master.sessions.get(&session);
-        let wants = live.is_some_and(|live| live.handles.wants(handle, Kind::LockConflict));
-        if wanted && wants && node.lock.holder(session, handle).is_some() {
-            master.notify(session, Kind::LockConflict, Some((handle, self.state.applied(), None)));
+        if wanted && node.lock.holder(session, handle).is_some() {
+            master.publish([(session, handle)].into(), Kind::LockConflict, self.state.applied(), None);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::breaks::Breaks;
 use crate::cache::{Cache, SessionCache};
-use crate::events::{EventQueue, Subscribers};
+use crate::events::{EventQueue, Publications, Subscribers};
 use crate::fail_over::FailOver;
 use crate::handles::Handles;
 use crate::leases::{Lease, LeasesInForce};
@@ -27,6 +27,8 @@ pub(crate) struct Master {
     pub(crate) breaks: Breaks,
     pub(crate) cache: Cache,
     pub(crate) subscribers: Subscribers,
+    /// Events that have not reached the queues of all who want them.
+    pub(crate) publications: Publications,
     /// Sessions with events that have not gone out yet.
     pub(crate) to_notify: BTreeSet<SessionId>,
     /// Whether they are so many that the rest of them waits for the next tick.
@@ -73,6 +75,7 @@ impl Replica {
             breaks: Breaks::default(),
             cache: Cache::default(),
             subscribers: Subscribers::default(),
+            publications: Publications::default(),
             to_notify: BTreeSet::new(),
             crowd_waits: false,
             timers: Timers::of(ids().map(|id| (until, Timer::Lease(id)))),

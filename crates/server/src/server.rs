@@ -3,6 +3,7 @@
 use crate::connection::{self, Outbox};
 use crate::core::Core;
 use crate::inbox::Inbox;
+use crate::peers::Listening;
 use crate::peers::hello::GREETING;
 use crate::{Config, ServerError, founding, peers};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -201,7 +202,7 @@ async fn serve(
     listener: &TcpListener,
     mut stopped: oneshot::Receiver<()>,
 ) -> Result<(), ServerError> {
-    let inbox = Rc::new(Inbox::default());
+    let (inbox, listening) = (Rc::new(Inbox::default()), Rc::new(Listening::default()));
     let mut next = ConnectionId(1);
     // Once told to stop: after which epoch, and by when at the latest.
     let mut leaving = None;
@@ -221,19 +222,22 @@ async fn serve(
                 info!("another is to be master before this replica stops");
                 leaving = Some((core.epoch(), Instant::now() + HAND_OVER_WITHIN));
             }
+            () = listening.listen() => {}
             done = core.disk_done() => {
                 let done = done?;
                 core.take_done(done)?;
             }
             accepted = listener.accept(), if turned => {
                 turned = false;
-                take_in(core, &inbox, &mut next, accepted).await;
+                take_in(core, (&inbox, &listening), &mut next, accepted).await;
             }
             () = inbox.filled() => {
                 turned = true;
                 turn(core, &inbox).await?;
             }
-            accepted = listener.accept(), if !turned => take_in(core, &inbox, &mut next, accepted).await,
+            accepted = listener.accept(), if !turned => {
+                take_in(core, (&inbox, &listening), &mut next, accepted).await;
+            }
             () = tokio::time::sleep(idle_for) => turn(core, &inbox).await?,
         }
     }
@@ -241,14 +245,14 @@ async fn serve(
 
 async fn take_in(
     core: &mut Core,
-    inbox: &Rc<Inbox>,
+    ways_in: (&Rc<Inbox>, &Rc<Listening>),
     next: &mut ConnectionId,
     accepted: std::io::Result<(TcpStream, SocketAddr)>,
 ) {
     match accepted {
         Ok((stream, peer)) => {
             debug!(connection = next.0, %peer, "accepted");
-            welcome(core, inbox, *next, stream);
+            welcome(core, ways_in, *next, stream);
             next.0 += 1;
         }
         Err(error) => {
@@ -266,7 +270,12 @@ async fn turn(core: &mut Core, inbox: &Inbox) -> Result<(), ServerError> {
     core.turn(inbox)
 }
 
-fn welcome(core: &mut Core, inbox: &Rc<Inbox>, id: ConnectionId, stream: TcpStream) {
+fn welcome(
+    core: &mut Core,
+    (inbox, listening): (&Rc<Inbox>, &Rc<Listening>),
+    id: ConnectionId,
+    stream: TcpStream,
+) {
     if core.connections() >= CONNECTIONS {
         warn!("refused a connection: there are {CONNECTIONS} already");
         return;
@@ -274,14 +283,14 @@ fn welcome(core: &mut Core, inbox: &Rc<Inbox>, id: ConnectionId, stream: TcpStre
     let outbox = Rc::new(Outbox::default());
     core.connect(id, Rc::clone(&outbox));
     let (own, callers) = (Rc::clone(core.peers.own()), Rc::clone(core.peers.callers()));
-    let inbox = Rc::clone(inbox);
+    let (inbox, listening) = (Rc::clone(inbox), Rc::clone(listening));
     tokio::task::spawn_local(async move {
         // A replica's first byte is that of its greeting; a client's frame is never so long.
         let mut first = [0; 1];
         match tokio::time::timeout(SPEAK_WITHIN, stream.peek(&mut first)).await {
             Ok(Ok(1)) if first[0] == GREETING[0] => {
+                listening.add(peers::receive(stream, own, callers, Rc::clone(&inbox)));
                 inbox.disconnected(id);
-                peers::receive(stream, own, callers, inbox).await;
             }
             Ok(_) => connection::serve(id, stream, inbox, outbox).await,
             Err(_) => {

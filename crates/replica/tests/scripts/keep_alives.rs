@@ -63,6 +63,50 @@ fn a_crowd_hears_of_an_event_by_and_by_and_only_the_first_of_it_before_the_next_
     assert_eq!(told(&world), 1500);
 }
 
+/// Nor is an event queued for all of a crowd at once. What comes after it stays behind it.
+#[test]
+fn a_crowd_of_handles_gets_its_events_by_and_by_and_in_log_order() {
+    const HANDLES: usize = 800;
+    let mut world = World::new();
+    let events = Kind::ContentsModified.bit() | Kind::LockConflict.bit();
+    let open = wire::Open { path: "/ls/test/file".into(), events, ..may_create() };
+    let mut watchers: Vec<Client> = (0..6).map(|_| world.client()).collect();
+    let mut last = wire::Handle::default();
+    for client in &mut watchers {
+        for _ in 0..HANDLES {
+            last = world.open_with(client, open.clone());
+        }
+    }
+    let holder = &mut watchers[5];
+    world.call(holder, acquire(last)).unwrap();
+    world.step(Input::Tick);
+    let mut writer = world.client();
+    let file = world.open(&mut writer, "/ls/test/file");
+    let mut waiting: Vec<u64> = watchers.iter_mut().map(|client| world.send(client, keep_alive(0))).collect();
+    let mut heard: Vec<Vec<wire::Event>> = vec![Vec::new(); watchers.len()];
+    let mut hear = |world: &mut World| {
+        for ((client, waiting), heard) in watchers.iter_mut().zip(&mut waiting).zip(&mut heard) {
+            while let Some(Ok(Answer::KeptAlive(kept))) = world.answer(client, *waiting) {
+                heard.extend(kept.events);
+                *waiting = world.send(client, keep_alive(heard.len() as u64));
+            }
+        }
+        heard.iter().map(Vec::len).sum::<usize>()
+    };
+    world.write(&mut writer, file, "one").unwrap();
+    world.write(&mut writer, file, "two").unwrap();
+    world.send(&mut writer, acquire(file));
+    assert_eq!(hear(&mut world), 4096, "before the next tick");
+    while hear(&mut world) < 2 * 6 * HANDLES + 1 {
+        world.step(Input::Tick);
+    }
+    for events in &heard {
+        let slots: Vec<u64> = events.iter().map(|event| event.slot).collect();
+        assert!(slots.is_sorted(), "SPEC I12");
+    }
+    assert_eq!(heard[5].last().map(wire::Event::kind), Some(Kind::LockConflict));
+}
+
 #[test]
 fn a_session_lives_for_as_long_as_it_is_kept_alive() {
     let mut world = World::new();

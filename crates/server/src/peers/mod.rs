@@ -3,6 +3,9 @@
 mod convert;
 pub(crate) mod hello;
 mod link;
+mod listening;
+
+pub(crate) use listening::Listening;
 
 use crate::inbox::Inbox;
 use bytes::BytesMut;
