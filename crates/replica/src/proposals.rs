@@ -2,7 +2,7 @@
 
 use crate::cache::Change;
 use crate::{Asker, Replica};
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use prost::Message;
@@ -59,6 +59,8 @@ impl Origin {
 #[derive(Default)]
 pub(crate) struct Proposals {
     waiting: VecDeque<Proposal>,
+    /// Who asked for which of them.
+    asked: BTreeSet<(SessionId, Slot)>,
 }
 
 struct Proposal {
@@ -92,36 +94,47 @@ impl Opens {
 impl Proposals {
     /// Who waits for `slot`, which is chosen now, and what it touches. Chosen slots come in order.
     pub(crate) fn take(&mut self, slot: Slot) -> (Origin, Vec<CacheKey>) {
-        match self.waiting.pop_front_if(|first| first.slot == slot) {
-            Some(proposal) => (proposal.origin, proposal.keys),
-            None => (Origin::Own, Vec::new()),
+        let Some(proposal) = self.waiting.pop_front_if(|first| first.slot == slot) else {
+            return (Origin::Own, Vec::new());
+        };
+        if let Some(asker) = proposal.origin.asker() {
+            self.asked.remove(&(asker.session, slot));
         }
+        (proposal.origin, proposal.keys)
     }
 
     /// Notes who waits for `slot`, which was proposed last.
     pub(crate) fn wait(&mut self, slot: Slot, origin: Origin, keys: Vec<CacheKey>, opens: Option<Opens>) {
+        if let Some(asker) = origin.asker() {
+            self.asked.insert((asker.session, slot));
+        }
         self.waiting.push_back(Proposal { slot, origin, keys, opens });
     }
 
     /// What these sessions have asked to open.
     pub(crate) fn opened_by(&self, sessions: &[u64]) -> impl Iterator<Item = &Opens> {
-        let opens = self.waiting.iter().filter_map(|proposal| Some((proposal.opens.as_ref()?, proposal)));
-        opens.filter_map(|(opens, proposal)| {
-            sessions.contains(&proposal.origin.asker()?.session.0).then_some(opens)
-        })
+        let proposals = sessions.iter().flat_map(|session| self.asked_by(SessionId(*session)));
+        proposals.filter_map(|proposal| proposal.opens.as_ref())
     }
 
     /// Whether what a request asked for is on its way into the log.
     pub(crate) fn is_waiting(&self, session: SessionId, number: u64) -> bool {
-        let asks = |origin: &Origin| {
-            origin.asker().is_some_and(|asker| (asker.session, asker.number) == (session, number))
-        };
-        self.waiting.iter().any(|proposal| asks(&proposal.origin))
+        let mut proposals = self.asked_by(session);
+        proposals.any(|proposal| proposal.origin.asker().is_some_and(|asker| asker.number == number))
+    }
+
+    fn asked_by(&self, session: SessionId) -> impl Iterator<Item = &Proposal> {
+        let asked = self.asked.range((session, Slot(0))..=(session, Slot(u64::MAX)));
+        asked.filter_map(|(_, slot)| {
+            let place = self.waiting.binary_search_by_key(slot, |proposal| proposal.slot).ok()?;
+            self.waiting.get(place)
+        })
     }
 
     /// Forgets all of them: this replica will not see them end as their proposer.
     pub(crate) fn clear(&mut self) {
         self.waiting.clear();
+        self.asked.clear();
     }
 }
 
