@@ -3,7 +3,7 @@
 
 use crate::Result;
 use bytes::BytesMut;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::rc::Rc;
@@ -44,6 +44,8 @@ pub(super) struct Link<P: Protocol> {
 struct Shared<P: Protocol> {
     outward: RefCell<BytesMut>,
     filled: Notify,
+    /// Nothing comes any more.
+    ended: Cell<bool>,
     /// Who waits for one answer.
     calls: RefCell<HashMap<P::Key, oneshot::Sender<P::Answer>>>,
     /// Who listens to all answers of a key.
@@ -59,6 +61,7 @@ impl<P: Protocol> Link<P> {
         let shared = Rc::new(Shared {
             outward: RefCell::default(),
             filled: Notify::new(),
+            ended: Cell::new(false),
             calls: RefCell::default(),
             streams: RefCell::default(),
         });
@@ -76,6 +79,9 @@ impl<P: Protocol> Link<P> {
     /// Says something that is answered once.
     pub(super) fn ask(&self, key: P::Key, write: impl FnOnce(&mut BytesMut)) -> Asked<P::Answer> {
         let (sender, asked) = oneshot::channel();
+        if self.shared.ended.get() {
+            return asked;
+        }
         self.shared.calls.borrow_mut().insert(key, sender);
         self.say(write);
         asked
@@ -109,7 +115,8 @@ impl<P: Protocol> Shared<P> {
                 break;
             }
         }
-        // Whoever waits waits in vain.
+        // Whoever waits waits in vain, and whoever asks from now on.
+        self.ended.set(true);
         self.calls.take();
         self.streams.take();
     }

@@ -61,13 +61,22 @@ pub struct Systems {
 
 impl Systems {
     /// Starts so many nodes of each, which keep their data in folders of `dir`. `target_tmpdir` is the bench's own
-    /// `CARGO_TARGET_TMPDIR`.
+    /// `CARGO_TARGET_TMPDIR`. Returns when all are whole: fifteen processes that start at once keep two cores busy
+    /// for longer than a leader may be silent.
     pub fn start(target_tmpdir: &str, dir: &Path, nodes: usize) -> Result<Systems> {
-        Ok(Systems {
+        let mut systems = Systems {
             wombat: wombat::Wombat::start(&built(target_tmpdir)?, dir, nodes)?,
             etcd: peer("etcd", || etcd::Etcd::start(dir, nodes)),
             zookeeper: peer("zookeeper", || zookeeper::ZooKeeper::start(dir, nodes)),
-        })
+        };
+        if let Some(etcd) = &mut systems.etcd {
+            whole(etcd)?;
+        }
+        if let Some(zookeeper) = &mut systems.zookeeper {
+            whole(zookeeper)?;
+        }
+        whole(&mut systems.wombat)?;
+        Ok(systems)
     }
 }
 
