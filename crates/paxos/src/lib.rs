@@ -55,7 +55,7 @@ use core::time::Duration;
 use freshness::Freshness;
 use leader::Leadership;
 use log::Log;
-use wombat_proto::{Ballot, Epoch, Instant, Record, ReplicaId, Slot, Value};
+use wombat_proto::{Ballot, Epoch, Instant, Record, ReplicaId, Slot, SplitMix64, Value};
 
 /// Whether this replica has a planted bug. Without the feature `plant` it has none, and the compiler knows.
 macro_rules! planted {
@@ -160,7 +160,7 @@ pub struct Paxos {
     /// Tells this life's ballots from those of earlier ones.
     starts: u32,
     now: Instant,
-    random: u64,
+    random: SplitMix64,
 
     // ---- The acceptor: durable once its records are ----
     promised: Ballot,
@@ -226,7 +226,9 @@ impl Paxos {
         let mut paxos = Paxos {
             starts: recovered.starts,
             now,
-            random: config.seed ^ u64::from(config.replica.0) << 32 ^ u64::from(recovered.starts),
+            random: SplitMix64::new(
+                config.seed ^ u64::from(config.replica.0) << 32 ^ u64::from(recovered.starts),
+            ),
             promised: recovered.promised,
             log,
             lease_bound: recovered.lease_bound,
@@ -621,11 +623,7 @@ impl Paxos {
 
     /// A random part of `most`.
     fn jitter(&mut self, most: Duration) -> Duration {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let share = u128::from((mixed ^ (mixed >> 31)) >> 32);
-        Duration::from_nanos(((most.as_nanos() * share) >> 32) as u64)
+        self.random.part(most)
     }
 }
 

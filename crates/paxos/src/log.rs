@@ -164,21 +164,20 @@ mod tests {
     use super::*;
     use alloc::collections::BTreeMap;
     use alloc::vec::Vec;
-    use wombat_proto::ReplicaId;
+    use wombat_proto::{ReplicaId, SplitMix64};
 
     /// A log, and what it has to hold. Values differ in their lengths.
     struct Both {
         log: Log,
         begins: u64,
         model: BTreeMap<u64, (Ballot, Value)>,
-        random: u64,
+        random: SplitMix64,
         length: usize,
     }
 
     impl Both {
         fn below(&mut self, limit: u64) -> u64 {
-            self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (self.random >> 33) % limit
+            self.random.below(limit)
         }
 
         fn put(&mut self) {
@@ -250,7 +249,7 @@ mod tests {
     fn it_holds_what_was_put_in_last() {
         for seed in 0..300 {
             let (log, model) = (Log::after(Slot(0)), BTreeMap::new());
-            let mut both = Both { log, begins: 1, model, random: seed, length: 0 };
+            let mut both = Both { log, begins: 1, model, random: SplitMix64::new(seed), length: 0 };
             for _ in 0..60 {
                 match both.below(4) {
                     0 => both.drop(),

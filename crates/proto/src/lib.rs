@@ -19,6 +19,7 @@ pub mod limits;
 mod log;
 mod members;
 mod name;
+mod random;
 mod sequencer;
 mod time;
 pub mod wire;
@@ -31,5 +32,6 @@ pub use ids::{
 pub use log::{Accepted, Durable, Record, Value};
 pub use members::{Member, Members};
 pub use name::{CellName, Name, NodePath, Path};
+pub use random::SplitMix64;
 pub use sequencer::{LockMode, Sequencer};
 pub use time::{Instant, Rho};

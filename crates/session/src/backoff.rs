@@ -1,6 +1,7 @@
 //! How long to wait before the next attempt: longer each time, and never in step with other clients.
 
 use core::time::Duration;
+use wombat_proto::SplitMix64;
 
 /// The first attempt after a success does not wait at all: the other side may have sent this client away, and
 /// somebody else be there already. This is how long the second waits; each further one up to twice as long.
@@ -12,13 +13,13 @@ const LONGEST: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     attempts: u32,
-    random: u64,
+    random: SplitMix64,
 }
 
 impl Backoff {
     /// `seed` is the client's own: two clients of one seed would knock together.
     pub(crate) fn new(seed: u64) -> Backoff {
-        Backoff { attempts: 0, random: seed }
+        Backoff { attempts: 0, random: SplitMix64::new(seed) }
     }
 
     pub(crate) fn reset(&mut self) {
@@ -37,12 +38,6 @@ impl Backoff {
 
     /// Between half of `whole` and all of it.
     pub(crate) fn jitter(&mut self, whole: Duration) -> Duration {
-        // SplitMix64: enough for spreading clients out.
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let part = ((mixed ^ (mixed >> 31)) % 1000) as u32;
-        whole / 2 + whole / 2 * part / 1000
+        whole / 2 + self.random.part(whole / 2)
     }
 }

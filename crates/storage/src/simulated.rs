@@ -5,6 +5,7 @@ use crate::disk::{Disk, DiskFile};
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result};
 use std::sync::{Arc, Mutex, MutexGuard};
+use wombat_proto::SplitMix64;
 
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
@@ -68,7 +69,7 @@ impl SimulatedDisk {
     /// The machine loses power and comes back: of what was not synced, each sector survives or not; of the
     /// changes of names a first part, or any of them. Faults that were set are gone.
     pub fn crash(&self, seed: u64) {
-        let mut random = Random(seed);
+        let mut random = SplitMix64::new(seed);
         let mut inner = self.inner();
         let changes: Vec<NameChange> = inner.name_changes.drain(..).collect();
         let in_order = random.below(2) == 0;
@@ -210,7 +211,7 @@ impl Content {
     }
 
     /// Only what is on the disk is left.
-    fn crash(&mut self, random: &mut Random) {
+    fn crash(&mut self, random: &mut SplitMix64) {
         let length = self.bytes.len();
         self.tear(random);
         // The new length may be known though the bytes are not.
@@ -221,7 +222,7 @@ impl Content {
     }
 
     /// Of what was not synced, each sector reaches the disk or not.
-    fn tear(&mut self, random: &mut Random) {
+    fn tear(&mut self, random: &mut SplitMix64) {
         for (offset, written) in self.unsynced.drain(..) {
             let mut at = 0;
             while at < written.len() {
@@ -331,7 +332,7 @@ impl DiskFile for SimulatedFile {
         let left = inner.syncs_left;
         inner.syncs_left = left.and_then(|left| left.checked_sub(1));
         if left == Some(0) {
-            let mut random = Random(inner.operations);
+            let mut random = SplitMix64::new(inner.operations);
             inner.files.get_mut(&self.id).expect("an open file exists").tear(&mut random);
             return Err(Error::other("the disk reports an error (EIO)"));
         }
@@ -340,18 +341,5 @@ impl DiskFile for SimulatedFile {
             put(&mut content.durable, offset, &bytes);
         }
         Ok(())
-    }
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
     }
 }

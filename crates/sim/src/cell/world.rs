@@ -104,7 +104,7 @@ impl Witness for Clients<'_> {
 
 impl World {
     pub(crate) fn new(seed: u64, trace: bool) -> World {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let swarm = Swarm::draw(&mut random);
         let mut world = World {
             now: Duration::ZERO,

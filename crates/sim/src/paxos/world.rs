@@ -73,7 +73,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(seed: u64, trace: bool, plant: Option<crate::Planted>) -> World {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let voters = [1, 3, 3, 5, 5, 5][random.below(6) as usize];
         let members = Members::founding((0..voters).map(|n| format!("host-{n}")));
         let founding = Configurations::founding(members.clone());
