@@ -13,8 +13,10 @@
 //!   sent its first release until the other has heard that it has the lock.
 //! - `watched`: 5,000 clients watch a file. From the sending of a write until the last of them has been told.
 //!
-//! Beside `many` and `one` there is an `echo`: two messages to and fro without any system, which is what this
-//! machine's sockets and these clients allow.
+//! Beside them are what this machine allows without any system. `echo`: a thread that sends back what it gets, or
+//! tells everybody of a write; two messages to and fro, or five thousand and what the clients say next. `echo,
+//! synced`: the same for one client, where each answer waits until three of five threads have written and synced a
+//! file over zeros, all at once, as five replicas do that are no network apart.
 //!
 //! Clients are as lean as each protocol lets them be, and of the same make: see [`wombat_benches::clients`].
 //! Each has a connection of its own (Redlock's five), `share` lets so many share one where the protocol has
@@ -29,7 +31,7 @@ use tokio::task::{JoinSet, LocalSet};
 use wombat_benches::arguments::{number, word};
 use wombat_benches::clients::echo::Echo;
 use wombat_benches::clients::{self, Locker, Service};
-use wombat_benches::measures::{Figure, Measure, Results, YARDSTICK};
+use wombat_benches::measures::{Figure, Measure, Results, YARDSTICK, YARDSTICK_SYNCED};
 use wombat_benches::systems::redis::Redis;
 use wombat_benches::systems::{Systems, begin_at, peer};
 use wombat_benches::turns::{WARM_UP, in_a_loop};
@@ -134,7 +136,8 @@ fn main() -> Result<()> {
 fn takes_part(system: &str, measure: &str) -> bool {
     match system {
         "redlock" => measure != "watched",
-        YARDSTICK => matches!(measure, "many" | "one"),
+        YARDSTICK => measure != "contended",
+        YARDSTICK_SYNCED => measure == "one",
         _ => true,
     }
 }
@@ -143,7 +146,7 @@ fn takes_part(system: &str, measure: &str) -> bool {
 struct All {
     systems: Systems,
     redis: Option<Redis>,
-    echo: Rc<Echo>,
+    yardsticks: [Rc<Echo>; 2],
 }
 
 impl All {
@@ -151,7 +154,7 @@ impl All {
         Ok(All {
             systems: Systems::start(env!("CARGO_TARGET_TMPDIR"), dir, NODES)?,
             redis: peer("redis", || Redis::start(dir, NODES)),
-            echo: Rc::new(Echo::start()?),
+            yardsticks: [Rc::new(Echo::start()?), Rc::new(Echo::start_synced(dir, NODES)?)],
         })
     }
 
@@ -170,7 +173,7 @@ impl All {
         if let Some(redis) = &self.redis {
             all.push(Rc::new(clients::redlock::Redlock::new(redis.addresses(), share)));
         }
-        all.push(Rc::clone(&self.echo) as Rc<dyn Service>);
+        all.extend(self.yardsticks.iter().map(|echo| Rc::clone(echo) as Rc<dyn Service>));
         Ok(all)
     }
 }

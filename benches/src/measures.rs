@@ -5,6 +5,8 @@ use crate::median;
 
 /// Nobody's peer: what the machine reaches without any system.
 pub const YARDSTICK: &str = "echo";
+/// The same, with as many syncs as durable agreement takes.
+pub const YARDSTICK_SYNCED: &str = "echo, synced";
 
 /// What is measured.
 pub struct Measure {
@@ -63,7 +65,8 @@ impl Results {
 
     fn print_ratio(&self, place: usize, figure: &Figure) {
         let of = |(_, figures): &(String, Vec<Vec<f64>>)| median(figures[place].clone());
-        let peers = self.0.iter().filter(|(name, _)| name != YARDSTICK && !name.starts_with("wombat"));
+        let peers =
+            self.0.iter().filter(|(name, _)| !name.starts_with(YARDSTICK) && !name.starts_with("wombat"));
         let better = |one: f64, other| if figure.more_is_better { one.max(other) } else { one.min(other) };
         let (Some(own), Some(best)) = (self.0.first().map(of), peers.map(of).reduce(better)) else { return };
         let sign = if figure.more_is_better { '≥' } else { '≤' };
