@@ -20,6 +20,9 @@ use wombat_proto::limits::CONNECTIONS;
 use wombat_replica::ConnectionId;
 use wombat_storage::{Identity, RealDisk};
 
+/// How long no connection is accepted after one could not be.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
 /// How long a new connection may take to say anything.
 const SPEAK_WITHIN: Duration = Duration::from_secs(10);
 
@@ -208,8 +211,11 @@ async fn serve(
     let mut leaving = None;
     // Turns and new connections take turns, so that no flood of either keeps the other out.
     let mut turned = false;
+    // Not before this: there may be no descriptor for a connection.
+    let mut accepts_from = Instant::now();
     loop {
         let idle_for = core.idle_for();
+        let accepts = Instant::now() >= accepts_from;
         if leaving.is_some_and(|(epoch, at)| core.epoch() > epoch || Instant::now() >= at) {
             return Ok(());
         }
@@ -227,38 +233,40 @@ async fn serve(
                 let done = done?;
                 core.take_done(done)?;
             }
-            accepted = listener.accept(), if turned => {
+            accepted = listener.accept(), if turned && accepts => {
                 turned = false;
-                take_in(core, (&inbox, &listening), &mut next, accepted).await;
+                accepts_from = take_in(core, (&inbox, &listening), &mut next, accepted);
             }
             () = inbox.filled() => {
                 turned = true;
                 turn(core, &inbox).await?;
             }
-            accepted = listener.accept(), if !turned => {
-                take_in(core, (&inbox, &listening), &mut next, accepted).await;
+            accepted = listener.accept(), if !turned && accepts => {
+                accepts_from = take_in(core, (&inbox, &listening), &mut next, accepted);
             }
             () = tokio::time::sleep(idle_for) => turn(core, &inbox).await?,
         }
     }
 }
 
-async fn take_in(
+/// Returns when to accept the next.
+fn take_in(
     core: &mut Core,
     ways_in: (&Rc<Inbox>, &Rc<Listening>),
     next: &mut ConnectionId,
     accepted: std::io::Result<(TcpStream, SocketAddr)>,
-) {
+) -> Instant {
     match accepted {
         Ok((stream, peer)) => {
             debug!(connection = next.0, %peer, "accepted");
             welcome(core, ways_in, *next, stream);
             next.0 += 1;
+            Instant::now()
         }
         Err(error) => {
             // Out of descriptors, or the client is gone already. The others go on.
             warn!("cannot accept a connection: {error}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            Instant::now() + ACCEPT_AGAIN_AFTER
         }
     }
 }
@@ -289,7 +297,10 @@ fn welcome(
         let mut first = [0; 1];
         match tokio::time::timeout(SPEAK_WITHIN, stream.peek(&mut first)).await {
             Ok(Ok(1)) if first[0] == GREETING[0] => {
-                listening.add(peers::receive(stream, own, callers, Rc::clone(&inbox)));
+                // It is one of the connections until it has introduced itself.
+                if let Some(talk) = peers::meet(stream, &own, &callers, &inbox).await {
+                    listening.add(talk);
+                }
                 inbox.disconnected(id);
             }
             Ok(_) => connection::serve(id, stream, inbox, outbox).await,

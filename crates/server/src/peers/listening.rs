@@ -29,6 +29,9 @@ impl Listening {
         poll_fn(|context| {
             let mut talks = self.talks.borrow_mut();
             talks.append(&mut self.new.borrow_mut());
+            // What one poll may read, tokio bounds: the next time another one is first.
+            let another = 1.min(talks.len());
+            talks.rotate_left(another);
             talks.retain_mut(|talk| talk.as_mut().poll(context).is_pending());
             Poll::Pending
         })

@@ -145,32 +145,41 @@ impl Peers {
     }
 }
 
-/// Hands everything that a replica says on a connection to the inbox.
-pub(crate) async fn receive(mut stream: TcpStream, own: Rc<Own>, callers: Rc<Callers>, inbox: Rc<Inbox>) {
+/// Meets a replica that has connected. Returns what hands everything that it says to the inbox, if it may speak.
+pub(crate) async fn meet(
+    mut stream: TcpStream,
+    own: &Own,
+    callers: &Rc<Callers>,
+    inbox: &Rc<Inbox>,
+) -> Option<impl Future<Output = ()> + use<>> {
     let mut buffer = BytesMut::new();
-    let hello = match hello::welcome(&mut stream, &own, &mut buffer).await {
-        Ok(hello) => hello,
-        Err(error) => return debug!("a replica did not introduce itself: {error}"),
-    };
+    let met = hello::welcome(&mut stream, own, &mut buffer).await;
+    let hello = met.inspect_err(|error| debug!("a replica did not introduce itself: {error}")).ok()?;
     if hello.cell_id != own.cell_id || hello.replica == 0 {
         // One that is not founded yet has learned from the Hello what it wanted to know.
         if !hello.cell_id.is_empty() {
             warn!("refused replica {} of another cell, {} {}", hello.replica, hello.cell, hello.cell_id);
         }
-        return;
+        return None;
     }
     let from = ReplicaId(hello.replica);
     if from == own.replica {
-        return warn!("refused a replica that calls itself {from}, like this one");
+        warn!("refused a replica that calls itself {from}, like this one");
+        return None;
     }
-    let Some(_admitted) = callers.admit(from) else {
-        return warn!("refused a connection of replica {from}: there are too many already");
+    let Some(admitted) = callers.admit(from) else {
+        warn!("refused a connection of replica {from}: there are too many already");
+        return None;
     };
     if !hello.address.is_empty() && hello.address.len() <= ADDRESS_BYTES {
         callers.note(Member { id: from, address: hello.address });
     }
-    listen(&mut stream, from, &mut buffer, &inbox).await;
-    inbox.peer_lost(from);
+    let inbox = Rc::clone(inbox);
+    Some(async move {
+        let _admitted = admitted;
+        listen(&mut stream, from, &mut buffer, &inbox).await;
+        inbox.peer_lost(from);
+    })
 }
 
 /// Takes in what a replica says until its connection ends.
