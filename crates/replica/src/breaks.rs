@@ -129,7 +129,7 @@ impl Replica {
         if master.breaks.0.len() >= BREAKS {
             return Err(Error::Overloaded { retry_after: Duration::from_secs(1) });
         }
-        master.to_notify.extend(awaited.keys().map(|(session, ..)| *session));
+        awaited.keys().for_each(|(session, ..)| master.notify(*session));
         let tokens = awaited.keys().map(|(.., token)| *token).collect();
         let what = self.audit_of(&call, &awaited);
         let one = Break { asker, acknowledged, instance, what, tokens, awaited, until };

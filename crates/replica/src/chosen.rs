@@ -159,7 +159,7 @@ impl Replica {
             match timer {
                 Timer::KeepAlive(session) => {
                     if let Some(master) = &mut self.master {
-                        master.to_notify.insert(session);
+                        master.notify(session);
                     }
                 }
                 Timer::Orphans => self.close_orphans(),

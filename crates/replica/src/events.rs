@@ -1,8 +1,8 @@
 //! Events on their way to a session (P§2.5): in log order, after the change is visible, bounded, and with
 //! every gap told.
 
-use crate::Replica;
-use crate::master::Master;
+use crate::master::{LiveSession, Master};
+use crate::{Replica, next_in_turn};
 use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -18,11 +18,12 @@ use wombat_state::Change;
 /// heartbeats waiting. Nor must it in many steps between two ticks, so the rest waits for the next tick.
 const ANSWERED_AT_ONCE: usize = 1024;
 
-/// Most handles for which an event is queued in one step, likewise.
+/// Most handles for which events are queued between two ticks, likewise.
 const PUBLISHED_AT_ONCE: usize = 4096;
 
-/// Most events that wait for that. Of more, the first is queued for all of its handles, however many they are.
-const PUBLICATIONS: usize = 16;
+/// When so many wait for that, counted once for each event, another event takes the place of one of the same kind
+/// and the same node. Whoever would have heard of both hears of a gap, and of the later one.
+const TO_PUBLISH: usize = 256 * 1024;
 
 /// The events that a session has not acknowledged.
 #[derive(Default)]
@@ -78,22 +79,85 @@ impl EventQueue {
     }
 }
 
+/// Whose handles an event is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// One handle.
+    One,
+    /// Who listens to a node.
+    Of(Instance),
+    /// Who listens to everything below a directory.
+    Above(Instance),
+    /// Who holds a lock.
+    Holders(Instance),
+}
+
 /// An event on its way to the queues of those who want it.
 struct Publication {
-    /// Handles that it has still to be queued for.
+    audience: Audience,
+    /// Those of them that it has still to be queued for.
     to: IntoIter<(SessionId, HandleId)>,
     kind: Kind,
     slot: Slot,
     child: Option<String>,
+    /// Whether it stands for earlier ones, too.
+    gap: bool,
 }
 
 /// Events in log order, of which the first has so many handles that it is queued for them by and by.
-#[derive(Default)]
-pub(crate) struct Publications(VecDeque<Publication>);
+pub(crate) struct Publications {
+    waiting: VecDeque<Publication>,
+    /// How many handles these have still to be queued for, all together.
+    handles: usize,
+    /// For how many more handles events are queued before the next tick.
+    left: usize,
+}
+
+impl Default for Publications {
+    fn default() -> Publications {
+        Publications { waiting: VecDeque::new(), handles: 0, left: PUBLISHED_AT_ONCE }
+    }
+}
 
 impl Publications {
+    fn add(&mut self, mut publication: Publication) {
+        if self.handles >= TO_PUBLISH && publication.audience != Audience::One {
+            let like =
+                |one: &Publication| (one.audience, one.kind) == (publication.audience, publication.kind);
+            let earlier = self.waiting.iter().position(like);
+            if let Some(earlier) = earlier.and_then(|place| self.waiting.remove(place)) {
+                self.handles -= earlier.to.len();
+                publication.gap = true;
+            }
+        }
+        self.handles += publication.to.len();
+        self.waiting.push_back(publication);
+    }
+}
+
+/// The sessions whose KeepAlives are to be answered, each in its turn: a crowd that has news all the time must not
+/// keep the others waiting.
+#[derive(Default)]
+pub(crate) struct ToNotify {
+    sessions: BTreeSet<SessionId>,
+    last: Option<SessionId>,
+}
+
+impl ToNotify {
+    /// Adds a session if it has a KeepAlive parked: without one, the next finds the news itself.
+    pub(crate) fn add(&mut self, session: SessionId, live: &LiveSession) {
+        if live.lease.is_parked() {
+            self.sessions.insert(session);
+        }
+    }
+
+    fn next(&mut self) -> Option<SessionId> {
+        self.last = next_in_turn(&self.sessions, self.last.as_ref()).copied();
+        self.last.filter(|next| self.sessions.remove(next))
+    }
+
     fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.sessions.is_empty()
     }
 }
 
@@ -146,7 +210,7 @@ impl Master {
     /// Queues an event for each of these handles, if it is open and wants that kind; for a crowd of them by and by.
     pub(crate) fn publish(
         &mut self,
-        to: Vec<(SessionId, HandleId)>,
+        (audience, to): (Audience, Vec<(SessionId, HandleId)>),
         kind: Kind,
         slot: Slot,
         child: Option<&str>,
@@ -154,36 +218,47 @@ impl Master {
         if to.is_empty() {
             return;
         }
-        let others = self.publications.0.len();
-        let publication = Publication { to: to.into_iter(), kind, slot, child: child.map(String::from) };
-        self.publications.0.push_back(publication);
-        if others == 0 {
-            self.publish_some();
-        }
-        while self.publications.0.len() > PUBLICATIONS {
-            self.publish_some();
+        let (to, child) = (to.into_iter(), child.map(String::from));
+        self.publications.add(Publication { audience, to, kind, slot, child, gap: false });
+        self.publish_some();
+    }
+
+    /// A tick: goes on with the events that wait.
+    pub(crate) fn publish_more(&mut self) {
+        self.publications.left = PUBLISHED_AT_ONCE;
+        self.publish_some();
+    }
+
+    fn publish_some(&mut self) {
+        while self.publications.left > 0
+            && let Some(mut first) = self.publications.waiting.pop_front()
+        {
+            let some = self.publications.left.min(first.to.len());
+            self.publications.left -= some;
+            self.publications.handles -= some;
+            for (session, handle) in first.to.by_ref().take(some) {
+                let Some(live) = self.sessions.get_mut(&session) else { continue };
+                if !live.handles.wants(handle, first.kind) {
+                    continue;
+                }
+                let (handle, slot) = (handle.0, first.slot.0);
+                if first.gap {
+                    live.events.push(Event { kind: Kind::Gap.into(), slot, ..Event::default() });
+                }
+                let (kind, child) = (first.kind.into(), first.child.clone().unwrap_or_default());
+                live.events.push(Event { kind, handle, slot, child });
+                self.to_notify.add(session, live);
+            }
+            if first.to.len() > 0 {
+                self.publications.waiting.push_front(first);
+            }
         }
     }
 
-    /// Goes on with the events that wait.
-    pub(crate) fn publish_some(&mut self) {
-        let mut left = PUBLISHED_AT_ONCE;
-        while left > 0
-            && let Some(mut first) = self.publications.0.pop_front()
-        {
-            let some = left.min(first.to.len());
-            left -= some;
-            for (session, handle) in first.to.by_ref().take(some) {
-                let Some(live) = self.sessions.get_mut(&session) else { continue };
-                if live.handles.wants(handle, first.kind) {
-                    let (kind, child) = (first.kind.into(), first.child.clone().unwrap_or_default());
-                    live.events.push(Event { kind, handle: handle.0, slot: first.slot.0, child });
-                    self.to_notify.insert(session);
-                }
-            }
-            if first.to.len() > 0 {
-                self.publications.0.push_front(first);
-            }
+    /// Lets the KeepAlive of a session be answered.
+    pub(crate) fn notify(&mut self, session: SessionId) {
+        if let Some(live) = self.sessions.get(&session) {
+            self.to_notify.add(session, live);
         }
     }
 }
@@ -200,7 +275,8 @@ impl Replica {
             Change::Deleted { instance } => (*instance, Kind::HandleInvalid, None),
             Change::LockAcquired { instance } => (*instance, Kind::LockAcquired, None),
             Change::LockBroken { session, handle } => {
-                return master.publish([(*session, *handle)].into(), Kind::LockInvalid, slot, None);
+                let holder = (Audience::One, [(*session, *handle)].into());
+                return master.publish(holder, Kind::LockInvalid, slot, None);
             }
             Change::LockReleased { instance } | Change::LockDelayed { instance, .. } => {
                 (*instance, Kind::LockReleased, None)
@@ -208,7 +284,7 @@ impl Replica {
             Change::SessionEnded { .. } => return,
         };
         let child = child.map(Name::as_str);
-        master.publish(master.subscribers.of(instance), kind, slot, child);
+        master.publish((Audience::Of(instance), master.subscribers.of(instance)), kind, slot, child);
         let by_the_parent = matches!(kind, Kind::ContentsModified | Kind::HandleInvalid);
         if !by_the_parent && !master.subscribers.below.is_empty() {
             self.publish_upwards(instance, kind, slot, child);
@@ -223,7 +299,8 @@ impl Replica {
         let mut below = instance;
         while let Some((above, name)) = self.state.tree().get(below).and_then(|node| node.place.as_ref()) {
             way = if way.is_empty() { name.as_str().into() } else { alloc::format!("{name}/{way}") };
-            master.publish(master.subscribers.of_all_below(*above), kind, slot, Some(&way));
+            let to = master.subscribers.of_all_below(*above);
+            master.publish((Audience::Above(*above), to), kind, slot, Some(&way));
             below = *above;
         }
     }
@@ -236,7 +313,7 @@ impl Replica {
             return;
         }
         for _ in 0..ANSWERED_AT_ONCE {
-            let next = self.master.as_mut().and_then(|master| master.to_notify.pop_first());
+            let next = self.master.as_mut().and_then(|master| master.to_notify.next());
             let Some(session) = next else { return };
             self.answer_keep_alive(session);
         }
@@ -247,7 +324,7 @@ impl Replica {
 
     /// When the rest of a crowd is to be answered: at once, with the next tick.
     pub(crate) fn crowd_due(&self) -> Option<Instant> {
-        let waits = |master: &Master| !master.to_notify.is_empty() || !master.publications.is_empty();
+        let waits = |master: &Master| !master.to_notify.is_empty() || !master.publications.waiting.is_empty();
         (self.master.as_ref().is_some_and(waits) && self.lease_holds()).then_some(self.moment.now)
     }
 }

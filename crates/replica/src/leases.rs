@@ -51,6 +51,11 @@ impl LiveSession {
 }
 
 impl Lease {
+    /// Whether a KeepAlive waits for an answer.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.parked.is_some()
+    }
+
     /// The session makes a call other than a KeepAlive.
     pub(crate) fn is_busy(&mut self) {
         self.idle_since = None;
@@ -238,7 +243,7 @@ impl Replica {
         let news = !live.events.is_empty() || live.cache.as_ref().is_some_and(|cache| cache.has_news());
         let revoked = master.breaks.answered(asker.session, keep_alive);
         if news || revoked || answer_at <= now {
-            master.to_notify.insert(asker.session);
+            master.notify(asker.session);
         } else {
             master.timers.set(answer_at, Timer::KeepAlive(asker.session));
         }
@@ -320,7 +325,7 @@ impl Replica {
                 // lease. Once it can, there is time to hear of each other.
                 master.timers.set(now + STALL, Timer::Lease(id));
             } else if parked && !is_deaf && !master.is_awaited(id) {
-                master.to_notify.insert(id);
+                master.notify(id);
                 master.timers.set(now + STALL, Timer::Lease(id));
             } else if let Some(live) = master.sessions.get_mut(&id).filter(|live| !live.lease.ending) {
                 live.lease.ending = true;

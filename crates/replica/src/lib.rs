@@ -35,12 +35,13 @@ pub use snapshot::Snapshot;
 pub use wombat_paxos::{Mark, Message as PaxosMessage, ReceivedChunk, Standing, WantedChunk};
 pub use wombat_state::State;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use cache::Wanted;
 use connection::Connection;
+use core::ops::Bound;
 use core::time::Duration;
 use digests::Digests;
 use master::Master;
@@ -362,7 +363,7 @@ impl Replica {
         self.run_timers(heard);
         if let Some(master) = &mut self.master {
             master.crowd_waits = false;
-            master.publish_some();
+            master.publish_more();
             master.cache.tick(self.moment.now);
         }
         self.tend_leases();
@@ -546,4 +547,10 @@ fn paxos_config(config: &Config) -> wombat_paxos::Config {
 /// The calls that a replica answers whether it is master or not.
 fn needs_master(call: &Call) -> bool {
     !matches!(call, Call::Hello(_) | Call::GetStatus(_) | Call::ReadStale(_))
+}
+
+/// Whose turn it is behind `last`, from the beginning again after the end.
+fn next_in_turn<'a, K: Ord>(all: &'a BTreeSet<K>, last: Option<&K>) -> Option<&'a K> {
+    let after = (last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+    all.range(after).next().or_else(|| all.first())
 }

@@ -1,6 +1,7 @@
 //! Who waits for which lock, and whose turn it is (P§2.4). First come, first served: a shared request never
 //! overtakes a waiting exclusive one. The queue is the master's memory; a grant is a log entry.
 
+use crate::events::Audience;
 use crate::master::Master;
 use crate::proposals::Origin;
 use crate::timers::Timer;
@@ -410,19 +411,31 @@ impl Replica {
 
     fn tell_holders_of_conflict(&mut self, instance: Instance) {
         let Some(node) = self.state.tree().get(instance) else { return };
-        for holder in node.lock.holders().map(|(key, _)| key).collect::<Vec<_>>() {
-            self.tell_of_waiters(instance, holder);
-        }
+        let holders = node.lock.holders().map(|(key, _)| key).collect();
+        self.tell_of_conflict(instance, (Audience::Holders(instance), holders));
     }
 
     /// Tells a handle that holds a lock that somebody waits for it, if somebody does. Who came before its grant, or
     /// before its handle was made again at this master, would be waited out in vain by a holder that keeps the
     /// lock until it is wanted.
     pub(crate) fn tell_of_waiters(&mut self, instance: Instance, (session, handle): (SessionId, HandleId)) {
-        let (Some(master), Some(node)) = (&mut self.master, self.state.tree().get(instance)) else { return };
-        let wanted = master.locks.is_waited_for(instance);
-        if wanted && node.lock.holder(session, handle).is_some() {
-            master.publish([(session, handle)].into(), Kind::LockConflict, self.state.applied(), None);
+        let Some(node) = self.state.tree().get(instance) else { return };
+        if node.lock.holder(session, handle).is_some() {
+            self.tell_of_conflict(instance, (Audience::One, [(session, handle)].into()));
         }
+    }
+
+    /// Tells these holders of a lock that somebody waits for it, if somebody does and they want to hear of that.
+    fn tell_of_conflict(
+        &mut self,
+        instance: Instance,
+        (audience, mut holders): (Audience, Vec<(SessionId, HandleId)>),
+    ) {
+        let Some(master) = self.master.as_mut().filter(|m| m.locks.is_waited_for(instance)) else { return };
+        let sessions = &master.sessions;
+        holders.retain(|(session, handle)| {
+            sessions.get(session).is_some_and(|live| live.handles.wants(*handle, Kind::LockConflict))
+        });
+        master.publish((audience, holders), Kind::LockConflict, self.state.applied(), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::breaks::Breaks;
 use crate::cache::{Cache, SessionCache};
-use crate::events::{EventQueue, Publications, Subscribers};
+use crate::events::{EventQueue, Publications, Subscribers, ToNotify};
 use crate::fail_over::FailOver;
 use crate::handles::Handles;
 use crate::leases::{Lease, LeasesInForce};
@@ -12,7 +12,7 @@ use crate::timers::{Timer, Timers};
 use crate::waiting::Held;
 use crate::{ConnectionId, Replica};
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use wombat_proto::{Epoch, Error, Instant, Result, SessionId};
 
@@ -29,8 +29,8 @@ pub(crate) struct Master {
     pub(crate) subscribers: Subscribers,
     /// Events that have not reached the queues of all who want them.
     pub(crate) publications: Publications,
-    /// Sessions with events that have not gone out yet.
-    pub(crate) to_notify: BTreeSet<SessionId>,
+    /// Sessions with news that have not gone out yet.
+    pub(crate) to_notify: ToNotify,
     /// Whether they are so many that the rest of them waits for the next tick.
     pub(crate) crowd_waits: bool,
     pub(crate) timers: Timers,
@@ -76,7 +76,7 @@ impl Replica {
             cache: Cache::default(),
             subscribers: Subscribers::default(),
             publications: Publications::default(),
-            to_notify: BTreeSet::new(),
+            to_notify: ToNotify::default(),
             crowd_waits: false,
             timers: Timers::of(ids().map(|id| (until, Timer::Lease(id)))),
             fail_over: FailOver::new(self.state.epoch(), self.state.applied(), now),

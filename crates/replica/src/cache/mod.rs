@@ -58,9 +58,10 @@ pub(crate) struct Cache {
     /// What sessions had cached that have ended, or cache no more. It is forgotten by and by.
     leaving: Vec<(SessionId, BTreeSet<CacheKey>)>,
     rounds: BTreeMap<CacheKey, Round>,
-    /// Rounds in which some have still to be told, and whether they are so many that the rest waits for the next
-    /// tick.
+    /// Rounds in which some have still to be told, each in its turn, and whether they are so many that the rest
+    /// waits for the next tick.
     to_tell: BTreeSet<CacheKey>,
+    last_told: Option<CacheKey>,
     crowd_waits: bool,
     /// No later than the first end of a lease that each round waits for.
     due: BTreeSet<(Instant, CacheKey)>,
@@ -321,7 +322,7 @@ impl Replica {
             master.cache.entries += 1;
         }
         if cache.until < now + lease / 2 {
-            master.to_notify.insert(session); // Its lease begins with the answer, if its KeepAlive is here.
+            master.notify(session); // Its lease begins with the answer, if its KeepAlive is here.
         }
         master.note_reads(session, true);
         true

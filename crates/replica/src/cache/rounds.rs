@@ -5,7 +5,7 @@ use super::{Cache, Told};
 use crate::master::Master;
 use crate::proposals::Origin;
 use crate::timers::Timer;
-use crate::{Asker, Replica};
+use crate::{Asker, Replica, next_in_turn};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -244,8 +244,9 @@ impl Replica {
         }
         let mut left = TOLD_AT_ONCE;
         while left > 0
-            && let Some(key) = master.cache.to_tell.first().cloned()
+            && let Some(key) = next_in_turn(&master.cache.to_tell, master.cache.last_told.as_ref()).cloned()
         {
+            master.cache.last_told = Some(key.clone());
             let round = master.cache.rounds.get_mut(&key).expect("it goes on while some have to be told");
             while left > 0
                 && let Some(session) = round.untold.pop_first()
@@ -255,7 +256,7 @@ impl Replica {
                 let Some(cache) = &mut live.cache else { continue };
                 master.cache.invalidations += 1;
                 round.awaited.extend(cache.tell(key.clone(), now).map(|until| (until, session)));
-                master.to_notify.insert(session);
+                master.to_notify.add(session, live);
             }
             if round.untold.is_empty() {
                 master.cache.to_tell.remove(&key);

@@ -5,7 +5,7 @@ use crate::{Answer, Asker, Replica};
 use core::time::Duration;
 use wombat_proto::limits::{ADDRESS_BYTES, CELL_REPLICAS};
 use wombat_proto::wire::{self, MemberStatus};
-use wombat_proto::{Error, Member, Members, ReplicaId, Result};
+use wombat_proto::{Error, Member, Members, ReplicaId, Result, SessionId};
 
 /// A voter that was silent for so many master leases has to be taken for gone before another may have its
 /// vote.
@@ -17,6 +17,9 @@ const LEASES_UNTIL_FORGOTTEN: u32 = 10;
 impl Replica {
     /// Takes a replica in as a learner, under an id that nobody had.
     pub(super) fn join(&mut self, asker: Asker, join: wire::Join) -> Result<()> {
+        if asker.session != SessionId(0) {
+            return Err(Error::invalid("Join is sent with session 0"));
+        }
         let address = join.address;
         if address.is_empty() || address.len() > ADDRESS_BYTES {
             return Err(Error::invalid("a replica joins with the address at which it listens"));

@@ -79,7 +79,9 @@ fn a_crowd_of_handles_gets_its_events_by_and_by_and_in_log_order() {
     }
     let holder = &mut watchers[5];
     world.call(holder, acquire(last)).unwrap();
-    world.step(Input::Tick);
+    for _ in 0..2 {
+        world.step(Input::Tick); // Who hears of no locks has been asked whether he does.
+    }
     let mut writer = world.client();
     let file = world.open(&mut writer, "/ls/test/file");
     let mut waiting: Vec<u64> = watchers.iter_mut().map(|client| world.send(client, keep_alive(0))).collect();
@@ -105,6 +107,102 @@ fn a_crowd_of_handles_gets_its_events_by_and_by_and_in_log_order() {
         assert!(slots.is_sorted(), "SPEC I12");
     }
     assert_eq!(heard[5].last().map(wire::Event::kind), Some(Kind::LockConflict));
+}
+
+/// A crowd that always has news: who comes after it has his turn all the same.
+#[test]
+fn nobody_is_kept_waiting_by_a_crowd_that_always_has_news() {
+    let mut world = World::new();
+    let open =
+        wire::Open { path: "/ls/test/file".into(), events: Kind::ContentsModified.bit(), ..may_create() };
+    let mut crowd: Vec<(Client, u64, u64)> = (0..1100)
+        .map(|_| {
+            let mut client = world.client();
+            world.open_with(&mut client, open.clone());
+            let number = world.send(&mut client, keep_alive(0));
+            (client, number, 0)
+        })
+        .collect();
+    let mut writer = world.client();
+    let file = world.open(&mut writer, "/ls/test/file");
+    let mut last = world.client();
+    let number = world.send(&mut last, keep_alive(0));
+    world.pass(LEASE * 3 / 8 - Duration::from_millis(100));
+    for turn in 0.. {
+        world.write(&mut writer, file, "news").unwrap();
+        world.now += Duration::from_millis(100);
+        world.step(Input::Tick);
+        if let Some(Ok(Answer::KeptAlive(_))) = world.answer(&last, number) {
+            break;
+        }
+        assert!(turn < 20, "half of a lease is over");
+        for (client, number, heard) in &mut crowd {
+            if let Some(Ok(Answer::KeptAlive(kept))) = world.answer(client, *number) {
+                *heard = kept.first_event + kept.events.len() as u64 - 1;
+                *number = world.send(client, keep_alive(*heard));
+            }
+        }
+    }
+}
+
+/// Nor does the master stop for it: of more events than it can keep, one stands for many.
+#[test]
+fn events_that_come_faster_than_a_crowd_is_told_become_one_with_a_gap() {
+    const SESSIONS: usize = 600;
+    const HANDLES: usize = 15;
+    let mut world = World::new();
+    let open =
+        wire::Open { path: "/ls/test/file".into(), events: Kind::ContentsModified.bit(), ..may_create() };
+    let mut watchers: Vec<Client> = (0..SESSIONS).map(|_| world.client()).collect();
+    for client in &mut watchers {
+        for _ in 0..HANDLES {
+            world.open_with(client, open.clone());
+        }
+    }
+    let mut writer = world.client();
+    let file = world.open(&mut writer, "/ls/test/file");
+    for number in 0..40 {
+        world.write(&mut writer, file, &number.to_string()).unwrap();
+    }
+    let written = world.replica.state().applied().0;
+    let hear = |world: &mut World, client: &mut Client| {
+        let (mut heard, mut events) = (0, Vec::new());
+        loop {
+            let number = world.send(client, keep_alive(heard));
+            let Some(Ok(Answer::KeptAlive(kept))) = world.answer(client, number) else { return events };
+            heard = kept.first_event + kept.events.len() as u64 - 1;
+            events.extend(kept.events);
+        }
+    };
+    let first = hear(&mut world, &mut watchers[0]);
+    assert_eq!(
+        first.len(),
+        HANDLES,
+        "a step queues events for so many handles, however many events there are"
+    );
+    for _ in 0..100 {
+        world.step(Input::Tick);
+    }
+    for client in &mut watchers {
+        let events = hear(&mut world, client);
+        assert!(events.iter().map(|event| event.slot).is_sorted(), "SPEC I12");
+        let last = events.last().map(|event| (event.kind(), event.slot));
+        assert_eq!(last, Some((Kind::ContentsModified, written)));
+        assert!(events.iter().any(|event| event.kind() == Kind::Gap));
+    }
+}
+
+/// Who joins has no session, and takes no number of one.
+#[test]
+fn nobody_joins_in_the_name_of_a_session() {
+    let mut world = World::new();
+    let (victim, stranger) = (world.client(), world.connect());
+    let call = Some(Call::Join(wire::Join { address: "10.0.0.9:7480".into() }));
+    let (session, epoch) = (victim.session, victim.epoch);
+    world.send_raw(stranger, wire::Request { session, number: 7, epoch, acknowledged: 0, call });
+    let refused = world.take(stranger);
+    assert!(matches!(refused.result, Some(Answer::Error(_))), "{refused:?}");
+    assert!(world.answer(&victim, 7).is_none());
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(crate) struct Client {
 
 pub(crate) struct World {
     pub(crate) replica: Replica,
-    now: Duration,
+    pub(crate) now: Duration,
     records: Vec<Record>,
     /// How many records were handed out since the last start, and how many are said to be durable.
     appended: u64,
