@@ -86,8 +86,11 @@ pub const CONNECTIONS: usize = 16_384;
 pub const INBOX_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of requests that a master holds back while its lease has lapsed, or a fail-over goes on.
 pub const HELD_BYTES: usize = 64 * 1024 * 1024;
-/// Bytes of answers that wait for a client to read them before its connection is closed.
-pub const OUTBOX_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of answers that wait for a client to read them before its requests are read no further.
+pub const OUTBOX_FULL_BYTES: usize = 1024 * 1024;
+/// Bytes of answers that wait for a client to read them before its connection is closed: more than a turn answers
+/// of what it has asked for, so that this is about what it has not.
+pub const OUTBOX_BYTES: usize = 48 * 1024 * 1024;
 /// Most commands proposed and not yet chosen.
 pub const PROPOSALS_IN_FLIGHT: usize = 16_384;
 /// Most bytes of commands proposed and not yet chosen.

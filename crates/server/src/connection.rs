@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tracing::debug;
 use wombat_proto::frame;
-use wombat_proto::limits::OUTBOX_BYTES;
+use wombat_proto::limits::{CONTENTS_BYTES, OUTBOX_BYTES, OUTBOX_FULL_BYTES};
 use wombat_proto::wire::{Request, Response};
 use wombat_replica::ConnectionId;
 
@@ -27,6 +27,9 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// After how many frames in a row a connection lets the others have their turn at the inbox, which may be full.
 const FRAMES_IN_A_ROW: usize = 64;
+
+// A connection has its turn once or twice before the core has one.
+const _: () = assert!(OUTBOX_FULL_BYTES + 2 * FRAMES_IN_A_ROW * CONTENTS_BYTES < OUTBOX_BYTES);
 
 /// Frames on their way out of a connection.
 #[derive(Default)]
@@ -75,19 +78,21 @@ pub(crate) async fn serve(id: ConnectionId, stream: TcpStream, inbox: Rc<Inbox>,
     let (reader, writer) = stream.into_split();
     let ended = |all_sent| outbox.overflowed.get() || all_sent && outbox.closing.get();
     tokio::select! {
-        why = read_frames(id, reader, &inbox) => debug!(connection = id.0, "closed: {why}"),
+        why = read_frames(id, reader, &inbox, &outbox) => debug!(connection = id.0, "closed: {why}"),
         _gone_or_closing = outbox.outlet.carry(writer, ended) => {}
     }
     outbox.outlet.close();
     inbox.disconnected(id);
 }
 
-/// Hands every request to the inbox. Returns why it stopped.
-async fn read_frames(id: ConnectionId, mut reader: OwnedReadHalf, inbox: &Inbox) -> String {
+/// Hands every request to the inbox. Returns why it stopped. Who asks faster than it takes its answers waits: to
+/// ask for much at once is no offence.
+async fn read_frames(id: ConnectionId, mut reader: OwnedReadHalf, inbox: &Inbox, outbox: &Outbox) -> String {
     let mut buffer = BytesMut::new();
     let mut said_hello = false;
     let mut in_a_row = 0;
     loop {
+        outbox.outlet.at_most(OUTBOX_FULL_BYTES).await;
         let before = buffer.len();
         match frame::read::<Request>(&mut buffer) {
             Ok(Some(request)) => {
@@ -121,5 +126,25 @@ async fn read_frames(id: ConnectionId, mut reader: OwnedReadHalf, inbox: &Inbox)
             Ok(_) => {}
             Err(error) => return error.to_string(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use wombat_proto::wire::{Contents, response};
+
+    #[test]
+    fn a_client_that_takes_nothing_of_what_it_has_not_asked_for_is_cut_off() {
+        let outbox = Outbox::default();
+        let contents = Contents { contents: Bytes::from(vec![0; CONTENTS_BYTES]), ..Contents::default() };
+        let response = Response { result: Some(response::Result::Contents(contents)), ..Response::default() };
+        for _ in 0..OUTBOX_BYTES / CONTENTS_BYTES - 1 {
+            outbox.push(&response);
+        }
+        assert!(!outbox.overflowed.get(), "there is room for that");
+        outbox.push(&response);
+        assert!(outbox.overflowed.get());
     }
 }

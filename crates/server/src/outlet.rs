@@ -18,6 +18,8 @@ pub(crate) struct Outlet {
     writer: RefCell<Option<Rc<OwnedWriteHalf>>>,
     /// There is something for the task to look at.
     news: Notify,
+    /// The socket has taken something.
+    taken: Notify,
 }
 
 impl Outlet {
@@ -32,6 +34,13 @@ impl Outlet {
     /// How many bytes wait.
     pub(crate) fn len(&self) -> usize {
         self.buffer.borrow().len()
+    }
+
+    /// Waits until no more than so many bytes wait.
+    pub(crate) async fn at_most(&self, bytes: usize) {
+        while self.len() > bytes {
+            self.taken.notified().await;
+        }
     }
 
     /// Sends what the socket takes at once. The rest goes when it takes more.
@@ -53,7 +62,10 @@ impl Outlet {
         let Some(writer) = &*writer else { return Ok(false) };
         while !buffer.is_empty() {
             match writer.try_write(&buffer) {
-                Ok(written) => buffer.advance(written),
+                Ok(written) => {
+                    buffer.advance(written);
+                    self.taken.notify_one();
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
