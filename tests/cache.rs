@@ -4,6 +4,8 @@
 mod common;
 
 use common::{connect, open, run, serve, signal, wait_for};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 use wombat_client::{Cell, Config, Consistency, Create, Error, EventKind, LockMode, OpenOptions};
 
@@ -36,6 +38,46 @@ fn what_was_read_once_is_read_without_the_cell_and_never_out_of_date() {
         }
         assert!(reader.cache_stats().invalidations >= 19, "{:?}", reader.cache_stats());
     });
+}
+
+/// What an HTTP client gets: the head and the body.
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn metrics_and_status_tell_how_much_was_read_from_caches() {
+    let (_dir, serve) = serve("12s");
+    run(async {
+        let cell = connect(&serve).await;
+        let node = open(&cell, "/ls/local/f").await;
+        warm(&cell, async || node.contents().await.unwrap()).await;
+        // The first that a session says is counted from: it may be about the time of an earlier master.
+        let hits = || {
+            let text = get(&serve.metrics, "/metrics");
+            assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+            assert!(text.contains("application/openmetrics-text"), "{text}");
+            assert!(text.contains("\nwombat_master 1\n") && text.ends_with("# EOF\n"), "{text}");
+            assert!(text.contains("\nwombat_cache_entries 1\n"), "{text}");
+            let line = text.lines().find_map(|line| line.strip_prefix("wombat_cache_hits_total "));
+            line.unwrap_or_else(|| panic!("{text}")).parse::<u64>().unwrap()
+        };
+        while hits() < 500 {
+            for _ in 0..100 {
+                assert!(node.peek().is_some() || !cell.cache_stats().is_live);
+            }
+            tokio::task::yield_now().await;
+        }
+        let status = serve.ok(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        assert!(status.to_string().contains("\"hits\":"), "{status}");
+        assert!(serve.ok(&["status"]).contains(" reads so far, lease 2s"), "{}", serve.ok(&["status"]));
+    });
+    assert!(get(&serve.metrics, "/").starts_with("HTTP/1.1 404"));
 }
 
 #[test]

@@ -25,14 +25,16 @@ pub(crate) struct Serve {
     pub(crate) dir: PathBuf,
     pub(crate) address: String,
     pub(crate) lease: String,
+    /// Where it tells its metrics.
+    pub(crate) metrics: String,
     child: Option<Child>,
 }
 
 impl Serve {
     /// Starts a server on a free port.
     pub(crate) fn start(dir: &Path, lease: &str) -> Serve {
-        let mut serve =
-            Serve { dir: dir.to_owned(), address: "127.0.0.1:0".into(), lease: lease.into(), child: None };
+        let (address, metrics) = ("127.0.0.1:0".into(), String::new());
+        let mut serve = Serve { dir: dir.to_owned(), address, lease: lease.into(), metrics, child: None };
         serve.restart();
         serve
     }
@@ -48,6 +50,9 @@ impl Serve {
             if let Some((_, address)) = line.split_once("ready: wombat serves at ") {
                 break address.to_owned();
             }
+            if let Some((_, url)) = line.split_once("metrics at http://") {
+                self.metrics = url.trim_end_matches("/metrics").to_owned();
+            }
             said.push_str(&line);
             said.push('\n');
         };
@@ -59,7 +64,7 @@ impl Serve {
     fn command(&self) -> Command {
         let mut command = Command::new(WOMBAT);
         command.args(["serve", "--cell", "local", "--listen", &self.address, "--session-lease", &self.lease]);
-        command.arg("--dir").arg(&self.dir).env_remove("RUST_LOG");
+        command.args(["--metrics", "127.0.0.1:0"]).arg("--dir").arg(&self.dir).env_remove("RUST_LOG");
         command
     }
 

@@ -170,7 +170,7 @@ Examples:
 
 A cell is founded when all its peers have met: start each with the same list. A replica whose
 data is lost is started again with an empty directory: it joins anew, and takes the place of what
-it was. The file's keys: cell, dir, listen, advertise, peers (a list), session_lease,
+it was. The file's keys: cell, dir, listen, advertise, metrics, peers (a list), session_lease,
 master_lease and cache_lease (durations as text). Flags and the environment go before it. Stops cleanly on
 SIGTERM.")]
 pub(crate) struct Serve {
@@ -198,6 +198,9 @@ pub(crate) struct Serve {
     /// The master lease: how long the others wait for a master that is gone [default: 300ms]
     #[arg(long, value_name = "DURATION", env = "WOMBAT_MASTER_LEASE", value_parser = duration)]
     pub(crate) master_lease: Option<Duration>,
+    /// Where to tell metrics, at http://HOST:PORT/metrics, to whoever can connect [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT", env = "WOMBAT_METRICS")]
+    pub(crate) metrics: Option<String>,
     /// What to log, as in RUST_LOG
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
     pub(crate) log: String,

@@ -271,7 +271,10 @@ impl Task {
             self.finish(number, result);
             done.extend(self.effects.done.drain(..));
         }
-        for request in self.effects.send.drain(..) {
+        for mut request in self.effects.send.drain(..) {
+            if let Some(Call::KeepAlive(keep_alive)) = &mut request.call {
+                keep_alive.cached_reads = self.publisher.hits();
+            }
             frame::write(&request, &mut self.out);
         }
         self.view.note(self.session.id(), self.session.safe_until(), self.session.epoch());

@@ -223,6 +223,7 @@ impl Replica {
             return Err(Error::Cancelled);
         }
         master.note_reads(asker.session, keep_alive.reads_cache);
+        master.note_hits(asker.session, keep_alive.cached_reads);
         self.hear_of_dropped(asker.session, keep_alive.invalidations_acknowledged);
         let cache_due = self.cache_due(asker.session);
         let master = self.serving()?;

@@ -31,6 +31,8 @@ pub struct Config {
     pub cache_lease: Duration,
     /// The master lease (P§2.2): how long the other replicas wait for a master that is gone.
     pub master_lease: Duration,
+    /// Where it tells its metrics by HTTP, `host:port`; `None`: nowhere. Whoever can connect may read them.
+    pub metrics: Option<String>,
     /// Whether to tell each applied change as a tracing event of the target `wombat::activity`.
     pub activity: bool,
 }
@@ -48,6 +50,7 @@ impl Config {
             session_lease: limits::DEFAULT_LEASE,
             cache_lease: limits::CACHE_LEASE,
             master_lease: limits::MASTER_LEASE,
+            metrics: None,
             activity: false,
         }
     }

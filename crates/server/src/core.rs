@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tracing::{info, warn};
 use wombat_proto::clock;
-use wombat_proto::wire::{Response, response};
+use wombat_proto::wire::{self, Response, response};
 use wombat_proto::{Epoch, Member, ReplicaId, Slot};
 use wombat_replica::{ConnectionId, Effects, Input, LONGEST_TICK, Moment, Recovered, Replica};
 use wombat_storage::{Identity, Options, Origin, RealDisk, Store};
@@ -183,6 +183,13 @@ impl Core {
         self.step(input, moment());
     }
 
+    /// How this replica is.
+    pub(crate) fn status(&self) -> wire::Status {
+        let mut status = self.replica.report();
+        complete_status(&mut status, &self.disk, &self.cell_id);
+        status
+    }
+
     /// Carries out effects until there are none: records become durable before anything that follows from
     /// them is said.
     fn settle(&mut self) -> Result<(), ServerError> {
@@ -297,14 +304,16 @@ fn own(identity: &Identity, address: &str) -> Result<Own, ServerError> {
 /// Adds to an answer what only the shell knows.
 fn complete(response: &mut Response, disk: &ReplicaDisk, cell_id: &str) {
     match &mut response.result {
-        Some(response::Result::Status(status)) => {
-            status.log_bytes = disk.log_bytes();
-            status.snapshot_slot = disk.snapshot_slot().0;
-            status.cell_id = cell_id.into();
-        }
+        Some(response::Result::Status(status)) => complete_status(status, disk, cell_id),
         Some(response::Result::Joined(joined)) => joined.cell_id = cell_id.into(),
         _ => {}
     }
+}
+
+fn complete_status(status: &mut wire::Status, disk: &ReplicaDisk, cell_id: &str) {
+    status.log_bytes = disk.log_bytes();
+    status.snapshot_slot = disk.snapshot_slot().0;
+    status.cell_id = cell_id.into();
 }
 
 fn moment() -> Moment {

@@ -12,6 +12,7 @@ mod disk;
 mod error;
 mod founding;
 mod inbox;
+mod metrics;
 mod outlet;
 mod peers;
 mod server;

@@ -3,6 +3,7 @@
 use crate::connection::{self, Outbox};
 use crate::core::Core;
 use crate::inbox::Inbox;
+use crate::metrics::Scrapes;
 use crate::peers::Listening;
 use crate::peers::hello::GREETING;
 use crate::{Config, ServerError, founding, peers};
@@ -191,9 +192,10 @@ fn run(
             },
         };
         let mut core = Core::start(config, disk, &identity, reached_at)?;
+        let scrapes = Scrapes::listen(config.metrics.as_deref()).await?;
         info!(%address, "serving replica {} of cell {} in {}", identity.replica, config.cell, config.dir.display());
         ready(address);
-        let served = serve(&mut core, &listener, stopped).await;
+        let served = serve(&mut core, &listener, scrapes, stopped).await;
         drop(listener);
         served.and(core.close())
     })
@@ -203,6 +205,7 @@ fn run(
 async fn serve(
     core: &mut Core,
     listener: &TcpListener,
+    mut scrapes: Scrapes,
     mut stopped: oneshot::Receiver<()>,
 ) -> Result<(), ServerError> {
     let (inbox, listening) = (Rc::new(Inbox::default()), Rc::new(Listening::default()));
@@ -233,6 +236,7 @@ async fn serve(
                 let done = done?;
                 core.take_done(done)?;
             }
+            asked = scrapes.next() => asked.answer(&core.status()),
             accepted = listener.accept(), if turned && accepts => {
                 turned = false;
                 accepts_from = take_in(core, (&inbox, &listening), &mut next, accepted);

@@ -523,6 +523,7 @@ impl Session {
             revocations_obeyed: self.revocations.obeyed(),
             invalidations_acknowledged: self.cache.acknowledged(),
             reads_cache,
+            ..wire::KeepAlive::default()
         };
         effects.send.push(self.request(number, Call::KeepAlive(keep_alive), Kind::Read));
     }

@@ -24,6 +24,7 @@ struct File {
     master_lease: Option<String>,
     session_lease: Option<String>,
     cache_lease: Option<String>,
+    metrics: Option<String>,
 }
 
 pub(crate) async fn run(global: &Global, serve: Serve) -> Result<u8, Failure> {
@@ -57,6 +58,7 @@ fn config(global: &Global, serve: &Serve) -> Result<Config, Failure> {
     config.advertise = serve.advertise.clone().or(file.advertise);
     config.peers = if serve.peers.is_empty() { file.peers } else { serve.peers.clone() };
     config.join = serve.join;
+    config.metrics = serve.metrics.clone().or(file.metrics);
     if let Some(listen) = serve.listen.clone().or(file.listen) {
         config.listen = listen;
     }

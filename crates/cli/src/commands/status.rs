@@ -174,7 +174,8 @@ fn status_object(status: &Status, views: &Views) -> Value {
             "orphans_closed": it.orphans_closed,
         })),
         "cache": status.cache.as_ref().map(|it| json!({
-            "sessions": it.sessions, "entries": it.entries, "lease_ms": it.lease_ms, "rounds": it.rounds,
+            "sessions": it.sessions, "entries": it.entries, "hits": it.hits, "lease_ms": it.lease_ms,
+            "rounds": it.rounds,
             "invalidations": it.invalidations, "lapsed": it.lapsed, "waiting": it.waiting,
             "longest_ms": it.longest_ms,
             "held_up_by": it.held_up_by.iter().map(|by| json!({
@@ -224,9 +225,10 @@ fn show(status: &Status, views: &Views) {
 fn caches(it: &CacheStatus) -> String {
     let span = |millis: u64| output::span(Duration::from_millis(millis));
     let mut said = format!(
-        "{} entries, {} sessions read theirs, lease {}",
+        "{} entries, {} sessions read theirs, {} reads so far, lease {}",
         it.entries,
         it.sessions,
+        it.hits,
         span(it.lease_ms.into())
     );
     if it.waiting > 0 {

@@ -291,6 +291,11 @@ impl Publisher {
         *self.store.session.lock().expect("nobody panics with it") = session.cache_stats();
     }
 
+    /// How many reads were answered from the cache.
+    pub(crate) fn hits(&self) -> u64 {
+        self.store.hits.sum()
+    }
+
     fn fill(&mut self, instance: Instance) -> &Slot {
         self.filled.entry(instance).or_insert_with(|| self.store.slots.of(instance))
     }

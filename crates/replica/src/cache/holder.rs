@@ -17,6 +17,8 @@ pub(crate) struct SessionCache {
     pub(super) until: Instant,
     /// Whether it uses its cache, or would.
     pub(super) reads: bool,
+    /// How many reads its client has answered from its cache, as it said last.
+    pub(super) cached_reads: Option<u64>,
     /// What it was told to drop and has not acknowledged. The last of them is number `last`.
     told: VecDeque<Told>,
     last: u64,

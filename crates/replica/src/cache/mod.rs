@@ -78,6 +78,8 @@ pub(crate) struct Cache {
     bytes: usize,
     /// Where the search for something to forget goes on.
     hand: Option<CacheKey>,
+    /// For operators, since this master began.
+    hits: u64,
     rounds_begun: u64,
     invalidations: u64,
     lapsed: u64,
@@ -220,6 +222,16 @@ impl Master {
     }
 
     /// Notes whether a session makes use of what it has cached, or would.
+    pub(crate) fn note_hits(&mut self, session: SessionId, cached_reads: u64) {
+        let Some(cache) = self.sessions.get_mut(&session).and_then(|live| live.cache.as_mut()) else {
+            return;
+        };
+        // What it says first may be about the time of an earlier master.
+        let before = cache.cached_reads.replace(cached_reads).unwrap_or(cached_reads);
+        self.cache.hits = self.cache.hits.wrapping_add(cached_reads.saturating_sub(before));
+    }
+
+    /// Notes whether a session uses its cache, or would.
     pub(crate) fn note_reads(&mut self, session: SessionId, reads: bool) {
         let Some(cache) = self.sessions.get_mut(&session).and_then(|live| live.cache.as_mut()) else {
             return;
@@ -378,6 +390,7 @@ impl Replica {
             sessions: cache.readers as u64,
             entries: cache.entries as u64,
             lease_ms: self.cache_lease().as_millis() as u32,
+            hits: cache.hits,
             rounds: cache.rounds_begun,
             invalidations: cache.invalidations,
             lapsed: cache.lapsed,

@@ -17,9 +17,14 @@ const WAITERS_LISTED: usize = 64;
 
 impl Replica {
     pub(super) fn status(&self) -> Answer {
+        Answer::Status(self.report())
+    }
+
+    /// How this replica is, but for what only the shell knows.
+    pub fn report(&self) -> wire::Status {
         let tree = self.state.tree();
         let standing = self.paxos.status();
-        Answer::Status(wire::Status {
+        wire::Status {
             members: self.member_statuses(&standing),
             ballot: standing.ballot.to_string(),
             chosen_slot: standing.chosen.0,
@@ -48,7 +53,7 @@ impl Replica {
             fail_over: self.master.as_ref().map(|master| master.fail_over.report(self.moment.now)),
             server: self.config.version.clone(),
             ..wire::Status::default()
-        })
+        }
     }
 
     pub(super) fn list_sessions(&mut self, list: &wire::ListSessions) -> Result<Answer> {

@@ -208,6 +208,19 @@ fn only_a_session_that_caches_may_cache() {
 }
 
 #[test]
+fn what_clients_have_read_from_their_caches_is_counted_since_the_master_began() {
+    let mut world = World::new();
+    let (mut reader, _) = world.caching("/ls/test/file");
+    let mut says = |cached_reads| {
+        let keep_alive = wire::KeepAlive { reads_cache: true, cached_reads, ..wire::KeepAlive::default() };
+        world.send(&mut reader.client, Call::KeepAlive(keep_alive));
+        world.cache_status().hits
+    };
+    let before = says(1000);
+    assert_eq!([says(1500), says(1500), says(40), says(50)], [500, 500, 500, 510].map(|hits| before + hits));
+}
+
+#[test]
 fn a_write_waits_until_everyone_who_may_have_it_cached_has_dropped_it() {
     let mut world = World::new();
     let mut writer = world.client();

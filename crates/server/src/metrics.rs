@@ -1,0 +1,180 @@
+//! What monitoring asks for: `GET /metrics`, in the text format of OpenMetrics.
+
+use crate::ServerError;
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use std::convert::Infallible;
+use std::future::pending;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, spawn_local};
+use tracing::{debug, info, warn};
+use wombat_proto::wire::{CacheStatus, Status};
+
+/// How many may ask at once.
+const SCRAPERS: usize = 8;
+/// How long one may take to say what it wants.
+const ASKS_WITHIN: Duration = Duration::from_secs(5);
+/// How long nobody is heard after somebody could not be.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Those who ask for the metrics.
+pub(crate) struct Scrapes {
+    asked: mpsc::Receiver<Asked>,
+    listening: Option<AbortHandle>,
+}
+
+/// Somebody asks.
+pub(crate) struct Asked(oneshot::Sender<String>);
+
+impl Asked {
+    /// Tells how the replica is.
+    pub(crate) fn answer(self, status: &Status) {
+        let _it_waits_no_more = self.0.send(text(status));
+    }
+}
+
+impl Scrapes {
+    /// Listens there, on this thread's local tasks.
+    pub(crate) async fn listen(address: Option<&str>) -> Result<Scrapes, ServerError> {
+        let (ask, asked) = mpsc::channel(SCRAPERS);
+        let Some(address) = address else { return Ok(Scrapes { asked, listening: None }) };
+        let failed = |source| ServerError::Listen { address: address.into(), source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        info!("metrics at http://{}/metrics", listener.local_addr().map_err(failed)?);
+        let listening = spawn_local(serve(listener, ask)).abort_handle();
+        Ok(Scrapes { asked, listening: Some(listening) })
+    }
+
+    /// The next who asks.
+    pub(crate) async fn next(&mut self) -> Asked {
+        match self.asked.recv().await {
+            Some(asked) => asked,
+            None => pending().await,
+        }
+    }
+}
+
+impl Drop for Scrapes {
+    fn drop(&mut self) {
+        if let Some(listening) = &self.listening {
+            listening.abort();
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, ask: mpsc::Sender<Asked>) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!("cannot accept a connection for metrics: {error}");
+                tokio::time::sleep(AGAIN_AFTER).await;
+                continue;
+            }
+        };
+        // There is room for so many who ask; the others wait in the listener's queue.
+        let Ok(permit) = ask.clone().reserve_owned().await else { return };
+        spawn_local(async move {
+            let permit = std::cell::Cell::new(Some(permit));
+            let answer = service_fn(|request: Request<Incoming>| {
+                let asked = (request.method() == Method::GET && request.uri().path() == "/metrics")
+                    .then(|| permit.take())
+                    .flatten();
+                async move { Ok::<_, Infallible>(respond(asked).await) }
+            });
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(ASKS_WITHIN).keep_alive(false);
+            if let Err(error) = http.serve_connection(TokioIo::new(stream), answer).await {
+                debug!("a connection for metrics: {error}");
+            }
+        });
+    }
+}
+
+async fn respond(asked: Option<mpsc::OwnedPermit<Asked>>) -> Response<String> {
+    let (status, kind, body) = match asked {
+        None => (StatusCode::NOT_FOUND, "text/plain", "there is only GET /metrics here\n".into()),
+        Some(permit) => {
+            let (tell, told) = oneshot::channel();
+            permit.send(Asked(tell));
+            match told.await {
+                Ok(text) => (StatusCode::OK, TEXT, text),
+                Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "the replica stops\n".into()),
+            }
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    response
+}
+
+/// The metrics of a replica, anew for each who asks: the replica counts, not they.
+fn text(status: &Status) -> String {
+    let mut all = Registry::with_prefix("wombat");
+    let mut gauge = |name: &str, help: &str, value: u64| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        all.register(name, help, gauge);
+    };
+    gauge("master", "Whether this replica is the master", u64::from(status.standing == "master"));
+    gauge("epoch", "The epoch of the last master that is known", status.epoch);
+    gauge("applied_slot", "The last slot of the log that is applied", status.applied_slot);
+    gauge("log_bytes", "The log behind the last snapshot", status.log_bytes);
+    gauge("nodes", "Files and directories", status.nodes);
+    gauge("sessions", "Sessions", status.sessions);
+    gauge("connections", "Connections of clients", status.connections);
+    gauge("locks_held", "Locks that are held, each holder counted", status.locks_held);
+    gauge("locks_waiting", "Requests for locks that wait", status.waiting);
+    gauge("master_lease_milliseconds", "What is left of the master lease", status.master_lease_ms);
+    if let Some(cache) = &status.cache {
+        caches(cache, &mut all);
+    }
+    let mut text = String::new();
+    encode(&mut text, &all).expect("a string takes everything");
+    text
+}
+
+/// What sessions have cached (P§2.7); of a master only.
+fn caches(cache: &CacheStatus, all: &mut Registry) {
+    let mut gauge = |name: &str, help: &str, value: u64| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        all.register(name, help, gauge);
+    };
+    gauge("cache_entries", "What sessions may have cached, added up", cache.entries);
+    gauge("cache_sessions", "Sessions that read their caches", cache.sessions);
+    gauge("cache_lease_milliseconds", "The cache lease that is granted", cache.lease_ms.into());
+    gauge("cache_changes_waiting", "Changes that wait until nobody has the old cached", cache.waiting);
+    gauge("cache_longest_wait_milliseconds", "How long the first of them has waited", cache.longest_ms);
+    let mut counter = |name: &str, help: &str, value: u64| {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        all.register(name, help, counter);
+    };
+    counter("cache_hits", "Reads answered from caches, as far as clients said so", cache.hits);
+    counter("cache_rounds", "Rounds of invalidations", cache.rounds);
+    counter("cache_invalidations", "Invalidations that sessions were told", cache.invalidations);
+    counter("cache_lapses", "Invalidations that a cache lease ended before", cache.lapsed);
+    let held_up = Family::<Vec<(String, String)>, Gauge>::default();
+    for by in &cache.held_up_by {
+        let labels =
+            [("session", by.session.to_string()), ("client", by.client.clone()), ("path", by.path.clone())];
+        let labels = labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        held_up.get_or_create(&labels).set(i64::try_from(by.left_ms).unwrap_or(i64::MAX));
+    }
+    let help = "For how long at most a session still holds up changes; the first of them only";
+    all.register("cache_held_up_by_milliseconds", help, held_up);
+}
