@@ -183,6 +183,7 @@ fn run(
         let listen = |source| ServerError::Listen { address: config.listen.clone(), source };
         let listener = TcpListener::bind(&config.listen).await.map_err(listen)?;
         let address = listener.local_addr()?;
+        let scrapes = Scrapes::listen(config.metrics.as_deref()).await?;
         let reached_at = config.advertise.clone().unwrap_or_else(|| address.to_string());
         let identity = match Identity::of(&disk)? {
             Some(identity) => Identity { cell: config.cell.clone(), ..identity },
@@ -192,7 +193,6 @@ fn run(
             },
         };
         let mut core = Core::start(config, disk, &identity, reached_at)?;
-        let scrapes = Scrapes::listen(config.metrics.as_deref()).await?;
         info!(%address, "serving replica {} of cell {} in {}", identity.replica, config.cell, config.dir.display());
         ready(address);
         let served = serve(&mut core, &listener, scrapes, stopped).await;
