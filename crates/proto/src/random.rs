@@ -26,6 +26,11 @@ impl SplitMix64 {
         self.draw() % bound
     }
 
+    /// Between half of `whole` and all of it: a wait that others, who have the same, do not end together.
+    pub fn jitter(&mut self, whole: Duration) -> Duration {
+        whole / 2 + self.part(whole / 2)
+    }
+
     /// A part of `most`.
     pub fn part(&mut self, most: Duration) -> Duration {
         let share = u128::from(self.draw() >> 32);

@@ -6,14 +6,14 @@ use crate::disk::{Done, ReplicaDisk};
 use crate::inbox::Inbox;
 use crate::peers::{Own, Peers};
 use crate::{Config, ServerError, founding};
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 use tracing::{info, warn};
 use wombat_proto::clock;
 use wombat_proto::wire::{self, Response, response};
-use wombat_proto::{Epoch, Member, ReplicaId, Slot};
+use wombat_proto::{Epoch, Member, ReplicaId, Slot, SplitMix64};
 use wombat_replica::{ConnectionId, Effects, Input, LONGEST_TICK, Moment, Recovered, Replica};
 use wombat_storage::{Identity, Options, Origin, RealDisk, Store};
 
@@ -58,7 +58,7 @@ impl Core {
                 founders: founding::founders(&identity, &address),
                 address,
                 master_lease: config.master_lease,
-                seed: own.random.get(),
+                seed: own.random.borrow_mut().draw(),
                 lease: config.session_lease,
                 cache_lease: config.cache_lease,
                 version: env!("CARGO_PKG_VERSION").into(),
@@ -297,7 +297,7 @@ fn own(identity: &Identity, address: &str) -> Result<Own, ServerError> {
         nonce,
         founders,
         address: address.to_owned(),
-        random: Cell::new(u64::from_ne_bytes(founding::random()?)),
+        random: RefCell::new(SplitMix64::new(u64::from_ne_bytes(founding::random()?))),
     })
 }
 

@@ -10,7 +10,7 @@ use crate::peers::Own;
 use crate::peers::hello;
 use crate::{Config, ServerError};
 use bytes::BytesMut;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::{info, warn};
 use wombat_proto::wire::peer::Hello;
 use wombat_proto::wire::{self, Request, Response, request::Call, response::Result as Answer};
-use wombat_proto::{Error, Members, ReplicaId, frame};
+use wombat_proto::{Error, Members, ReplicaId, SplitMix64, frame};
 use wombat_storage::{Identity, Origin, RealDisk, founding_nonce};
 
 /// How often the other founders are looked for.
@@ -54,7 +54,7 @@ pub(crate) async fn found(
         nonce: if config.join { fresh } else { founding_nonce(disk, &fresh)? },
         founders,
         address: address.to_owned(),
-        random: Cell::new(u64::from_ne_bytes(random()?)),
+        random: RefCell::new(SplitMix64::new(u64::from_ne_bytes(random()?))),
     });
     let answering = tokio::task::spawn_local(answer(listener_of(listener)?, Rc::clone(&own)));
     let identity = meet_founders(&own, config.join).await;

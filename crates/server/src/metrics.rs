@@ -14,9 +14,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::convert::Infallible;
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_local};
 use tracing::{debug, info, warn};
 use wombat_proto::wire::{CacheStatus, Status};
@@ -75,6 +76,7 @@ impl Drop for Scrapes {
 }
 
 async fn serve(listener: TcpListener, ask: mpsc::Sender<Asked>) {
+    let places = Arc::new(Semaphore::new(SCRAPERS));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -84,16 +86,12 @@ async fn serve(listener: TcpListener, ask: mpsc::Sender<Asked>) {
                 continue;
             }
         };
-        // There is room for so many who ask; the others wait in the listener's queue.
-        let Ok(permit) = ask.clone().reserve_owned().await else { return };
+        // The others wait in the listener's queue.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let ask = ask.clone();
         spawn_local(async move {
-            let permit = std::cell::Cell::new(Some(permit));
-            let answer = service_fn(|request: Request<Incoming>| {
-                let asked = (request.method() == Method::GET && request.uri().path() == "/metrics")
-                    .then(|| permit.take())
-                    .flatten();
-                async move { Ok::<_, Infallible>(respond(asked).await) }
-            });
+            let _place = place;
+            let answer = service_fn(async |request| Ok::<_, Infallible>(respond(&request, &ask).await));
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(ASKS_WITHIN).keep_alive(false);
             if let Err(error) = http.serve_connection(TokioIo::new(stream), answer).await {
@@ -103,16 +101,15 @@ async fn serve(listener: TcpListener, ask: mpsc::Sender<Asked>) {
     }
 }
 
-async fn respond(asked: Option<mpsc::OwnedPermit<Asked>>) -> Response<String> {
-    let (status, kind, body) = match asked {
-        None => (StatusCode::NOT_FOUND, "text/plain", "there is only GET /metrics here\n".into()),
-        Some(permit) => {
-            let (tell, told) = oneshot::channel();
-            permit.send(Asked(tell));
-            match told.await {
-                Ok(text) => (StatusCode::OK, TEXT, text),
-                Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "the replica stops\n".into()),
-            }
+async fn respond(request: &Request<Incoming>, ask: &mpsc::Sender<Asked>) -> Response<String> {
+    let (status, kind, body) = if request.method() != Method::GET || request.uri().path() != "/metrics" {
+        (StatusCode::NOT_FOUND, "text/plain", "there is only GET /metrics here\n".into())
+    } else {
+        let (tell, told) = oneshot::channel();
+        let _nobody_tells = ask.send(Asked(tell)).await;
+        match told.await {
+            Ok(text) => (StatusCode::OK, TEXT, text),
+            Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "the replica stops\n".into()),
         }
     };
     let mut response = Response::new(body);
@@ -124,11 +121,7 @@ async fn respond(asked: Option<mpsc::OwnedPermit<Asked>>) -> Response<String> {
 /// The metrics of a replica, anew for each who asks: the replica counts, not they.
 fn text(status: &Status) -> String {
     let mut all = Registry::with_prefix("wombat");
-    let mut gauge = |name: &str, help: &str, value: u64| {
-        let gauge = Gauge::<i64>::default();
-        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        all.register(name, help, gauge);
-    };
+    let mut gauge = |name, help, value| register_gauge(&mut all, name, help, value);
     gauge("master", "Whether this replica is the master", u64::from(status.standing == "master"));
     gauge("epoch", "The epoch of the last master that is known", status.epoch);
     gauge("applied_slot", "The last slot of the log that is applied", status.applied_slot);
@@ -149,11 +142,7 @@ fn text(status: &Status) -> String {
 
 /// What sessions have cached (P§2.7); of a master only.
 fn caches(cache: &CacheStatus, all: &mut Registry) {
-    let mut gauge = |name: &str, help: &str, value: u64| {
-        let gauge = Gauge::<i64>::default();
-        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        all.register(name, help, gauge);
-    };
+    let mut gauge = |name, help, value| register_gauge(all, name, help, value);
     gauge("cache_entries", "What sessions may have cached, added up", cache.entries);
     gauge("cache_sessions", "Sessions that read their caches", cache.sessions);
     gauge("cache_lease_milliseconds", "The cache lease that is granted", cache.lease_ms.into());
@@ -173,8 +162,18 @@ fn caches(cache: &CacheStatus, all: &mut Registry) {
         let labels =
             [("session", by.session.to_string()), ("client", by.client.clone()), ("path", by.path.clone())];
         let labels = labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        held_up.get_or_create(&labels).set(i64::try_from(by.left_ms).unwrap_or(i64::MAX));
+        held_up.get_or_create(&labels).set(signed(by.left_ms));
     }
     let help = "For how long at most a session still holds up changes; the first of them only";
     all.register("cache_held_up_by_milliseconds", help, held_up);
+}
+
+fn register_gauge(all: &mut Registry, name: &str, help: &str, value: u64) {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(signed(value));
+    all.register(name, help, gauge);
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }

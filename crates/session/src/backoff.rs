@@ -38,6 +38,6 @@ impl Backoff {
 
     /// Between half of `whole` and all of it.
     pub(crate) fn jitter(&mut self, whole: Duration) -> Duration {
-        whole / 2 + self.random.part(whole / 2)
+        self.random.jitter(whole)
     }
 }

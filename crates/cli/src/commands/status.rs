@@ -175,8 +175,7 @@ fn status_object(status: &Status, views: &Views) -> Value {
         })),
         "cache": status.cache.as_ref().map(|it| json!({
             "sessions": it.sessions, "entries": it.entries, "hits": it.hits, "lease_ms": it.lease_ms,
-            "rounds": it.rounds,
-            "invalidations": it.invalidations, "lapsed": it.lapsed, "waiting": it.waiting,
+            "rounds": it.rounds, "invalidations": it.invalidations, "lapsed": it.lapsed, "waiting": it.waiting,
             "longest_ms": it.longest_ms,
             "held_up_by": it.held_up_by.iter().map(|by| json!({
                 "session": by.session, "client": by.client, "path": by.path, "left_ms": by.left_ms,

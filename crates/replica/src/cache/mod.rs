@@ -221,7 +221,7 @@ impl Master {
         }
     }
 
-    /// Notes whether a session makes use of what it has cached, or would.
+    /// Notes how many reads a session's client has answered from its cache so far.
     pub(crate) fn note_hits(&mut self, session: SessionId, cached_reads: u64) {
         let Some(cache) = self.sessions.get_mut(&session).and_then(|live| live.cache.as_mut()) else {
             return;
@@ -231,7 +231,7 @@ impl Master {
         self.cache.hits = self.cache.hits.wrapping_add(cached_reads.saturating_sub(before));
     }
 
-    /// Notes whether a session uses its cache, or would.
+    /// Notes whether a session makes use of what it has cached, or would.
     pub(crate) fn note_reads(&mut self, session: SessionId, reads: bool) {
         let Some(cache) = self.sessions.get_mut(&session).and_then(|live| live.cache.as_mut()) else {
             return;

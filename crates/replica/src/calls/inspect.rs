@@ -16,10 +16,6 @@ const HOLDERS_LISTED: usize = 256;
 const WAITERS_LISTED: usize = 64;
 
 impl Replica {
-    pub(super) fn status(&self) -> Answer {
-        Answer::Status(self.report())
-    }
-
     /// How this replica is, but for what only the shell knows.
     pub fn report(&self) -> wire::Status {
         let tree = self.state.tree();

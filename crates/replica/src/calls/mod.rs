@@ -35,7 +35,7 @@ impl Replica {
             self.serving()?;
         }
         match call {
-            Call::GetStatus(_) => return Ok(Some(self.status())),
+            Call::GetStatus(_) => return Ok(Some(Answer::Status(self.report()))),
             Call::ReadStale(read) => return self.read_stale(&read).map(Some),
             Call::CreateSession(create) => return self.create_session(asker, create),
             Call::ResumeSession(resume) => return self.resume_session(asker, &resume).map(Some),

@@ -14,24 +14,21 @@ type Talk = Pin<Box<dyn Future<Output = ()>>>;
 #[derive(Default)]
 pub(crate) struct Listening {
     talks: RefCell<Vec<Talk>>,
-    /// Those that have come since the last look.
-    new: RefCell<Vec<Talk>>,
 }
 
 impl Listening {
-    /// Listens to one more, from the next look on: the core has to be woken for that.
+    /// Listens to one more, from the next look on: the core has to be woken for that. No talk adds another.
     pub(crate) fn add(&self, talk: impl Future<Output = ()> + 'static) {
-        self.new.borrow_mut().push(Box::pin(talk));
+        self.talks.borrow_mut().push(Box::pin(talk));
     }
 
     /// Listens for as long as it is polled.
     pub(crate) async fn listen(&self) {
         poll_fn(|context| {
             let mut talks = self.talks.borrow_mut();
-            talks.append(&mut self.new.borrow_mut());
-            // What one poll may read, tokio bounds: the next time another one is first.
-            let another = 1.min(talks.len());
-            talks.rotate_left(another);
+            if !talks.is_empty() {
+                talks.rotate_left(1); // What one poll may read, tokio bounds: each time another one is first.
+            }
             talks.retain_mut(|talk| talk.as_mut().poll(context).is_pending());
             Poll::Pending
         })

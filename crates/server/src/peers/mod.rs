@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 use wombat_proto::frame;
 use wombat_proto::limits::{ADDRESS_BYTES, CELL_REPLICAS, PEER_FRAME_BYTES};
 use wombat_proto::wire::peer::Frame;
-use wombat_proto::{CellName, Member, ReplicaId};
+use wombat_proto::{CellName, Member, ReplicaId, SplitMix64};
 use wombat_replica::PeerMessage;
 
 /// Most connections of one replica: a few times its lanes, for those that broke and are not known to be gone.
@@ -41,15 +41,13 @@ pub(crate) struct Own {
     pub(crate) founders: Vec<String>,
     pub(crate) address: String,
     /// For waits of different lengths.
-    pub(crate) random: Cell<u64>,
+    pub(crate) random: RefCell<SplitMix64>,
 }
 
 impl Own {
     /// Between half of `whole` and all of it.
     pub(crate) fn jitter(&self, whole: Duration) -> Duration {
-        let next = self.random.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        self.random.set(next);
-        whole / 2 + whole / 2 * ((next >> 40) as u32 % 1000) / 1000
+        self.random.borrow_mut().jitter(whole)
     }
 }
 
