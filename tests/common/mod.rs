@@ -128,7 +128,12 @@ pub(crate) fn serve(lease: &str) -> (tempfile::TempDir, Serve) {
 
 /// A session with a server's cell.
 pub(crate) async fn connect(serve: &Serve) -> Cell {
-    Cell::connect([serve.address.clone()]).await.unwrap()
+    connect_to(&serve.address).await
+}
+
+/// A session with the cell at an address.
+pub(crate) async fn connect_to(address: &str) -> Cell {
+    Cell::connect([address]).await.unwrap()
 }
 
 /// A file that is made if it does not exist.

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod exit;
+mod line_queue;
 mod output;
 mod settings;
 mod supervise;
@@ -16,10 +17,12 @@ use supervise::Guardian;
 fn main() -> ExitCode {
     let args = Args::parse();
     let json = args.global.json;
-    match start(args) {
+    let code = match start(args) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(json),
-    }
+    };
+    output::flush();
+    code
 }
 
 /// Starts the runtime, and before it whatever must be done while there is only one thread.

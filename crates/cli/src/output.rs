@@ -1,15 +1,58 @@
 //! What people and programs get to read.
 
+use crate::line_queue::LineQueue;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wombat_client::Stat;
+
+/// How long a process that ends waits at most until its last lines are written.
+const EXIT_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Standard output and standard error of a process that serves: neither may block a thread of it.
+pub(crate) struct Queues {
+    pub(crate) out: LineQueue,
+    pub(crate) err: LineQueue,
+}
+
+static QUEUES: OnceLock<Queues> = OnceLock::new();
+
+/// From now on no line blocks the thread that prints it, a panic's message included.
+pub(crate) fn queue_lines() -> std::io::Result<&'static Queues> {
+    let queue = |fd: &dyn AsFd| LineQueue::start(File::from(fd.as_fd().try_clone_to_owned()?));
+    let queues = Queues { out: queue(&std::io::stdout())?, err: queue(&std::io::stderr())? };
+    let queues = QUEUES.get_or_init(|| queues);
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        queues.err.push(format!("thread {:?} {panic}\n", thread.name().unwrap_or("?")).as_bytes());
+        let backtrace = std::backtrace::Backtrace::capture();
+        if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+            queues.err.push(format!("{backtrace}\n").as_bytes());
+        }
+        queues.err.flush(EXIT_FLUSH_TIMEOUT);
+    }));
+    Ok(queues)
+}
+
+/// Writes what is queued before the process ends, as far as that can be done soon.
+pub(crate) fn flush() {
+    if let Some(queues) = QUEUES.get() {
+        queues.out.flush(EXIT_FLUSH_TIMEOUT);
+        queues.err.flush(EXIT_FLUSH_TIMEOUT);
+    }
+}
 
 /// Prints a line, and ends quietly when nobody reads any more (`wombat … | head`). Names, values and clients'
 /// descriptions are anyone's words: what would steer the terminal is shown, not obeyed.
 pub(crate) fn line(text: impl std::fmt::Display) {
+    if let Some(queues) = QUEUES.get() {
+        return queues.out.push(format!("{}\n", harmless(&text.to_string())).as_bytes());
+    }
     let mut out = std::io::stdout().lock();
     if writeln!(out, "{}", harmless(&text.to_string())).and_then(|()| out.flush()).is_err() {
         std::process::exit(0);
@@ -18,6 +61,9 @@ pub(crate) fn line(text: impl std::fmt::Display) {
 
 /// Prints a line on standard error, as harmless.
 pub(crate) fn notice(text: impl std::fmt::Display) {
+    if let Some(queues) = QUEUES.get() {
+        return queues.err.push(format!("{}\n", harmless(&text.to_string())).as_bytes());
+    }
     eprintln!("{}", harmless(&text.to_string()));
 }
 

@@ -2,6 +2,8 @@
 
 use crate::ServerError;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use wombat_proto::{CellName, limits};
 
@@ -35,6 +37,8 @@ pub struct Config {
     pub metrics: Option<String>,
     /// Whether to tell each applied change as a tracing event of the target `wombat::activity`.
     pub activity: bool,
+    /// How many lines of the log were dropped, for the metrics; counted by whatever writes the log.
+    pub log_lines_dropped: Arc<AtomicU64>,
 }
 
 impl Config {
@@ -52,6 +56,7 @@ impl Config {
             master_lease: limits::MASTER_LEASE,
             metrics: None,
             activity: false,
+            log_lines_dropped: Arc::default(),
         }
     }
 

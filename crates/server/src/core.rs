@@ -9,6 +9,8 @@ use crate::{Config, ServerError, founding};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tracing::{info, warn};
 use wombat_proto::clock;
@@ -25,6 +27,7 @@ const SENT_AT_ONCE: usize = 256;
 pub(crate) struct Core {
     replica: Replica,
     cell_id: String,
+    log_lines_dropped: Arc<AtomicU64>,
     disk: ReplicaDisk,
     outboxes: BTreeMap<ConnectionId, Rc<Outbox>>,
     pub(crate) peers: Peers,
@@ -87,6 +90,7 @@ impl Core {
         let mut core = Core {
             replica,
             cell_id: identity.cell_id,
+            log_lines_dropped: Arc::clone(&config.log_lines_dropped),
             outgoing: Outgoing::new(disk.reader()),
             disk,
             outboxes: BTreeMap::new(),
@@ -186,8 +190,24 @@ impl Core {
     /// How this replica is.
     pub(crate) fn status(&self) -> wire::Status {
         let mut status = self.replica.report();
-        complete_status(&mut status, &self.disk, &self.cell_id);
+        self.complete_status(&mut status);
         status
+    }
+
+    /// Adds to an answer what only the shell knows.
+    fn complete(&self, response: &mut Response) {
+        match &mut response.result {
+            Some(response::Result::Status(status)) => self.complete_status(status),
+            Some(response::Result::Joined(joined)) => joined.cell_id = self.cell_id.clone(),
+            _ => {}
+        }
+    }
+
+    fn complete_status(&self, status: &mut wire::Status) {
+        status.log_bytes = self.disk.log_bytes();
+        status.snapshot_slot = self.disk.snapshot_slot().0;
+        status.cell_id = self.cell_id.clone();
+        status.log_lines_dropped = self.log_lines_dropped.load(Ordering::Relaxed);
     }
 
     /// Carries out effects until there are none: records become durable before anything that follows from
@@ -220,13 +240,15 @@ impl Core {
             }
         }
         let mut filled = Vec::new();
-        for (connection, mut response) in self.effects.replies.drain(..) {
+        let mut replies = std::mem::take(&mut self.effects.replies);
+        for (connection, mut response) in replies.drain(..) {
             let Some(outbox) = self.outboxes.get(&connection) else { continue };
-            complete(&mut response, &self.disk, &self.cell_id);
+            self.complete(&mut response);
             if outbox.push(&response) {
                 filled.push(Rc::clone(outbox));
             }
         }
+        self.effects.replies = replies;
         let (first, others) = filled.split_at(filled.len().min(SENT_AT_ONCE));
         first.iter().for_each(|outbox| outbox.send());
         others.iter().for_each(|outbox| outbox.send_later());
@@ -299,21 +321,6 @@ fn own(identity: &Identity, address: &str) -> Result<Own, ServerError> {
         address: address.to_owned(),
         random: RefCell::new(SplitMix64::new(u64::from_ne_bytes(founding::random()?))),
     })
-}
-
-/// Adds to an answer what only the shell knows.
-fn complete(response: &mut Response, disk: &ReplicaDisk, cell_id: &str) {
-    match &mut response.result {
-        Some(response::Result::Status(status)) => complete_status(status, disk, cell_id),
-        Some(response::Result::Joined(joined)) => joined.cell_id = cell_id.into(),
-        _ => {}
-    }
-}
-
-fn complete_status(status: &mut wire::Status, disk: &ReplicaDisk, cell_id: &str) {
-    status.log_bytes = disk.log_bytes();
-    status.snapshot_slot = disk.snapshot_slot().0;
-    status.cell_id = cell_id.into();
 }
 
 fn moment() -> Moment {

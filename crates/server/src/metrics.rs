@@ -132,6 +132,8 @@ fn text(status: &Status) -> String {
     gauge("locks_held", "Locks that are held, each holder counted", status.locks_held);
     gauge("locks_waiting", "Requests for locks that wait", status.waiting);
     gauge("master_lease_milliseconds", "What is left of the master lease", status.master_lease_ms);
+    let help = "Lines of the server's log that could not be written";
+    register_counter(&mut all, "log_lines_dropped", help, status.log_lines_dropped);
     if let Some(cache) = &status.cache {
         caches(cache, &mut all);
     }
@@ -148,11 +150,7 @@ fn caches(cache: &CacheStatus, all: &mut Registry) {
     gauge("cache_lease_milliseconds", "The cache lease that is granted", cache.lease_ms.into());
     gauge("cache_changes_waiting", "Changes that wait until nobody has the old cached", cache.waiting);
     gauge("cache_longest_wait_milliseconds", "How long the first of them has waited", cache.longest_ms);
-    let mut counter = |name: &str, help: &str, value: u64| {
-        let counter = Counter::<u64>::default();
-        counter.inc_by(value);
-        all.register(name, help, counter);
-    };
+    let mut counter = |name, help, value| register_counter(all, name, help, value);
     counter("cache_hits", "Reads answered from caches, as far as clients said so", cache.hits);
     counter("cache_rounds", "Rounds of invalidations", cache.rounds);
     counter("cache_invalidations", "Invalidations that sessions were told", cache.invalidations);
@@ -172,6 +170,12 @@ fn register_gauge(all: &mut Registry, name: &str, help: &str, value: u64) {
     let gauge = Gauge::<i64>::default();
     gauge.set(signed(value));
     all.register(name, help, gauge);
+}
+
+fn register_counter(all: &mut Registry, name: &str, help: &str, value: u64) {
+    let counter = Counter::<u64>::default();
+    counter.inc_by(value);
+    all.register(name, help, counter);
 }
 
 fn signed(value: u64) -> i64 {

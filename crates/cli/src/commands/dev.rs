@@ -3,6 +3,7 @@
 use super::several;
 use crate::args::{Dev, Global};
 use crate::exit::Failure;
+use crate::output::{self, Queues};
 use crate::supervise::{self, Job, Signals};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,12 +13,14 @@ use wombat_client::CellName;
 use wombat_server::{Config, DEFAULT_PORT, Server, ServerError};
 
 pub(crate) async fn run(global: &Global, dev: Dev) -> Result<u8, Failure> {
+    // A paused terminal or pager must not stop the cell.
+    let queues = output::queue_lines()?;
     if dev.replicas > 1 {
         return several::run(global, dev).await;
     }
     let stays = dev.command.is_empty();
     if stays {
-        show_activity();
+        show_activity(queues);
     }
     // Dropped, and so deleted, after the server has stopped.
     let temporary = if dev.dir.is_none() { Some(tempfile::tempdir()?) } else { None };
@@ -87,15 +90,15 @@ fn path_with_this_program() -> Option<OsString> {
 /// Tells how to use the cell, and stays until interrupted.
 async fn stay(server: &Server, signals: &mut Signals) -> Result<u8, Failure> {
     let address = server.address();
-    println!("A cell of one is ready at {address}. In another terminal:");
-    println!();
+    output::line(format_args!("A cell of one is ready at {address}. In another terminal:"));
+    output::line("");
     if address.port() != DEFAULT_PORT {
-        println!("  export WOMBAT_ENDPOINTS={address}");
+        output::line(format_args!("  export WOMBAT_ENDPOINTS={address}"));
     }
-    println!("  wombat put /ls/local/greeting hello");
-    println!("  wombat lock /ls/local/lock -- sh -c 'echo I hold token $WOMBAT_TOKEN'");
-    println!();
-    println!("What goes on (Ctrl-C stops):");
+    output::line("  wombat put /ls/local/greeting hello");
+    output::line("  wombat lock /ls/local/lock -- sh -c 'echo I hold token $WOMBAT_TOKEN'");
+    output::line("");
+    output::line("What goes on (Ctrl-C stops):");
     tokio::select! {
         _ = signals.next() => Ok(0),
         error = server.failed() => Err(error.into()),
@@ -103,13 +106,13 @@ async fn stay(server: &Server, signals: &mut Signals) -> Result<u8, Failure> {
 }
 
 /// Shows applied changes as they happen, and the server's warnings.
-fn show_activity() {
+fn show_activity(queues: &'static Queues) {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new("warn,wombat::activity=info"))
         .with_timer(uptime())
         .with_target(false)
         .with_level(false)
         .with_ansi(false)
-        .with_writer(std::io::stdout)
+        .with_writer(|| queues.out.clone())
         .init();
 }

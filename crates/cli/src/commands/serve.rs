@@ -2,6 +2,7 @@
 
 use crate::args::{Global, Serve};
 use crate::exit::Failure;
+use crate::output;
 use crate::settings::{parse_duration, read_toml};
 use crate::supervise::Signals;
 use serde::Deserialize;
@@ -28,10 +29,16 @@ struct File {
 }
 
 pub(crate) async fn run(global: &Global, serve: Serve) -> Result<u8, Failure> {
-    let config = config(global, &serve)?;
+    let queues = output::queue_lines()?;
+    let mut config = config(global, &serve)?;
+    config.log_lines_dropped = queues.err.dropped();
     let filter = EnvFilter::try_new(&serve.log)
         .map_err(|error| Failure::usage(format!("the log filter {:?}: {error}", serve.log)))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| queues.err.clone())
+        .with_ansi(false)
+        .init();
     let mut signals = Signals::listen()?;
     let stop = async {
         // Not in the line that is logged: at `--log warn` nothing in it would be waited for.
@@ -39,7 +46,7 @@ pub(crate) async fn run(global: &Global, serve: Serve) -> Result<u8, Failure> {
         info!("stopping on {signal} before it served");
     };
     let Some(server) = Server::start_unless(config, stop).await? else { return Ok(0) };
-    eprintln!("ready: wombat serves at {}", server.address());
+    output::notice(format_args!("ready: wombat serves at {}", server.address()));
     tokio::select! {
         signal = signals.next() => info!("stopping on {signal}"),
         error = server.failed() => return Err(error.into()),

@@ -3,6 +3,7 @@
 use super::dev::{cell_name, environment};
 use crate::args::{Dev, Global};
 use crate::exit::Failure;
+use crate::output;
 use crate::supervise::{self, Job, Signals};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -147,28 +148,35 @@ async fn master(replicas: &[Replica]) -> Option<Status> {
 
 /// Tells how to use the cell, and what becomes of it, until interrupted.
 async fn stay(all: &[String], replicas: &mut [Replica], signals: &mut Signals) -> Result<u8, Failure> {
-    println!("A cell of {} is ready. In another terminal:", replicas.len());
-    println!();
-    println!("  export WOMBAT_ENDPOINTS={}", all.join(","));
-    println!("  wombat status");
-    println!("  wombat lock /ls/local/lock -- sh -c 'echo I hold token $WOMBAT_TOKEN'");
+    output::line(format_args!("A cell of {} is ready. In another terminal:", replicas.len()));
+    output::line("");
+    output::line(format_args!("  export WOMBAT_ENDPOINTS={}", all.join(",")));
+    output::line("  wombat status");
+    output::line("  wombat lock /ls/local/lock -- sh -c 'echo I hold token $WOMBAT_TOKEN'");
     for replica in replicas.iter() {
-        println!("  kill -9 {}    # the replica at {}", replica.child.id(), replica.address);
+        output::line(format_args!(
+            "  kill -9 {}    # the replica at {}",
+            replica.child.id(),
+            replica.address
+        ));
     }
-    println!();
-    println!("What becomes of it (Ctrl-C stops):");
+    output::line("");
+    output::line("What becomes of it (Ctrl-C stops):");
     let mut epoch = 0;
     let watch = async {
         loop {
             for replica in &mut *replicas {
                 if !replica.gone && replica.child.try_wait()?.is_some() {
                     replica.gone = true;
-                    println!("the replica at {} is gone", replica.address);
+                    output::line(format_args!("the replica at {} is gone", replica.address));
                 }
             }
             if let Some(status) = master(replicas).await.filter(|status| status.epoch > epoch) {
                 epoch = status.epoch;
-                println!("replica {} at {} is master, epoch {epoch}", status.replica, status.master);
+                output::line(format_args!(
+                    "replica {} at {} is master, epoch {epoch}",
+                    status.replica, status.master
+                ));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

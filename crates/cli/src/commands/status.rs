@@ -167,7 +167,7 @@ fn status_object(status: &Status, views: &Views) -> Value {
         "sessions": status.sessions, "locks_held": status.locks_held, "waiting": status.waiting,
         "connections": status.connections, "uptime_ms": status.uptime_ms, "lease_ms": status.lease_ms,
         "version": status.server, "members": status.members.iter().map(member).collect::<Vec<_>>(),
-        "members_changing": status.members_changing,
+        "members_changing": status.members_changing, "log_lines_dropped": status.log_lines_dropped,
         "fail_over": status.fail_over.as_ref().map(|it| json!({
             "step": it.step, "what": it.what, "awaited": it.awaited, "begun_ms": it.begun_ms,
             "served_after_ms": it.served_after_ms, "handles_recreated": it.handles_recreated,
