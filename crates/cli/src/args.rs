@@ -12,15 +12,17 @@ Exit codes:
   2    the command line or an argument makes no sense
   3    not found
   4    refused as things are: exists, another generation, not empty, lock held, sequencer stale
-  5    the time allowed has passed
-  6    the cell cannot be reached
+  5    the time allowed (--timeout) has passed, and nothing was changed
+  6    the cell cannot be reached (--connect-timeout)
   7    the lock or the session was lost, and what ran under it was stopped
-  8    whether it was done cannot be told: look before you retry
+  8    whether the change was made is not known, also after --timeout: look before you retry
   126  CMD cannot be run      127  CMD is not found
+  141  nobody reads the output any more, as after SIGPIPE
   Otherwise CMD's own status; 128 + n if the signal n ended it.
 
-Configuration: flags, then environment (WOMBAT_ENDPOINTS, WOMBAT_CELL, WOMBAT_CONFIG), then the file
-~/.config/wombat/config.toml (keys: endpoints, cell, timeout).";
+Configuration: flags, then environment (WOMBAT_ENDPOINTS, WOMBAT_CELL, WOMBAT_TIMEOUT,
+WOMBAT_CONNECT_TIMEOUT, WOMBAT_CONFIG), then the file ~/.config/wombat/config.toml (keys: endpoints,
+cell, timeout, connect_timeout).";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,8 +64,25 @@ pub(crate) struct Global {
     /// Print JSON, errors too
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub(crate) json: bool,
+    /// How long the command may take in all; of lock, semaphore, elect and watch see there [default: 30s]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Everywhere",
+        value_name = "DURATION",
+        env = "WOMBAT_TIMEOUT",
+        value_parser = duration
+    )]
+    pub(crate) timeout: Option<Duration>,
     /// How long to look for the cell [default: 10s]
-    #[arg(long, global = true, help_heading = "Everywhere", value_name = "DURATION", value_parser = duration)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Everywhere",
+        value_name = "DURATION",
+        env = "WOMBAT_CONNECT_TIMEOUT",
+        value_parser = duration
+    )]
     pub(crate) connect_timeout: Option<Duration>,
     /// Ask the cell at every read. Commands that end by themselves do so anyway
     #[arg(long, global = true, help_heading = "Everywhere")]
@@ -344,6 +363,9 @@ pub(crate) struct Watch {
     /// End after so many events
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
+    /// How long to watch; then the exit code is 5 [default: until interrupted]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
 }
 
 #[derive(ClapArgs)]
@@ -493,9 +515,17 @@ pub(crate) struct Locks {
 }
 
 /// A duration with its unit: 500ms, 12s, 5m, "1h 30m".
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 500ms, 12s or 5m"))
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it like 500ms, 12s or 5m"))?;
+    if duration > LONGEST {
+        return Err("it is longer than a year".into());
+    }
+    Ok(duration)
 }
+
+/// The longest duration that a flag takes; what is longer is a slip.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {

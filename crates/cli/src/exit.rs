@@ -1,6 +1,7 @@
 //! How a command ends: its exit code, and what it says when it fails.
 
 use crate::output;
+use nix::sys::signal::Signal;
 use serde_json::json;
 use std::process::ExitCode;
 use wombat_client::Error;
@@ -50,21 +51,30 @@ impl Failure {
         Failure::new(LOST, "Lost", message)
     }
 
+    /// Standard output could not be written. As of `cat`, a reader that is gone (`wombat … | head`) needs no message.
+    pub(crate) fn output(error: std::io::Error) -> Failure {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure::new(SIGNAL + Signal::SIGPIPE as u8, "Output", ""),
+            _ => Failure::new(OTHER, "Output", format!("cannot write to standard output: {error}")),
+        }
+    }
+
     pub(crate) fn hint(self, hint: impl ToString) -> Failure {
         Failure { hint: Some(hint.to_string()), ..self }
     }
 
     /// Says what the failure is about.
     pub(crate) fn about(self, what: &str) -> Failure {
-        if self.message.contains(what) {
+        if self.message.is_empty() || self.message.contains(what) {
             return self;
         }
         Failure { message: format!("{what}: {}", self.message), ..self }
     }
 
-    /// Tells the failure on standard error.
+    /// Prints the failure on standard error.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
-        if json {
+        if self.message.is_empty() {
+        } else if json {
             let error = json!({ "error": { "name": self.name, "message": self.message, "hint": self.hint } });
             output::notice(error);
         } else {

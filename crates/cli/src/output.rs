@@ -1,13 +1,20 @@
-//! What people and programs get to read.
+//! Everything that the tool prints.
+//!
+//! Lines for standard output are collected here, and [`flush`] writes them on a thread of its own, so that a reader
+//! that pauses never stops the session's KeepAlives. Commands that go on flush after each event; for all others
+//! `commands::run` flushes once, when the session has ended and nothing is held any more.
 
+use crate::exit::Failure;
 use crate::line_queue::LineQueue;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::Write;
-use std::os::fd::AsFd;
-use std::sync::OnceLock;
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wombat_client::Stat;
 
@@ -16,55 +23,159 @@ const EXIT_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Standard output and standard error of a process that serves: neither may block a thread of it.
 pub(crate) struct Queues {
-    pub(crate) out: LineQueue,
-    pub(crate) err: LineQueue,
+    pub(crate) out: &'static LineQueue,
+    pub(crate) err: &'static LineQueue,
 }
 
-static QUEUES: OnceLock<Queues> = OnceLock::new();
+/// Standard output of a process that serves.
+static OUT: OnceLock<LineQueue> = OnceLock::new();
+/// Standard error of any process, once there is something to say: nothing depends on whether it can be written.
+static ERR: OnceLock<LineQueue> = OnceLock::new();
+/// What other processes have printed and not written yet.
+static PENDING: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 /// From now on no line blocks the thread that prints it, a panic's message included.
-pub(crate) fn queue_lines() -> std::io::Result<&'static Queues> {
-    let queue = |fd: &dyn AsFd| LineQueue::start(File::from(fd.as_fd().try_clone_to_owned()?));
-    let queues = Queues { out: queue(&std::io::stdout())?, err: queue(&std::io::stderr())? };
-    let queues = QUEUES.get_or_init(|| queues);
+pub(crate) fn queue_lines() -> std::io::Result<Queues> {
+    let out = start_queue(&OUT, &std::io::stdout())?;
+    let err = start_queue(&ERR, &std::io::stderr())?;
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
-        queues.err.push(format!("thread {:?} {panic}\n", thread.name().unwrap_or("?")).as_bytes());
+        err.push(format!("thread {:?} {panic}\n", thread.name().unwrap_or("?")).as_bytes());
         let backtrace = std::backtrace::Backtrace::capture();
         if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
-            queues.err.push(format!("{backtrace}\n").as_bytes());
+            err.push(format!("{backtrace}\n").as_bytes());
         }
-        queues.err.flush(EXIT_FLUSH_TIMEOUT);
+        err.flush(EXIT_FLUSH_TIMEOUT);
     }));
-    Ok(queues)
+    Ok(Queues { out, err })
+}
+
+fn start_queue(queue: &'static OnceLock<LineQueue>, fd: &impl AsFd) -> std::io::Result<&'static LineQueue> {
+    match queue.get() {
+        Some(queue) => Ok(queue),
+        None => {
+            let started = LineQueue::start(File::from(fd.as_fd().try_clone_to_owned()?))?;
+            Ok(queue.get_or_init(|| started))
+        }
+    }
 }
 
 /// Writes what is queued before the process ends, as far as that can be done soon.
-pub(crate) fn flush() {
-    if let Some(queues) = QUEUES.get() {
-        queues.out.flush(EXIT_FLUSH_TIMEOUT);
-        queues.err.flush(EXIT_FLUSH_TIMEOUT);
+pub(crate) fn finish() {
+    for queue in [OUT.get(), ERR.get()].into_iter().flatten() {
+        queue.flush(EXIT_FLUSH_TIMEOUT);
     }
 }
 
-/// Prints a line, and ends quietly when nobody reads any more (`wombat … | head`). Names, values and clients'
-/// descriptions are anyone's words: what would steer the terminal is shown, not obeyed.
+/// Prints a line. Names, values and descriptions of clients are foreign text: characters that would control the
+/// terminal are escaped.
 pub(crate) fn line(text: impl std::fmt::Display) {
-    if let Some(queues) = QUEUES.get() {
-        return queues.out.push(format!("{}\n", harmless(&text.to_string())).as_bytes());
-    }
-    let mut out = std::io::stdout().lock();
-    if writeln!(out, "{}", harmless(&text.to_string())).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+    bytes(format!("{}\n", harmless(&text.to_string())).as_bytes());
+}
+
+/// Prints bytes as they are.
+pub(crate) fn bytes(bytes: &[u8]) {
+    match OUT.get() {
+        Some(queue) => queue.push(bytes),
+        None => PENDING.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes),
     }
 }
 
-/// Prints a line on standard error, as harmless.
+/// Prints a line on standard error, escaped as for [`line`].
 pub(crate) fn notice(text: impl std::fmt::Display) {
-    if let Some(queues) = QUEUES.get() {
-        return queues.err.push(format!("{}\n", harmless(&text.to_string())).as_bytes());
+    error_text(&format!("{}\n", harmless(&text.to_string())));
+}
+
+/// Prints text of this program's own on standard error.
+pub(crate) fn error_text(text: &str) {
+    if let Ok(queue) = start_queue(&ERR, &std::io::stderr()) {
+        queue.push(text.as_bytes());
     }
-    eprintln!("{}", harmless(&text.to_string()));
+}
+
+/// Writes what was printed. The runtime goes on meanwhile, for as long as the reader takes.
+pub(crate) async fn flush() -> Result<(), Failure> {
+    match tokio::task::spawn_blocking(flush_blocking).await {
+        Ok(written) => written,
+        Err(error) => Err(Failure::from(std::io::Error::other(error))),
+    }
+}
+
+/// Writes what was printed. Resolves only if that fails.
+pub(crate) async fn flush_failed() -> Failure {
+    match flush().await {
+        Ok(()) => std::future::pending().await,
+        Err(failure) => failure,
+    }
+}
+
+/// The same as [`flush`] where no runtime has to go on.
+pub(crate) fn flush_blocking() -> Result<(), Failure> {
+    let pending = std::mem::take(&mut *PENDING.lock().unwrap_or_else(PoisonError::into_inner));
+    match pending.is_empty() {
+        true => Ok(()),
+        false => write_all(&pending).map_err(Failure::output),
+    }
+}
+
+/// Resolves when the pipe or socket on standard output has lost its reader; of a file or terminal, never.
+pub(crate) async fn reader_gone() {
+    let gone = || -> std::io::Result<()> {
+        let stdout = stdout()?;
+        let mut errors_only = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        Ok(poll(&mut errors_only, PollTimeout::NONE).map(drop)?)
+    };
+    if !matches!(tokio::task::spawn_blocking(gone).await, Ok(Ok(()))) {
+        std::future::pending().await
+    }
+}
+
+/// Writes to standard output, also to one that another process has made non-blocking.
+fn write_all(mut bytes: &[u8]) -> std::io::Result<()> {
+    let mut out = File::from(stdout()?);
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                poll(&mut [PollFd::new(out.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn stdout() -> std::io::Result<OwnedFd> {
+    match STDOUT_WAS_CLOSED.load(Ordering::Relaxed) {
+        true => Err(nix::errno::Errno::EBADF.into()),
+        false => std::io::stdout().as_fd().try_clone_to_owned(),
+    }
+}
+
+/// Whether the process was started without a standard output.
+static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Before `main` the standard library opens /dev/null where a standard descriptor is closed. The output would vanish
+/// with success, so the descriptor is looked at before that.
+// SAFETY: the loader calls each function of `.init_array` once, while there is one thread; this one only asks the
+// kernel about a descriptor and stores to a static.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_AT_STDOUT: extern "C" fn() = {
+    extern "C" fn look() {
+        // SAFETY: F_GETFD takes no argument and changes nothing.
+        let closed = unsafe { nix::libc::fcntl(nix::libc::STDOUT_FILENO, nix::libc::F_GETFD) } == -1;
+        STDOUT_WAS_CLOSED.store(closed, Ordering::Relaxed);
+    }
+    look
+};
+
+/// A name or path for people. Its backslashes are doubled, so that what [`line`] makes of a control character in it
+/// reads like nothing else.
+pub(crate) fn name(name: &str) -> String {
+    harmless(&name.replace('\\', "\\\\"))
 }
 
 /// The text with escapes for its control characters, and for those that turn the order of others around. JSON
@@ -86,13 +197,6 @@ fn harmless(text: &str) -> String {
 
 fn escape(character: char, into: &mut String) {
     into.push_str(&format!("\\u{:04x}", u32::from(character)));
-}
-
-/// Writes bytes as they are.
-pub(crate) fn bytes(bytes: &[u8]) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()
 }
 
 /// Prints rows in columns as wide as they need to be.

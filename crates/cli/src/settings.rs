@@ -1,7 +1,8 @@
 //! Where the cell is, and as whom to speak to it: flags, then environment, then file, then defaults.
 
-use crate::args::Global;
+use crate::args::{self, Global};
 use crate::exit::Failure;
+use crate::time_limit::TimeLimit;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ struct File {
     endpoints: Vec<String>,
     cell: Option<String>,
     timeout: Option<String>,
+    connect_timeout: Option<String>,
 }
 
 /// How to reach the cell.
@@ -24,7 +26,10 @@ struct File {
 pub(crate) struct Settings {
     pub(crate) endpoints: Vec<String>,
     pub(crate) cell: Option<String>,
-    pub(crate) timeout: Duration,
+    /// How long to look for the cell.
+    pub(crate) connect_timeout: Duration,
+    /// How long a command that ends by itself may take, if that was said.
+    pub(crate) timeout: Option<Duration>,
     pub(crate) no_cache: bool,
 }
 
@@ -52,20 +57,23 @@ impl Settings {
             endpoints.push(format!("127.0.0.1:{DEFAULT_PORT}"));
         }
         let timeout = file.timeout.as_deref().map(parse_duration).transpose()?;
+        let connect_timeout = file.connect_timeout.as_deref().map(parse_duration).transpose()?;
         Ok(Settings {
             endpoints,
             cell: global.cell.clone().filter(|cell| !cell.is_empty()).or(file.cell),
-            timeout: global.connect_timeout.or(timeout).unwrap_or(Duration::from_secs(10)),
+            connect_timeout: global.connect_timeout.or(connect_timeout).unwrap_or(Duration::from_secs(10)),
+            timeout: global.timeout.or(timeout),
             no_cache: global.no_cache,
         })
     }
 
     /// Begins a session with the cell. One that does not stay has no time to use a cache, and nobody's change
     /// shall have to wait for it.
-    pub(crate) async fn connect(&self, stays: bool) -> Result<Cell, Failure> {
+    pub(crate) async fn connect(&self, stays: bool, limit: Option<&TimeLimit>) -> Result<Cell, Failure> {
         let mut config = Config::new(self.endpoints.iter().cloned());
         config.cell.clone_from(&self.cell);
-        config.connect_timeout = self.timeout;
+        config.connect_timeout =
+            limit.map_or(self.connect_timeout, |limit| limit.left().min(self.connect_timeout));
         if self.no_cache || !stays {
             config = config.no_cache();
         }
@@ -78,9 +86,7 @@ impl Settings {
 
 /// A duration in a configuration file.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, Failure> {
-    humantime::parse_duration(text).map_err(|error| {
-        Failure::usage(format!("the duration {text:?}: {error}; write it like 500ms or 12s"))
-    })
+    args::duration(text).map_err(|error| Failure::usage(format!("the duration {text:?}: {error}")))
 }
 
 /// Reads a TOML file. Unknown keys are refused: a misspelt one would be silently without effect.
@@ -107,6 +113,7 @@ mod tests {
             cell: None,
             config: None,
             json: false,
+            timeout: None,
             connect_timeout: None,
             no_cache: false,
         };

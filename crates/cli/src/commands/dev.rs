@@ -106,13 +106,13 @@ async fn stay(server: &Server, signals: &mut Signals) -> Result<u8, Failure> {
 }
 
 /// Shows applied changes as they happen, and the server's warnings.
-fn show_activity(queues: &'static Queues) {
+fn show_activity(queues: Queues) {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new("warn,wombat::activity=info"))
         .with_timer(uptime())
         .with_target(false)
         .with_level(false)
         .with_ansi(false)
-        .with_writer(|| queues.out.clone())
+        .with_writer(move || queues.out.clone())
         .init();
 }

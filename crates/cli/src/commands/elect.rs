@@ -10,6 +10,9 @@ use serde_json::json;
 use std::time::Duration;
 use wombat_client::{Cell, Election, Leader, Leadership};
 
+/// How long a leader waits for its first line to be read before it runs its command.
+const READ_WITHIN: Duration = Duration::from_secs(1);
+
 pub(crate) async fn run(
     cell: &Cell,
     settings: &Settings,
@@ -51,7 +54,13 @@ async fn lead(
     let guard = leadership.guard();
     let result = match elect.holding.command.is_empty() {
         true => hold(guard, signals).await,
-        false => run_under(cell, settings, guard, &elect.holding.command, signals, guardian).await,
+        false => {
+            // A reader that pauses does not keep the command from running.
+            if let Ok(written) = tokio::time::timeout(READ_WITHIN, output::flush()).await {
+                written?;
+            }
+            run_under(cell, settings, guard, &elect.holding.command, signals, guardian).await
+        }
     };
     if result.is_ok() {
         leadership.resign().await?;
@@ -69,12 +78,14 @@ async fn follow(election: &Election, json: bool) -> Result<u8, Failure> {
                 true => json!({ "event": "following", "value": value, "token": token.0 }).to_string(),
                 false => format!("following {value} (token {token})"),
             });
+            output::flush().await?;
         }
     }
     Err(Failure::lost("the session was lost"))
 }
 
-async fn pass(timeout: Option<Duration>) {
+/// Waits for so long; without a time, for ever.
+pub(super) async fn pass(timeout: Option<Duration>) {
     match timeout {
         Some(timeout) => tokio::time::sleep(timeout).await,
         None => std::future::pending().await,

@@ -3,6 +3,7 @@
 use crate::args::{Ls, Mkdir, Rm};
 use crate::exit::Failure;
 use crate::output;
+use crate::time_limit::TimeLimit;
 use serde_json::{Value, json};
 use wombat_client::{Cell, Create, Entry, Error, OpenOptions, Path, Stat};
 
@@ -12,7 +13,7 @@ pub(crate) async fn get(cell: &Cell, path: &str, json: bool) -> Result<(), Failu
     let (contents, stat) = node.contents().await.map_err(about)?;
     match json {
         true => output::line(contents_object(node.path(), &contents, &stat)),
-        false => output::bytes(&contents)?,
+        false => output::bytes(&contents),
     }
     Ok(())
 }
@@ -63,7 +64,8 @@ pub(crate) fn show_entries(entries: &[Entry], long: bool) {
 
 /// A name with what shows its kind at a glance.
 pub(crate) fn shown_name(name: &str, stat: &Stat) -> String {
-    if stat.directory { format!("{name}/") } else { name.into() }
+    let name = output::name(name);
+    if stat.directory { format!("{name}/") } else { name }
 }
 
 fn kind(stat: &Stat) -> &'static str {
@@ -102,7 +104,7 @@ pub(crate) async fn make_directories(
     Ok(())
 }
 
-pub(crate) async fn rm(cell: &Cell, rm: &Rm) -> Result<(), Failure> {
+pub(crate) async fn rm(cell: &Cell, rm: &Rm, limit: &TimeLimit) -> Result<(), Failure> {
     // Refused before anything is deleted, not when all that stood below it is gone.
     for path in &rm.paths {
         if cell.resolve(path)?.node.names().is_empty() {
@@ -113,7 +115,7 @@ pub(crate) async fn rm(cell: &Cell, rm: &Rm) -> Result<(), Failure> {
     for path in &rm.paths {
         let about = |error: Error| Failure::from(error).about(path);
         if rm.recursive {
-            remove_below(cell, path).await?;
+            remove_below(cell, path, limit).await?;
         }
         let node = cell.open(path, OpenOptions::new().write()).await.map_err(about)?;
         node.delete().await.map_err(about)?;
@@ -122,7 +124,7 @@ pub(crate) async fn rm(cell: &Cell, rm: &Rm) -> Result<(), Failure> {
 }
 
 /// Deletes everything below a node, the deepest first.
-async fn remove_below(cell: &Cell, top: &str) -> Result<(), Failure> {
+async fn remove_below(cell: &Cell, top: &str, limit: &TimeLimit) -> Result<(), Failure> {
     let mut directories = vec![top.to_owned()];
     let mut emptied = Vec::new();
     while let Some(path) = directories.pop() {
@@ -140,6 +142,7 @@ async fn remove_below(cell: &Cell, top: &str) -> Result<(), Failure> {
                 let node = cell.open(&child, OpenOptions::new().write()).await.map_err(child_about)?;
                 node.delete().await.map_err(child_about)?;
             }
+            limit.restart();
         }
         emptied.push(path.clone());
     }
@@ -148,6 +151,7 @@ async fn remove_below(cell: &Cell, top: &str) -> Result<(), Failure> {
         let about = |error: Error| Failure::from(error).about(path);
         let node = cell.open(path, OpenOptions::new().write()).await.map_err(about)?;
         node.delete().await.map_err(about)?;
+        limit.restart();
     }
     Ok(())
 }
@@ -167,7 +171,7 @@ pub(crate) fn stat_object(path: &Path, stat: &Stat) -> Value {
 
 pub(crate) fn show_stat(path: &Path, stat: &Stat) {
     let mut rows = vec![
-        ("path", path.to_string()),
+        ("path", output::name(&path.to_string())),
         ("kind", kind(stat).to_owned()),
         ("instance", stat.instance.to_string()),
     ];

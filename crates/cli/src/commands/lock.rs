@@ -108,9 +108,10 @@ async fn tell_who_holds(cell: &Cell, node: &Node) {
     std::future::pending().await
 }
 
-/// Holds the lock until interrupted.
+/// Writes what was printed, and holds the lock until interrupted.
 pub(super) async fn hold(guard: &LockGuard, signals: &mut Signals) -> Result<u8, Failure> {
     tokio::select! {
+        failure = output::flush_failed() => Err(failure),
         _ = signals.next() => Ok(0),
         () = guard.lost() => Err(lost(guard)),
     }

@@ -33,7 +33,7 @@ fn table(locks: &[LockInfo]) {
         let more = lock.holding.saturating_sub(lock.holders.len() as u64);
         for holder in &lock.holders {
             rows.push(vec![
-                lock.path.clone(),
+                output::name(&lock.path),
                 mode(holder.shared).into(),
                 holder.token.to_string(),
                 output::ago(holder.since_wall_ms),
@@ -43,14 +43,14 @@ fn table(locks: &[LockInfo]) {
         }
         if more > 0 {
             let blank = || "-".to_owned();
-            let row = [lock.path.clone(), "shared".into(), blank(), blank(), waiting.clone()];
+            let row = [output::name(&lock.path), "shared".into(), blank(), blank(), waiting.clone()];
             rows.push(row.into_iter().chain([format!("and {more} more")]).collect());
         }
         if lock.holders.is_empty() {
             let left = Duration::from_millis(lock.delay_left_ms);
             let why =
                 if left.is_zero() { "-".into() } else { format!("lock-delay, {} left", output::span(left)) };
-            rows.push(vec![lock.path.clone(), "free".into(), "-".into(), "-".into(), waiting, why]);
+            rows.push(vec![output::name(&lock.path), "free".into(), "-".into(), "-".into(), waiting, why]);
         }
     }
     output::table(&["PATH", "MODE", "TOKEN", "HELD", "WAITING", "HOLDER"], &rows);
@@ -58,7 +58,7 @@ fn table(locks: &[LockInfo]) {
 
 /// All there is to know of one lock.
 fn describe(lock: &LockInfo) {
-    output::line(&lock.path);
+    output::line(output::name(&lock.path));
     for holder in &lock.holders {
         let Holder { client, session, token, .. } = holder;
         let since =

@@ -8,10 +8,7 @@ use std::io::Read;
 use wombat_client::{Cell, Generation, Multi, limits};
 
 pub(crate) async fn run(cell: &Cell, args: &Args, json: bool) -> Result<(), Failure> {
-    let steps = match &args.steps[..] {
-        [only] if only == "-" => read_steps()?,
-        steps => steps.to_vec(),
-    };
+    let steps = &args.steps;
     let multi = steps.iter().try_fold(Multi::new(), |multi, step| add(multi, step))?;
     let changed = cell.multi(multi).await?;
     // Only `sequential` makes a name that was not given.
@@ -27,19 +24,24 @@ pub(crate) async fn run(cell: &Cell, args: &Args, json: bool) -> Result<(), Fail
         let object = |change: &wombat_client::Changed| json!({ "stat": change.stat.as_ref().map(output::stat), "name": change.name });
         output::line(Value::from(changed.iter().map(object).collect::<Vec<_>>()));
     } else {
-        paths.iter().for_each(output::line);
+        paths.iter().for_each(|path| output::line(output::name(&path.to_string())));
     }
     Ok(())
 }
 
-fn read_steps() -> Result<Vec<String>, Failure> {
+/// Reads the steps that do not stand on the command line.
+pub(crate) fn read_steps(args: &mut Args) -> Result<(), Failure> {
+    if args.steps != ["-"] {
+        return Ok(());
+    }
     let mut text = String::new();
     std::io::stdin().take(limits::FRAME_BYTES as u64 + 1).read_to_string(&mut text)?;
     if text.len() > limits::FRAME_BYTES {
         // What was cut off may be one of the conditions.
         return Err(Failure::usage(format!("steps of more than {} bytes", limits::FRAME_BYTES)));
     }
-    Ok(text.lines().filter(|line| !line.trim().is_empty()).map(String::from).collect())
+    args.steps = text.lines().filter(|line| !line.trim().is_empty()).map(String::from).collect();
+    Ok(())
 }
 
 /// Adds one step, a condition or a change.

@@ -2,28 +2,22 @@
 
 use super::files::make_directories;
 use crate::args::{CreateFlag, Put};
-use crate::exit::Failure;
+use crate::exit::{Failure, USAGE};
 use crate::output;
 use crate::supervise::Signals;
+use crate::time_limit::TimeLimit;
 use bytes::Bytes;
 use serde_json::json;
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
-use std::os::unix::ffi::OsStrExt;
-use wombat_client::{Cell, Create, Error, Generation, Node, OpenOptions, Sequencer, Stat, limits};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use wombat_client::{Cell, Create, Generation, Node, OpenOptions, Sequencer, SessionEvent, Stat, limits};
 
-pub(crate) async fn run(cell: &Cell, put: Put, json: bool) -> Result<u8, Failure> {
-    let contents = contents(put.value.as_deref())?;
-    let path = cell.resolve(&put.path)?;
-    if put.parents
-        && let Some((directory, _)) = path.node.split_last()
-    {
-        make_directories(cell, &directory).await?;
-    }
-    let (node, stat) = write(cell, &put, contents).await.map_err(|failure| failure.about(&put.path))?;
+pub(crate) async fn run(cell: &Cell, put: Put, json: bool, limit: &TimeLimit) -> Result<u8, Failure> {
+    let (node, stat) = limit.run(write(cell, &put)).await.map_err(|failure| failure.about(&put.path))?;
     let path = node.path();
     if put.sequential && !json {
-        output::line(path);
+        output::line(output::name(&path.to_string()));
     }
     if json {
         output::line(
@@ -37,7 +31,14 @@ pub(crate) async fn run(cell: &Cell, put: Put, json: bool) -> Result<u8, Failure
     Ok(0)
 }
 
-async fn write(cell: &Cell, put: &Put, contents: Bytes) -> Result<(Node, Stat), Failure> {
+async fn write(cell: &Cell, put: &Put) -> Result<(Node, Stat), Failure> {
+    let contents = Bytes::copy_from_slice(put.value.as_deref().unwrap_or_default().as_bytes());
+    let path = cell.resolve(&put.path)?;
+    if put.parents
+        && let Some((directory, _)) = path.node.split_last()
+    {
+        make_directories(cell, &directory).await?;
+    }
     let create = match put.create {
         _ if put.if_generation.is_some() => Create::Never,
         CreateFlag::Never => Create::Never,
@@ -78,10 +79,10 @@ async fn write(cell: &Cell, put: &Put, contents: Bytes) -> Result<(Node, Stat), 
     Ok((node, stat))
 }
 
-/// The value of the command line, or what comes in.
-fn contents(value: Option<&OsStr>) -> Result<Bytes, Failure> {
-    let bytes = match value {
-        Some(value) if value != "-" => value.as_bytes().to_vec(),
+/// Reads the value that does not stand on the command line.
+pub(crate) fn read_value(put: &mut Put) -> Result<(), Failure> {
+    let bytes = match put.value.take() {
+        Some(value) if value != "-" => value.into_vec(),
         None if std::io::stdin().is_terminal() => {
             let text = "say what to write: a VALUE, or - for what you type until Ctrl-D";
             return Err(Failure::usage(text));
@@ -93,24 +94,22 @@ fn contents(value: Option<&OsStr>) -> Result<Bytes, Failure> {
         }
     };
     if bytes.len() > limits::CONTENTS_BYTES {
-        return Err(Failure::from(Error::contents_too_large(bytes.len())));
+        let text =
+            format!("a value of more than {} bytes, the most that a file holds", limits::CONTENTS_BYTES);
+        return Err(Failure::new(USAGE, "TooLarge", text).hint("keep it elsewhere, and its address here"));
     }
-    Ok(bytes.into())
+    put.value = Some(OsString::from_vec(bytes));
+    Ok(())
 }
 
 /// Keeps the session, and with it the node, until interrupted.
 async fn stay(cell: &Cell) -> Result<u8, Failure> {
     let mut signals = Signals::listen()?;
     let mut events = cell.session_events();
-    loop {
-        tokio::select! {
-            _ = signals.next() => return Ok(0),
-            event = events.recv() => match event {
-                None | Some(wombat_client::SessionEvent::Expired) => {
-                    return Err(Failure::lost("the session was lost, and the file with it"));
-                }
-                Some(_) => {}
-            }
-        }
+    let expired = async { while !matches!(events.recv().await, None | Some(SessionEvent::Expired)) {} };
+    tokio::select! {
+        failure = output::flush_failed() => Err(failure),
+        _ = signals.next() => Ok(0),
+        () = expired => Err(Failure::lost("the session was lost, and the file with it")),
     }
 }

@@ -36,7 +36,7 @@ pub(crate) async fn run(global: &Global, serve: Serve) -> Result<u8, Failure> {
         .map_err(|error| Failure::usage(format!("the log filter {:?}: {error}", serve.log)))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| queues.err.clone())
+        .with_writer(move || queues.err.clone())
         .with_ansi(false)
         .init();
     let mut signals = Signals::listen()?;

@@ -23,7 +23,7 @@ pub(crate) async fn get(settings: &Settings, path: &str, json: bool) -> Result<u
             tell_object(files::contents_object(&reader.resolve(path)?, &contents, &stat), &read.staleness)
         }
         false => {
-            output::bytes(&contents)?;
+            output::bytes(&contents);
             tell(&read.staleness);
         }
     }
@@ -65,7 +65,7 @@ pub(crate) async fn stat(settings: &Settings, path: &str, json: bool) -> Result<
 
 async fn connect(settings: &Settings) -> Result<StaleReader, Failure> {
     let cell = settings.cell.as_deref().unwrap_or_default();
-    let within = settings.timeout.min(ANSWER_WITHIN);
+    let within = settings.connect_timeout.min(ANSWER_WITHIN);
     let reader = StaleReader::connect(settings.endpoints.iter().cloned(), cell, within).await;
     reader.map_err(|error| match error {
         Error::NotFound { what } => Failure::unreachable(&what),

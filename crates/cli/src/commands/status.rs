@@ -42,7 +42,7 @@ pub(crate) async fn transfer(settings: &Settings, to: u32) -> Result<u8, Failure
     let views = ask_all(settings).await;
     let Some(before) = master_of(&views) else { return Err(no_master(settings, &views, false)) };
     transfer_mastership(&before.master, to, ANSWER_WITHIN).await?;
-    let by = tokio::time::Instant::now() + settings.timeout;
+    let by = tokio::time::Instant::now() + settings.connect_timeout;
     while tokio::time::Instant::now() < by {
         let views = ask_all(settings).await;
         if let Some(now) = master_of(&views).filter(|now| now.epoch > before.epoch) {

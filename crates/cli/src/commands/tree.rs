@@ -3,6 +3,7 @@
 use super::files::shown_name;
 use crate::exit::Failure;
 use crate::output;
+use crate::time_limit::TimeLimit;
 use serde_json::{Value, json};
 use wombat_client::{Cell, Entry, OpenOptions};
 
@@ -14,13 +15,13 @@ struct Level {
     rest: std::vec::IntoIter<Entry>,
 }
 
-pub(crate) async fn run(cell: &Cell, path: &str, json: bool) -> Result<(), Failure> {
+pub(crate) async fn run(cell: &Cell, path: &str, json: bool, limit: &TimeLimit) -> Result<(), Failure> {
     let node = cell.open(path, OpenOptions::new()).await.map_err(|error| Failure::from(error).about(path))?;
     let mut all = Vec::new();
     if json {
         all.push(json!({ "path": node.path().to_string(), "stat": output::stat(node.opened_stat()) }));
     } else {
-        output::line(node.path());
+        output::line(output::name(&node.path().to_string()));
     }
     if node.opened_stat().directory {
         let path = node.path().to_string();
@@ -41,6 +42,7 @@ pub(crate) async fn run(cell: &Cell, path: &str, json: bool) -> Result<(), Failu
             if entry.stat.directory {
                 let indent = format!("{}{}", top.indent, if last { "    " } else { "│   " });
                 levels.push(level(cell, child, indent).await?);
+                limit.restart();
             }
         }
     }

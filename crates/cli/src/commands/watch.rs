@@ -1,11 +1,13 @@
 //! `wombat watch`: a line for each event.
 
+use super::elect::pass;
 use crate::args::Watch;
-use crate::exit::Failure;
+use crate::exit::{Failure, TIMEOUT};
 use crate::output;
 use crate::supervise::Signals;
 use serde_json::json;
-use wombat_client::{Cell, Error, EventKind, Node, NodeEvent, OpenOptions};
+use std::io::ErrorKind;
+use wombat_client::{Cell, Error, EventKind, Node, NodeEvent, NodeEvents, OpenOptions};
 
 const KINDS: &[EventKind] = &[
     EventKind::ContentsModified,
@@ -28,19 +30,30 @@ pub(crate) async fn run(cell: &Cell, watch: &Watch, json: bool) -> Result<u8, Fa
     }
     let mut events = node.events();
     let mut signals = Signals::listen()?;
-    let mut left = watch.count.unwrap_or(u64::MAX);
+    let left = watch.count.unwrap_or(u64::MAX);
     if left == 0 {
         return Ok(0);
     }
     output::notice(format!("watching {}", node.path()));
+    tokio::select! {
+        ended = each(&node, &mut events, left, json) => ended,
+        _ = signals.next() => Ok(0),
+        () = output::reader_gone() => Err(Failure::output(ErrorKind::BrokenPipe.into())),
+        () = pass(watch.timeout) => {
+            let text = format!("{}: the time allowed has passed", watch.path);
+            Err(Failure::new(TIMEOUT, "Timeout", text))
+        }
+    }
+}
+
+/// Prints events until there were so many, or the node is gone.
+async fn each(node: &Node, events: &mut NodeEvents, mut left: u64, json: bool) -> Result<u8, Failure> {
     loop {
-        let event = tokio::select! {
-            event = events.recv() => event,
-            _ = signals.next() => return Ok(0),
-        };
+        let event = events.recv().await;
         let event = event.ok_or_else(|| Failure::lost("the session was lost, and the watch with it"))?;
         let deleted = event.kind == EventKind::HandleInvalid;
-        tell(&node, &event, json).await?;
+        print(node, &event, json).await;
+        output::flush().await?;
         left -= 1;
         if left == 0 || deleted {
             return Ok(0);
@@ -48,7 +61,7 @@ pub(crate) async fn run(cell: &Cell, watch: &Watch, json: bool) -> Result<u8, Fa
     }
 }
 
-async fn tell(node: &Node, event: &NodeEvent, json: bool) -> Result<(), Failure> {
+async fn print(node: &Node, event: &NodeEvent, json: bool) {
     // After a fail-over or a gap the present contents stand for whatever was missed.
     let look = matches!(event.kind, EventKind::ContentsModified | EventKind::FailedOver | EventKind::Gap);
     let contents = if look && !node.opened_stat().directory { node.contents().await.ok() } else { None };
@@ -62,18 +75,16 @@ async fn tell(node: &Node, event: &NodeEvent, json: bool) -> Result<(), Failure>
             object["content_generation"] = stat.content_generation.0.into();
             output::add_contents(&mut object, contents);
         }
-        output::line(object);
-        return Ok(());
+        return output::line(object);
     }
     let detail = match (&event.child, &contents) {
-        (Some(child), _) => format!(" {child}"),
+        (Some(child), _) => format!(" {}", output::name(child)),
         (None, Some((contents, stat))) => {
             format!(" generation {}: {}", stat.content_generation, output::preview(contents))
         }
         (None, None) => String::new(),
     };
     output::line(format!("{name}{detail}"));
-    Ok(())
 }
 
 fn name_of(kind: EventKind) -> &'static str {
