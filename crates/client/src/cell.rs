@@ -187,15 +187,20 @@ impl Cell {
     pub async fn locks(&self, path: Option<&str>) -> Result<Vec<wire::LockInfo>> {
         let path = path.map(|path| self.resolve(path)).transpose()?;
         let path = path.map_or_else(String::new, |path| path.to_string());
-        let list = |last: Option<&wire::LockInfo>| {
-            let after = last.map_or_else(String::new, |info| info.path.clone());
-            Call::ListLocks(wire::ListLocks { path: path.clone(), after, limit: 0 })
-        };
-        let page = |answer| match answer {
-            Answer::Locks(page) => Some((page.locks, page.more)),
-            _ => None,
-        };
-        self.shared.pages(list, page).await
+        let (mut all, mut after) = (Vec::new(), 0);
+        loop {
+            let list = wire::ListLocks { path: path.clone(), after, limit: 0 };
+            let Answer::Locks(page) = self.shared.call(Call::ListLocks(list)).await? else {
+                return Err(unexpected());
+            };
+            all.extend(page.locks);
+            if !page.more || page.last <= after {
+                break;
+            }
+            after = page.last;
+        }
+        all.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        Ok(all)
     }
 
     /// Takes a lock from whoever holds it, or from the holder of one grant only. Each holder is told first, and

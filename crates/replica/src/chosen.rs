@@ -31,7 +31,7 @@ impl Replica {
             self.become_master();
         }
         for change in &applied.changes {
-            self.start_lock_delay(change);
+            self.note_holders(change);
             self.publish_change(slot, change);
         }
         let (origin, keys) = self.proposals.take(slot);
@@ -98,12 +98,23 @@ impl Replica {
         self.reply(asker, answer);
     }
 
-    /// Lets the clock of a lock-delay run, before anything that follows gives anyone a turn: a delay that is
-    /// not known to run counts as over.
-    fn start_lock_delay(&mut self, change: &Change) {
+    /// Notes who holds a lock now, and lets the clock of a lock-delay run, before anything that follows gives
+    /// anyone a turn: a delay that is not known to run counts as over.
+    fn note_holders(&mut self, change: &Change) {
         let now = self.moment.now;
-        if let (Some(master), Change::LockDelayed { instance, since, length }) = (&mut self.master, change) {
-            master.start_delay(*instance, *since, now + *length);
+        let Some(master) = &mut self.master else { return };
+        match change {
+            Change::LockAcquired { instance, holder } => {
+                master.locks.holder_changed(*instance, *holder, true)
+            }
+            Change::LockReleased { instance, holder } => {
+                master.locks.holder_changed(*instance, *holder, false)
+            }
+            Change::LockDelayed { instance, holder, since, length } => {
+                master.locks.holder_changed(*instance, *holder, false);
+                master.start_delay(*instance, *since, now + *length);
+            }
+            _ => {}
         }
     }
 
@@ -112,12 +123,12 @@ impl Replica {
         let Some(master) = &mut self.master else { return };
         match change {
             // A lock-delay is in the way of those only that conflict with the holder who is gone.
-            Change::LockReleased { instance } | Change::LockDelayed { instance, .. } => {
+            Change::LockReleased { instance, .. } | Change::LockDelayed { instance, .. } => {
                 self.grant_turns(instance);
             }
             Change::Deleted { instance } => {
                 master.subscribers.forget_node(instance);
-                self.dismiss_all(instance);
+                self.refuse_waiters(instance);
             }
             Change::SessionEnded { session } => self.forget_session(session),
             Change::ContentsModified { .. }
@@ -169,12 +180,13 @@ impl Replica {
                     }
                 }
                 Timer::Lease(session) => ends.push(session),
+                Timer::RefuseWaiters(instance) => self.refuse_waiters(instance),
                 Timer::Acquire(instance, session, handle, number) => {
                     self.time_out(instance, session, handle, number);
                 }
                 Timer::Delay(instance, since) => {
                     if let Some(master) = &mut self.master {
-                        master.end_delay(instance, since, now);
+                        master.locks.end_delay(instance, since, now);
                     }
                     self.grant_turns(instance);
                 }

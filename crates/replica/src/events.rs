@@ -197,8 +197,9 @@ impl Subscribers {
         self.below.remove(&instance);
     }
 
-    fn of(&self, instance: Instance) -> Vec<(SessionId, HandleId)> {
-        self.nodes.get(&instance).into_iter().flatten().copied().collect()
+    /// The handles that want events of a node.
+    pub(crate) fn of(&self, instance: Instance) -> impl Iterator<Item = (SessionId, HandleId)> {
+        self.nodes.get(&instance).into_iter().flatten().copied()
     }
 
     fn of_all_below(&self, instance: Instance) -> Vec<(SessionId, HandleId)> {
@@ -273,18 +274,23 @@ impl Replica {
             Change::ChildRemoved { parent, name } => (*parent, Kind::ChildRemoved, Some(name)),
             Change::ChildModified { parent, name } => (*parent, Kind::ChildModified, Some(name)),
             Change::Deleted { instance } => (*instance, Kind::HandleInvalid, None),
-            Change::LockAcquired { instance } => (*instance, Kind::LockAcquired, None),
+            Change::LockAcquired { instance, .. } => (*instance, Kind::LockAcquired, None),
             Change::LockBroken { session, handle } => {
                 let holder = (Audience::One, [(*session, *handle)].into());
                 return master.publish(holder, Kind::LockInvalid, slot, None);
             }
-            Change::LockReleased { instance } | Change::LockDelayed { instance, .. } => {
+            Change::LockReleased { instance, .. } | Change::LockDelayed { instance, .. } => {
                 (*instance, Kind::LockReleased, None)
             }
             Change::SessionEnded { .. } => return,
         };
         let child = child.map(Name::as_str);
-        master.publish((Audience::Of(instance), master.subscribers.of(instance)), kind, slot, child);
+        master.publish(
+            (Audience::Of(instance), master.subscribers.of(instance).collect()),
+            kind,
+            slot,
+            child,
+        );
         let by_the_parent = matches!(kind, Kind::ContentsModified | Kind::HandleInvalid);
         if !by_the_parent && !master.subscribers.below.is_empty() {
             self.publish_upwards(instance, kind, slot, child);

@@ -21,6 +21,7 @@ mod events;
 mod fail_over;
 mod handles;
 mod leases;
+mod lock_queue;
 mod locks;
 mod master;
 mod proposals;

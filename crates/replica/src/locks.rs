@@ -1,13 +1,12 @@
-//! Who waits for which lock, and whose turn it is (P§2.4). First come, first served: a shared request never
-//! overtakes a waiting exclusive one. The queue is the master's memory; a grant is a log entry.
+//! Acquire's turns at the master (P§2.4): what the queue decides is proposed, and what the log decides is told. A
+//! grant is a log entry; the queue is the master's memory (`lock_queue.rs`).
 
 use crate::events::Audience;
+use crate::lock_queue::Waiter;
 use crate::master::Master;
 use crate::proposals::Origin;
 use crate::timers::Timer;
 use crate::{Answer, Asker, Replica};
-use alloc::collections::btree_map::{BTreeMap, Entry};
-use alloc::collections::{BTreeSet, VecDeque};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -16,142 +15,18 @@ use wombat_proto::wire::{self, change, event::Kind, log, log::command::Op};
 use wombat_proto::{
     Error, Generation, HandleId, Instance, Instant, LockMode, Result, Sequencer, SessionId, Slot, Token,
 };
-use wombat_state::{Node, Outcome};
+use wombat_state::Outcome;
 
-/// The queues of all locks, and the lock-delays that run.
-#[derive(Default)]
-pub(crate) struct Locks {
-    queues: BTreeMap<Instance, VecDeque<Waiter>>,
-    /// The same waiters by session, for when one ends. A handle waits at most once.
-    by_session: BTreeSet<(SessionId, Instance, HandleId)>,
-    /// When each running lock-delay passes; one that is not here has passed. One entry may begin several, so
-    /// that a slot alone names none.
-    delays: BTreeMap<(Slot, Instance), Instant>,
-    /// How many releases of a handle are on their way into the log. The next grant follows them there at once:
-    /// that the lock is free by then is checked where the grant takes effect.
-    leaving: BTreeMap<(Instance, SessionId, HandleId), u32>,
-}
-
-/// An Acquire that waits.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiter {
-    pub(crate) asker: Asker,
-    pub(crate) handle: HandleId,
-    pub(crate) mode: LockMode,
-    pub(crate) lock_delay_ms: u32,
-    /// Since when it waits. Who waited at an earlier master has waited since before this one was there.
-    pub(crate) since: Instant,
-    /// When it gives up; never, if `None`.
-    pub(crate) deadline: Option<Instant>,
-    /// Whether it takes the lock at once or not at all.
-    pub(crate) only_try: bool,
-    /// Whether its grant is on its way into the log. From then on only the log decides.
-    pub(crate) proposed: bool,
-}
-
-impl Waiter {
-    fn timer(&self, instance: Instance) -> Timer {
-        Timer::Acquire(instance, self.asker.session, self.handle, self.asker.number)
-    }
-}
-
-impl Locks {
-    /// How many Acquires wait, in all.
-    pub(crate) fn waiting(&self) -> usize {
-        self.by_session.len()
-    }
-
-    /// How many Acquires wait for one lock.
-    pub(crate) fn waiting_for(&self, instance: Instance) -> usize {
-        self.queues.get(&instance).map_or(0, VecDeque::len)
-    }
-
-    /// Who waits for one lock, in the order of their turns.
-    pub(crate) fn queue(&self, instance: Instance) -> impl Iterator<Item = &Waiter> {
-        self.queues.get(&instance).into_iter().flatten()
-    }
-
-    /// Whether somebody waits for a lock without a grant on its way.
-    fn is_waited_for(&self, instance: Instance) -> bool {
-        self.queue(instance).any(|waiter| !waiter.proposed)
-    }
-
-    /// The locks that somebody waits for.
-    pub(crate) fn waited_for(&self) -> impl Iterator<Item = Instance> {
-        self.queues.keys().copied()
-    }
-
-    /// Where a handle waits.
-    pub(crate) fn waiter(
-        &mut self,
-        instance: Instance,
-        session: SessionId,
-        handle: HandleId,
-    ) -> Option<&mut Waiter> {
-        let queue = self.queues.get_mut(&instance)?;
-        queue.iter_mut().find(|waiter| waiter.asker.session == session && waiter.handle == handle)
-    }
-
-    fn push(&mut self, instance: Instance, waiter: Waiter) {
-        self.by_session.insert((waiter.asker.session, instance, waiter.handle));
-        let queue = self.queues.entry(instance).or_default();
-        let ahead = |other: &Waiter| other.proposed || other.since <= waiter.since;
-        let place = queue.iter().rposition(ahead).map_or(0, |last| last + 1);
-        queue.insert(place, waiter);
-    }
-
-    fn remove(&mut self, instance: Instance, session: SessionId, handle: HandleId) -> Option<Waiter> {
-        self.by_session.remove(&(session, instance, handle));
-        let queue = self.queues.get_mut(&instance)?;
-        let at = queue.iter().position(|w| w.asker.session == session && w.handle == handle)?;
-        let waiter = queue.remove(at);
-        if queue.is_empty() {
-            self.queues.remove(&instance);
-        }
-        waiter
-    }
-
-    /// How much of a delay is left; `None` if it has passed.
-    pub(crate) fn delay_left(&self, instance: Instance, since: Slot, now: Instant) -> Option<Duration> {
-        Some(self.delays.get(&(since, instance))?.since(now))
-    }
-
-    /// The locks whose delay runs.
-    pub(crate) fn delayed(&self) -> impl Iterator<Item = Instance> {
-        self.delays.keys().map(|(_, instance)| *instance)
-    }
-
-    /// Whether a grant in `mode` must wait for the lock's delay, and how long.
-    fn delay_against(&self, node: &Node, mode: LockMode, now: Instant) -> Option<Duration> {
-        self.delay_left(node.instance, node.lock.delay_against(mode)?.since, now)
-    }
-
-    /// The waiter whose turn it is, if one can hold the lock now beside those whose grants are on their way.
-    fn next_turn(&self, instance: Instance, node: &Node, now: Instant) -> Option<Waiter> {
-        let queue = self.queues.get(&instance)?;
-        let on_the_way = queue.iter().filter(|waiter| waiter.proposed);
-        let exclusive = on_the_way.clone().any(|waiter| waiter.mode == LockMode::Exclusive);
-        let next = queue.iter().find(|waiter| !waiter.proposed)?;
-        let stays = |(session, handle): &(SessionId, HandleId)| {
-            self.leaving.is_empty() || !self.leaving.contains_key(&(instance, *session, *handle))
-        };
-        let room = node.lock.room_beside(next.mode, node.permits, stays) > on_the_way.count() && !exclusive;
-        (room && self.delay_against(node, next.mode, now).is_none()).then_some(*next)
-    }
-}
+/// How many of those who wait for a lock whose node is gone are refused in one step.
+const REFUSED_AT_ONCE: usize = 1024;
+/// How long the others wait for their refusal: for other steps.
+const REFUSED_EVERY: Duration = Duration::from_millis(1);
 
 impl Master {
     /// Lets a lock-delay run until `until`.
     pub(crate) fn start_delay(&mut self, instance: Instance, since: Slot, until: Instant) {
-        self.locks.delays.insert((since, instance), until);
+        self.locks.start_delay(instance, since, until);
         self.timers.set(until, Timer::Delay(instance, since));
-    }
-
-    /// A lock-delay has passed, unless it was made longer by another holder that ended with the first.
-    pub(crate) fn end_delay(&mut self, instance: Instance, since: Slot, now: Instant) {
-        if self.locks.delays.get(&(since, instance)).is_some_and(|until| *until <= now) {
-            self.locks.delays.remove(&(since, instance));
-        }
     }
 
     /// Takes a waiter out of its queue.
@@ -209,7 +84,7 @@ impl Replica {
         loop {
             let Some(master) = &mut self.master else { return };
             let Some(node) = self.state.tree().get(instance) else { return };
-            let Some(next) = master.locks.next_turn(instance, node, now) else { return };
+            let Some(next) = master.locks.next_turn(node, now) else { return };
             let op = Op::Grant(log::Grant {
                 instance: instance.0,
                 handle: next.handle.0,
@@ -222,8 +97,8 @@ impl Replica {
                 Ok(false) => return,
                 Ok(true) => {
                     let Some(master) = &mut self.master else { return };
-                    let waiter = master.locks.waiter(instance, next.asker.session, next.handle);
-                    waiter.expect("it was just found").proposed = true;
+                    let key = (next.asker.session, next.handle);
+                    master.locks.update(instance, key, |waiter| waiter.proposed = true);
                 }
                 Err(error) => self.dismiss(instance, next.asker.session, next.handle, error),
             }
@@ -246,7 +121,9 @@ impl Replica {
     /// A release is on its way into the log.
     pub(crate) fn leaves(&mut self, session: SessionId, instance: Instance, handle: HandleId) {
         let Some(master) = &mut self.master else { return };
-        *master.locks.leaving.entry((instance, session, handle)).or_default() += 1;
+        let lock = self.state.tree().get(instance).map(|node| &node.lock);
+        let holds = lock.is_some_and(|lock| lock.holder(session, handle).is_some());
+        master.locks.release_proposed(instance, (session, handle), holds);
         self.grant_turns(instance);
     }
 
@@ -254,8 +131,7 @@ impl Replica {
     pub(crate) fn take_turns(&mut self, instance: Instance) {
         self.grant_turns(instance);
         let Some(master) = self.master.as_ref().filter(|_| !self.turn_waits(instance)) else { return };
-        let tries = master.locks.queue(instance).filter(|waiter| waiter.only_try && !waiter.proposed);
-        for waiter in tries.copied().collect::<Vec<_>>() {
+        for waiter in master.locks.tries(instance).copied().collect::<Vec<_>>() {
             self.turn_away(instance, waiter);
         }
     }
@@ -263,12 +139,7 @@ impl Replica {
     /// The log has decided about a release.
     pub(crate) fn released(&mut self, asker: Asker, instance: Instance, handle: HandleId) {
         let Some(master) = &mut self.master else { return };
-        if let Entry::Occupied(mut releases) = master.locks.leaving.entry((instance, asker.session, handle)) {
-            *releases.get_mut() -= 1;
-            if *releases.get() == 0 {
-                releases.remove();
-            }
-        }
+        master.locks.release_decided(instance, (asker.session, handle));
     }
 
     /// The log has decided about a grant.
@@ -303,9 +174,8 @@ impl Replica {
     fn turn_passed(&mut self, instance: Instance, session: SessionId, handle: HandleId) {
         let now = self.moment.now;
         let Ok(master) = self.serving() else { return };
-        let Some(waiter) = master.locks.waiter(instance, session, handle) else { return };
-        waiter.proposed = false;
-        let waiter = *waiter;
+        let back = master.locks.update(instance, (session, handle), |waiter| waiter.proposed = false);
+        let Some(waiter) = back else { return };
         let open = master.sessions.get(&session).and_then(|live| live.handles.get(handle));
         if open.is_none_or(|open| open.has_ended(waiter.asker.number)) {
             self.dismiss(instance, session, handle, Error::Cancelled);
@@ -343,21 +213,24 @@ impl Replica {
         self.reply(waiter.asker, Err(error));
     }
 
-    /// Dismisses everyone who waits for a lock whose node is gone.
-    pub(crate) fn dismiss_all(&mut self, instance: Instance) {
+    /// Refuses those who wait for a lock whose node is gone: so many in one step, and the rest in later
+    /// steps.
+    pub(crate) fn refuse_waiters(&mut self, instance: Instance) {
         let Ok(master) = self.serving() else { return };
-        let queue = master.locks.queues.get(&instance).cloned().unwrap_or_default();
-        for waiter in queue {
+        let first = master.locks.queue(instance).take(REFUSED_AT_ONCE);
+        for waiter in first.copied().collect::<Vec<_>>() {
             self.dismiss(instance, waiter.asker.session, waiter.handle, Error::StaleHandle);
+        }
+        let later = self.moment.now + REFUSED_EVERY;
+        if let Some(master) = self.master.as_mut().filter(|master| master.locks.waiting_for(instance) > 0) {
+            master.timers.set(later, Timer::RefuseWaiters(instance));
         }
     }
 
     /// Dismisses a session that has ended from every queue, and lets those behind it have their turn.
     pub(crate) fn dismiss_session(&mut self, session: SessionId) {
         let Ok(master) = self.serving() else { return };
-        let from = (session, Instance(0), HandleId(0));
-        let to = (session, Instance(u64::MAX), HandleId(u64::MAX));
-        for (_, instance, handle) in master.locks.by_session.range(from..=to).copied().collect::<Vec<_>>() {
+        for (instance, handle) in master.locks.waits_of(session).collect::<Vec<_>>() {
             self.dismiss(instance, session, handle, Error::SessionExpired);
             self.grant_turns(instance);
         }
@@ -379,7 +252,7 @@ impl Replica {
         let Some(master) = &self.master else { return Vec::new() };
         let delays = self.locked_nodes(op).into_iter().filter_map(|instance| {
             let delay = self.state.tree().get(instance)?.lock.delay()?;
-            Some((delay.since, master.locks.delays.contains_key(&(delay.since, instance))))
+            Some((delay.since, master.locks.delay_left(instance, delay.since, self.moment.now).is_some()))
         });
         let (running, over): (Vec<_>, Vec<_>) = delays.partition(|(_, runs)| *runs);
         over.into_iter()
@@ -410,8 +283,11 @@ impl Replica {
     }
 
     fn tell_holders_of_conflict(&mut self, instance: Instance) {
-        let Some(node) = self.state.tree().get(instance) else { return };
-        let holders = node.lock.holders().map(|(key, _)| key).collect();
+        let (Some(node), Some(master)) = (self.state.tree().get(instance), &self.master) else { return };
+        // A lock may have tens of thousands of holders, of which few want to know.
+        let subscribed = master.subscribers.of(instance);
+        let holders = subscribed.filter(|(session, handle)| node.lock.holder(*session, *handle).is_some());
+        let holders = holders.collect();
         self.tell_of_conflict(instance, (Audience::Holders(instance), holders));
     }
 

@@ -6,7 +6,7 @@ use crate::events::{EventQueue, Publications, Subscribers, ToNotify};
 use crate::fail_over::FailOver;
 use crate::handles::Handles;
 use crate::leases::{Lease, LeasesInForce};
-use crate::locks::Locks;
+use crate::lock_queue::Locks;
 use crate::seal::Seal;
 use crate::timers::{Timer, Timers};
 use crate::waiting::Held;

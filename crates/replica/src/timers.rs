@@ -14,6 +14,8 @@ pub(crate) enum Timer {
     Acquire(Instance, SessionId, HandleId, u64),
     /// A lock-delay has passed.
     Delay(Instance, Slot),
+    /// To refuse those who still wait for a lock whose node is gone.
+    RefuseWaiters(Instance),
     /// What was cached before a fail-over cannot be used any more.
     CachesLapse,
     /// To close what nobody has presented since the fail-over.

@@ -41,16 +41,22 @@ pub enum Change {
     LockAcquired {
         /// The locked node.
         instance: Instance,
+        /// The session and the handle that hold it.
+        holder: (SessionId, HandleId),
     },
     /// A holder is gone; waiters may have their turn.
     LockReleased {
         /// The node.
         instance: Instance,
+        /// The session and the handle that held it.
+        holder: (SessionId, HandleId),
     },
     /// A holder's session ended without a release, or its lock was broken: the lock-delay runs from now (P§2.4).
     LockDelayed {
         /// The node.
         instance: Instance,
+        /// The session and the handle that held it.
+        holder: (SessionId, HandleId),
         /// Names the delay.
         since: Slot,
         /// How long it lasts.

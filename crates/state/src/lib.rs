@@ -11,6 +11,7 @@ extern crate alloc;
 mod apply;
 mod change;
 mod check;
+mod cow_map;
 mod lock;
 mod node;
 mod outcome;
@@ -19,6 +20,7 @@ mod snapshot;
 mod tree;
 
 pub use change::Change;
+pub use cow_map::CowMap;
 pub use lock::{Delay, Holder, Lock};
 pub use node::{Body, Node};
 pub use outcome::Outcome;
@@ -26,9 +28,10 @@ pub use session::{Fence, Session};
 pub use snapshot::SnapshotError;
 pub use tree::Tree;
 
-use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Bound;
 use core::time::Duration;
 use wombat_proto::limits::AUDIT_ENTRIES;
 use wombat_proto::wire::{AuditEntry, log};
@@ -37,7 +40,8 @@ use wombat_proto::{CellName, Epoch, Error, HandleId, Instance, Path, Result, Seq
 /// The length of a cell's key, in bytes.
 pub const KEY_BYTES: usize = 32;
 
-/// The state of a cell after some slot of its log.
+/// The state of a cell after some slot of its log. A clone shares with its original whatever neither has changed
+/// since, so that it costs next to nothing.
 #[derive(Clone, Debug)]
 pub struct State {
     /// The last slot applied. Before the first command: [`Slot`] 0.
@@ -53,9 +57,9 @@ pub struct State {
     /// The greatest instance that any node has had.
     last_instance: Instance,
     tree: Tree,
-    sessions: BTreeMap<SessionId, Session>,
+    sessions: CowMap<SessionId, Arc<Session>>,
     /// What administrators did, the oldest first; bounded.
-    audit: VecDeque<AuditEntry>,
+    audit: CowMap<Slot, AuditEntry>,
 }
 
 #[derive(Clone, Debug)]
@@ -90,8 +94,8 @@ impl State {
             cell: None,
             last_instance: Instance(0),
             tree: Tree::new(),
-            sessions: BTreeMap::new(),
-            audit: VecDeque::new(),
+            sessions: CowMap::new(),
+            audit: CowMap::new(),
         }
     }
 
@@ -153,13 +157,18 @@ impl State {
 
     /// A live session.
     pub fn session(&self, session: SessionId) -> Option<&Session> {
-        self.sessions.get(&session)
+        self.sessions.get(&session).map(|session| &**session)
     }
 
     /// The live sessions in the order of their ids, those after `after`.
     pub fn sessions_after(&self, after: SessionId) -> impl Iterator<Item = (SessionId, &Session)> {
-        use core::ops::Bound::{Excluded, Unbounded};
-        self.sessions.range((Excluded(after), Unbounded)).map(|(id, session)| (*id, session))
+        let later = self.sessions.iter_from(Bound::Excluded(&after));
+        later.map(|(id, session)| (*id, &**session))
+    }
+
+    /// A live session, to be changed.
+    pub(crate) fn session_mut(&mut self, session: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(&session).map(Arc::make_mut)
     }
 
     /// How many sessions live.
@@ -169,16 +178,17 @@ impl State {
 
     /// Notes for good what somebody did.
     fn note_audit(&mut self, slot: Slot, wall_ms: u64, session: SessionId, what: String) {
-        if self.audit.len() >= AUDIT_ENTRIES {
-            self.audit.pop_front();
+        let oldest = self.audit.keys().next().copied();
+        if let Some(oldest) = oldest.filter(|_| self.audit.len() >= AUDIT_ENTRIES) {
+            self.audit.remove(&oldest);
         }
         let client = self.session(session).map_or_else(String::new, |session| session.client.clone());
-        self.audit.push_back(AuditEntry { slot: slot.0, wall_ms, session: session.0, client, what });
+        self.audit.insert(slot, AuditEntry { slot: slot.0, wall_ms, session: session.0, client, what });
     }
 
     /// What administrators did in slots after `after`, the oldest first.
     pub fn audit_after(&self, after: Slot) -> impl Iterator<Item = &AuditEntry> {
-        self.audit.iter().filter(move |entry| entry.slot > after.0)
+        self.audit.iter_from(Bound::Excluded(&after)).map(|(_, entry)| entry)
     }
 
     /// Whether the lock that `sequencer` speaks of is still held as it says (P§2.4).
@@ -194,7 +204,10 @@ impl State {
         let node = self.tree.find(&sequencer.path.node).ok_or(Error::SequencerStale)?;
         let held = node.instance == sequencer.instance
             && node.lock.generation() == sequencer.generation
-            && node.lock.holder_of_token(sequencer.token).is_some_and(|holder| holder.mode == sequencer.mode);
+            && node
+                .lock
+                .holder_of_token(sequencer.token)
+                .is_some_and(|(_, holder)| holder.mode == sequencer.mode);
         if held { Ok(()) } else { Err(Error::SequencerStale) }
     }
 

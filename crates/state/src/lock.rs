@@ -1,7 +1,8 @@
 //! A node's advisory reader/writer lock as the log knows it (P§2.4). The queue of those who wait is the
 //! master's memory.
 
-use alloc::collections::BTreeMap;
+use crate::CowMap;
+use core::ops::Bound;
 use core::time::Duration;
 use wombat_proto::limits::SHARED_HOLDERS;
 use wombat_proto::{Error, Generation, HandleId, LockMode, Result, SessionId, Slot, Token};
@@ -11,7 +12,9 @@ use wombat_proto::{Error, Generation, HandleId, LockMode, Result, SessionId, Slo
 pub struct Lock {
     /// Rises when the lock goes from free to held; 0 if it never was.
     generation: Generation,
-    holders: BTreeMap<(SessionId, HandleId), Holder>,
+    holders: CowMap<(SessionId, HandleId), Holder>,
+    /// The holders by their tokens.
+    tokens: CowMap<Token, (SessionId, HandleId)>,
     /// Left by a holder whose session ended without a release. It stays, also after it has passed, until a
     /// grant that had to wait for it: only the master's clock knows when that is.
     delay: Option<Delay>,
@@ -45,7 +48,7 @@ pub struct Delay {
 
 impl Lock {
     pub(crate) fn restore(generation: Generation, delay: Option<Delay>) -> Lock {
-        Lock { generation, holders: BTreeMap::new(), delay }
+        Lock { generation, delay, ..Lock::default() }
     }
 
     /// The lock generation.
@@ -59,8 +62,25 @@ impl Lock {
     }
 
     /// The holders, by session and handle.
-    pub fn holders(&self) -> impl ExactSizeIterator<Item = ((SessionId, HandleId), &Holder)> {
+    pub fn holders(&self) -> impl Iterator<Item = ((SessionId, HandleId), &Holder)> {
         self.holders.iter().map(|(key, holder)| (*key, holder))
+    }
+
+    /// How many holders there are.
+    pub fn holder_count(&self) -> usize {
+        self.holders.len()
+    }
+
+    /// The mode that its holders share; `None` if nobody holds it.
+    pub fn mode(&self) -> Option<LockMode> {
+        self.holders.iter().next().map(|(_, holder)| holder.mode)
+    }
+
+    /// What a session holds, by handle.
+    pub fn holders_of(&self, session: SessionId) -> impl Iterator<Item = (HandleId, &Holder)> {
+        let all = self.holders.iter_from(Bound::Included(&(session, HandleId(0))));
+        all.take_while(move |((other, _), _)| *other == session)
+            .map(|((_, handle), holder)| (*handle, holder))
     }
 
     /// Whether somebody holds it.
@@ -73,14 +93,15 @@ impl Lock {
         self.holders.get(&(session, handle))
     }
 
-    /// The holder with that token.
-    pub fn holder_of_token(&self, token: Token) -> Option<&Holder> {
-        self.holders.values().find(|holder| holder.token == token)
+    /// The holder with that token, and its session and handle.
+    pub fn holder_of_token(&self, token: Token) -> Option<((SessionId, HandleId), &Holder)> {
+        let key = *self.tokens.get(&token)?;
+        Some((key, self.holders.get(&key)?))
     }
 
     /// Whether anyone but `handle` of `session` holds it.
     pub fn held_by_another(&self, session: SessionId, handle: HandleId) -> bool {
-        self.holders.keys().any(|key| *key != (session, handle))
+        self.holders.len() > usize::from(self.holders.contains_key(&(session, handle)))
     }
 
     /// The delay that a grant in `mode` would have to wait for, if it has not passed.
@@ -90,23 +111,18 @@ impl Lock {
 
     /// How many more holders in `mode` the present ones leave room for. `permits` 0: any number of shared ones.
     pub fn room(&self, mode: LockMode, permits: u32) -> usize {
-        self.room_beside(mode, permits, |_| true)
+        self.room_after(0, mode, permits)
     }
 
-    /// The same, if only those of the present holders count that `stays` says.
-    pub fn room_beside(
-        &self,
-        mode: LockMode,
-        permits: u32,
-        stays: impl Fn(&(SessionId, HandleId)) -> bool,
-    ) -> usize {
-        let mut holders = self.holders.iter().filter(|(key, _)| stays(key)).map(|(_, holder)| holder.mode);
+    /// The same, once `releases` of the present holders have released it.
+    pub fn room_after(&self, releases: usize, mode: LockMode, permits: u32) -> usize {
+        let staying = self.holders.len().saturating_sub(releases);
         let most = if permits == 0 { SHARED_HOLDERS } else { (permits as usize).min(SHARED_HOLDERS) };
-        match (holders.next(), mode) {
+        match (self.mode().filter(|_| staying > 0), mode) {
             (None, LockMode::Exclusive) => 1,
             (None, LockMode::Shared) => most,
             (Some(LockMode::Exclusive), _) | (_, LockMode::Exclusive) => 0,
-            (Some(LockMode::Shared), LockMode::Shared) => most.saturating_sub(1 + holders.count()),
+            (Some(LockMode::Shared), LockMode::Shared) => most.saturating_sub(staying),
         }
     }
 
@@ -131,18 +147,21 @@ impl Lock {
         if self.holders.is_empty() {
             self.generation = self.generation.next();
         }
-        self.holders.insert(key, holder);
+        self.put_holder(key, holder);
         Ok(())
     }
 
-    /// Puts a holder back that a snapshot names.
-    pub(crate) fn restore_holder(&mut self, key: (SessionId, HandleId), holder: Holder) {
+    /// Adds a holder without any check: one that a snapshot names.
+    pub(crate) fn put_holder(&mut self, key: (SessionId, HandleId), holder: Holder) {
+        self.tokens.insert(holder.token, key);
         self.holders.insert(key, holder);
     }
 
     /// Takes the lock from one holder who gives it back.
     pub(crate) fn release(&mut self, session: SessionId, handle: HandleId) -> Option<Holder> {
-        self.holders.remove(&(session, handle))
+        let holder = self.holders.remove(&(session, handle))?;
+        self.tokens.remove(&holder.token);
+        Some(holder)
     }
 
     /// Takes the lock from one holder whose session ended at `slot`. Returns the delay that begins, if it asked
@@ -153,7 +172,7 @@ impl Lock {
         slot: Slot,
         delay_over: bool,
     ) -> Option<Delay> {
-        let holder = self.holders.remove(&(session, handle))?;
+        let holder = self.release(session, handle)?;
         if holder.lock_delay.is_zero() {
             return None;
         }

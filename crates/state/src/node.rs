@@ -1,7 +1,7 @@
 //! A node: a small file or a directory, with its metadata (P§2.3).
 
+use crate::CowMap;
 use crate::lock::Lock;
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use bytes::Bytes;
 use wombat_proto::wire;
@@ -28,7 +28,7 @@ pub struct Node {
     /// Its lock.
     pub lock: Lock,
     /// The handles that have it open; kept of ephemeral nodes only.
-    pub openers: BTreeSet<(SessionId, HandleId)>,
+    pub openers: CowMap<(SessionId, HandleId), ()>,
     /// When it was made, wall time, for people.
     pub created_wall_ms: u64,
     /// When its contents were last written, wall time, for people; directories keep the time of creation.
@@ -52,7 +52,7 @@ pub enum Body {
     /// Children by name.
     Directory {
         /// The instances of the children.
-        children: BTreeMap<Name, Instance>,
+        children: CowMap<Name, Instance>,
         /// The greatest number that has completed a child's name.
         numbered: u64,
     },
@@ -65,7 +65,7 @@ impl Body {
     }
 
     pub(crate) fn directory(numbered: u64) -> Body {
-        Body::Directory { children: BTreeMap::new(), numbered }
+        Body::Directory { children: CowMap::new(), numbered }
     }
 }
 
@@ -76,7 +76,7 @@ impl Node {
     }
 
     /// The children; none for a file.
-    pub fn children(&self) -> Option<&BTreeMap<Name, Instance>> {
+    pub fn children(&self) -> Option<&CowMap<Name, Instance>> {
         match &self.body {
             Body::Directory { children, .. } => Some(children),
             Body::File { .. } => None,
@@ -121,5 +121,28 @@ impl Node {
         self.ephemeral
             && self.openers.is_empty()
             && self.children().is_none_or(|children| children.is_empty())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An empty file.
+    pub(crate) fn file(instance: Instance, place: (Instance, Name)) -> Node {
+        Node {
+            instance,
+            place: Some(place),
+            body: Body::file(Bytes::new(), Generation(1)),
+            ephemeral: false,
+            permits: 0,
+            acls: Default::default(),
+            acl_generation: Generation(1),
+            lock: Lock::default(),
+            openers: CowMap::new(),
+            created_wall_ms: 0,
+            modified_wall_ms: 0,
+            modified_slot: Slot(instance.0),
+        }
     }
 }

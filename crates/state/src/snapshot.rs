@@ -6,11 +6,13 @@ use crate::node::{Body, Node};
 use crate::outcome::{from_record, to_record};
 use crate::session::{Fence, Session, names_in};
 use crate::{Cell, KEY_BYTES, State};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 use core::fmt;
 use core::time::Duration;
 use prost::Message;
+use wombat_proto::wire::AuditEntry;
 use wombat_proto::wire::log::{self, snapshot_record::Record};
 use wombat_proto::{CellName, Epoch, Generation, HandleId, Instance, LockMode, Name, SessionId, Slot, Token};
 use xxhash_rust::xxh3::Xxh3;
@@ -112,7 +114,7 @@ impl State {
                     Record::Cell(_) => return Err(SnapshotError("it has two headers")),
                     Record::Node(node) => state.restore_node(node)?,
                     Record::Session(session) => state.restore_session(session)?,
-                    Record::Audit(entry) => state.audit.push_back(entry),
+                    Record::Audit(entry) => state.restore_audit(entry)?,
                 }
             }
         }
@@ -130,7 +132,7 @@ impl State {
         let nodes = self.tree.nodes().map(|node| Record::Node(node_record(node)));
         let sessions =
             self.sessions.iter().map(|(id, session)| Record::Session(session_record(*id, session)));
-        let audit = self.audit.iter().cloned().map(Record::Audit);
+        let audit = self.audit.values().cloned().map(Record::Audit);
         cell.into_iter().chain(nodes).chain(sessions).chain(audit)
     }
 
@@ -200,9 +202,16 @@ impl State {
             fences: fences.collect(),
             ..Session::default()
         };
-        match self.sessions.insert(SessionId(record.session), session) {
+        match self.sessions.insert(SessionId(record.session), Arc::new(session)) {
             None => Ok(()),
             Some(_) => Err(SnapshotError("two sessions have one id")),
+        }
+    }
+
+    fn restore_audit(&mut self, entry: AuditEntry) -> Result<(), SnapshotError> {
+        match self.audit.insert(Slot(entry.slot), entry) {
+            None => Ok(()),
+            Some(_) => Err(SnapshotError("two entries of the audit have one slot")),
         }
     }
 
@@ -211,11 +220,11 @@ impl State {
         for node in self.tree.nodes() {
             for ((session, handle), _) in node.lock.holders() {
                 let session = self.sessions.get_mut(&session).ok_or(SnapshotError("a dead session holds"))?;
-                session.locks.insert((node.instance, handle));
+                Arc::make_mut(session).locks.insert((node.instance, handle));
             }
-            for (session, handle) in &node.openers {
+            for (session, handle) in node.openers.keys() {
                 let session = self.sessions.get_mut(session).ok_or(SnapshotError("a dead session keeps"))?;
-                session.ephemerals.insert((node.instance, *handle));
+                Arc::make_mut(session).ephemerals.insert((node.instance, *handle));
             }
         }
         Ok(())
@@ -255,7 +264,7 @@ fn node_record(node: &Node) -> log::NodeRecord {
         }),
         openers: node
             .openers
-            .iter()
+            .keys()
             .map(|(session, handle)| log::OpenerRecord { session: session.0, handle: handle.0 })
             .collect(),
     }
@@ -289,7 +298,7 @@ fn node_of(record: log::NodeRecord) -> Result<Node, SnapshotError> {
     let mut lock = Lock::restore(Generation(record.lock_generation), delay);
     for holder in record.holders {
         let key = (SessionId(holder.session), HandleId(holder.handle));
-        lock.restore_holder(
+        lock.put_holder(
             key,
             Holder {
                 mode: mode(holder.shared),
@@ -313,7 +322,7 @@ fn node_of(record: log::NodeRecord) -> Result<Node, SnapshotError> {
         acls: record.acls.try_into().map_err(|_| SnapshotError("a node has not three ACL names"))?,
         acl_generation: Generation(record.acl_generation),
         lock,
-        openers: record.openers.iter().map(|o| (SessionId(o.session), HandleId(o.handle))).collect(),
+        openers: record.openers.iter().map(|o| ((SessionId(o.session), HandleId(o.handle)), ())).collect(),
         created_wall_ms: record.created_wall_ms,
         modified_wall_ms: record.modified_wall_ms,
         modified_slot: Slot(record.modified_slot),

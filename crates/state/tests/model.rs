@@ -649,7 +649,7 @@ fn seen(node: &Node) -> Item {
             .lock
             .delay()
             .map(|delay| (delay.since.0, delay.mode == LockMode::Shared, delay.length.as_millis() as u32)),
-        openers: node.openers.iter().map(|(session, handle)| (session.0, handle.0)).collect(),
+        openers: node.openers.keys().map(|(session, handle)| (session.0, handle.0)).collect(),
     })
 }
 

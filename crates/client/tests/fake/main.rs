@@ -363,7 +363,7 @@ fn a_leader_is_told_with_its_own_token() {
                         let holders = vec![wire::Holder { token, ..wire::Holder::default() }];
                         let lock =
                             wire::LockInfo { path: "/ls/fake/f".into(), holders, ..Default::default() };
-                        Answer::Locks(wire::Locks { locks: vec![lock], more: false })
+                        Answer::Locks(wire::Locks { locks: vec![lock], ..Default::default() })
                     }
                     call => panic!("{call:?}"),
                 };
@@ -527,7 +527,7 @@ async fn look(peer: &mut Peer, waiting: u64) {
     let (request, call) = peer.call().await;
     assert!(matches!(call, Call::ListLocks(_)), "{call:?}");
     let lock = wire::LockInfo { path: "/ls/fake/f".into(), waiting, ..Default::default() };
-    peer.answer(&request, Answer::Locks(wire::Locks { locks: vec![lock], more: false })).await;
+    peer.answer(&request, Answer::Locks(wire::Locks { locks: vec![lock], ..Default::default() })).await;
 }
 
 #[test]
@@ -613,7 +613,7 @@ fn what_happened_in_a_new_file_of_an_election_before_it_was_opened_is_told() {
                         let holders = vec![wire::Holder { token: 10, ..wire::Holder::default() }];
                         let lock =
                             wire::LockInfo { path: "/ls/fake/f".into(), holders, ..Default::default() };
-                        Answer::Locks(wire::Locks { locks: vec![lock], more: false })
+                        Answer::Locks(wire::Locks { locks: vec![lock], ..Default::default() })
                     }
                     call => panic!("{call:?}"),
                 };

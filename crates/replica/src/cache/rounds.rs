@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use wombat_proto::limits::{WAITING_BYTES, WAITING_CHANGES};
 use wombat_proto::wire::log::{self, command::Op};
-use wombat_proto::{CacheKey, Error, HandleId, Instance, Instant, Result, SessionId};
+use wombat_proto::{CacheKey, Error, HandleId, Instance, Instant, Result, SessionId, Token};
 
 /// Most sessions that are told in one step: a crowd that has the same file cached must not keep the heartbeats
 /// waiting. Nor must it in many steps between two ticks, so the rest waits for the next tick.
@@ -405,8 +405,9 @@ impl Replica {
     /// Whose lock is broken.
     fn holders_of(&self, broken: &log::BreakLock) -> Vec<SessionId> {
         let lock = self.state.tree().get(Instance(broken.instance)).map(|node| &node.lock);
-        let holders = lock.into_iter().flat_map(|lock| lock.holders());
-        let of_tokens = holders.filter(|(_, holder)| broken.tokens.contains(&holder.token.0));
+        let tokens = broken.tokens.iter().map(|token| Token(*token));
+        let of_tokens =
+            lock.into_iter().flat_map(|lock| tokens.clone().filter_map(|token| lock.holder_of_token(token)));
         let sessions: BTreeSet<SessionId> = of_tokens.map(|((session, _), _)| session).collect();
         sessions.into_iter().collect()
     }

@@ -67,7 +67,7 @@ impl<'a> Touched<'a> {
     /// A handle goes, and with it the ephemeral node that it may be the last to keep alive.
     fn close(&mut self, instance: u64, session: u64, handle: u64) {
         let opener = (SessionId(session), HandleId(handle));
-        if let Some(node) = self.node(instance).filter(|node| node.openers.contains(&opener)) {
+        if let Some(node) = self.node(instance).filter(|node| node.openers.contains_key(&opener)) {
             self.death(node);
         }
     }

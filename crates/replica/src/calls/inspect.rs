@@ -2,7 +2,7 @@
 
 use super::{fill_page, page};
 use crate::{Answer, Replica, Standing};
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -14,6 +14,8 @@ use wombat_state::{Lock, Node};
 const HOLDERS_LISTED: usize = 256;
 /// Most waiters, likewise.
 const WAITERS_LISTED: usize = 64;
+/// How many locks one call looks at: an operator's question must not keep the master from its work.
+const LOOKED_AT: usize = 1000;
 
 impl Replica {
     /// How this replica is, but for what only the shell knows.
@@ -77,28 +79,27 @@ impl Replica {
     }
 
     pub(super) fn list_locks(&mut self, list: &wire::ListLocks) -> Result<Answer> {
-        let below = if list.path.is_empty() { None } else { Some(self.known(&list.path)?) };
-        let in_use = match &below {
-            // The usual question, as of a lock's own client: that does not take a look at every session.
-            Some((_, top)) if !top.is_directory() => BTreeSet::from([top.instance]),
-            _ => self.locks_in_use(),
+        let top = if list.path.is_empty() { None } else { Some(self.known(&list.path)?.1.instance) };
+        let first = Instance(list.after.saturating_add(1));
+        // The usual question is for one lock's file.
+        let file = top.filter(|top| self.state.tree().get(*top).is_some_and(|node| !node.is_directory()));
+        let looked_at = match file {
+            Some(file) => BTreeSet::from_iter((first <= file).then_some(file)),
+            None => self.locks_in_use(first, LOOKED_AT),
         };
-        let is_below = |path: &str| match &below {
-            None => true,
-            Some((top, _)) => {
-                path.strip_prefix(top.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('/'))
-            }
+        let is_below = |node: &Node| top.is_none_or(|top| self.state.tree().is_at_or_below(node, top));
+        let (looked_through, whole) = (looked_at.last().copied(), looked_at.len() < LOOKED_AT);
+        let infos = looked_at.into_iter().filter_map(|instance| {
+            let node = self.state.tree().get(instance).filter(|node| is_below(node))?;
+            let path = self.state.path_of(node).filter(|_| self.is_in_use(instance))?.to_string();
+            Some(self.lock_info(path, instance))
+        });
+        let (locks, full) = fill_page(list.limit, infos);
+        let last = match locks.last() {
+            Some(last) if full => last.instance,
+            _ => looked_through.map_or(list.after, |instance| instance.0),
         };
-        let paths: BTreeMap<String, Instance> = in_use
-            .into_iter()
-            .filter(|instance| self.is_in_use(*instance))
-            .filter_map(|instance| Some((self.state.path_of(self.state.tree().get(instance)?)?, instance)))
-            .map(|(path, instance)| (path.to_string(), instance))
-            .filter(|(path, _)| is_below(path) && *path > list.after)
-            .collect();
-        let infos = paths.into_iter().map(|(path, instance)| self.lock_info(path, instance));
-        let (locks, more) = fill_page(list.limit, infos);
-        Ok(Answer::Locks(wire::Locks { locks, more }))
+        Ok(Answer::Locks(wire::Locks { locks, more: full || !whole, last }))
     }
 
     pub(super) fn list_audit(&self, list: &wire::ListAudit) -> Answer {
@@ -124,13 +125,17 @@ impl Replica {
         lock.is_held() || waits
     }
 
-    /// The locks that are held, waited for, or in a lock-delay.
-    fn locks_in_use(&self) -> BTreeSet<Instance> {
-        let sessions = self.state.sessions_after(SessionId(0));
-        let held = sessions.flat_map(|(_, session)| session.locks().map(|(instance, _)| instance));
-        let master = self.master.iter();
-        let others = master.flat_map(|master| master.locks.waited_for().chain(master.locks.delayed()));
-        held.chain(others).collect()
+    /// The first locks, from a node on, that are held, waited for, or in a lock-delay: at most so many.
+    fn locks_in_use(&self, first: Instance, most: usize) -> BTreeSet<Instance> {
+        let mut in_use: BTreeSet<Instance> = self.state.tree().held_from(first).take(most).collect();
+        if let Some(master) = &self.master {
+            in_use.extend(master.locks.waited_for(first).take(most));
+            in_use.extend(master.locks.delayed(first).take(most));
+        }
+        while in_use.len() > most {
+            in_use.pop_last();
+        }
+        in_use
     }
 
     fn lock_info(&self, path: String, instance: Instance) -> wire::LockInfo {
@@ -174,7 +179,8 @@ impl Replica {
             permits: node.map_or(0, |node| node.permits),
             free_within_ms: free_within.map_or(0, |within| within.as_millis() as u64),
             breaking: master.is_some_and(|master| master.breaks.is_breaking(instance)),
-            holding: lock.holders().len() as u64,
+            holding: lock.holder_count() as u64,
+            instance: instance.0,
         }
     }
 }

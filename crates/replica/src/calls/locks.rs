@@ -1,7 +1,7 @@
 //! Acquire, Release and sequencers (P§2.4).
 
 use crate::handles::OpenHandle;
-use crate::locks::Waiter;
+use crate::lock_queue::Waiter;
 use crate::{Answer, Asker, Replica};
 use core::time::Duration;
 use wombat_proto::limits::ACQUIRE_TIMEOUT;
@@ -45,9 +45,11 @@ impl Replica {
             Some(_) => return Err(Error::invalid("this handle holds the lock already; release it first")),
             None => {}
         }
-        let waiter = self.serving()?.locks.waiter(instance, asker.session, id);
-        if let Some(waiter) = waiter.filter(|waiter| waiter.asker.number == asker.number) {
-            waiter.asker = asker; // It comes again, on another connection; its time runs on.
+        let locks = &mut self.serving()?.locks;
+        let waiter = locks.waiter(instance, asker.session, id);
+        if waiter.is_some_and(|waiter| waiter.asker.number == asker.number) {
+            // It comes again, on another connection; its time runs on.
+            locks.update(instance, (asker.session, id), |waiter| waiter.asker = asker);
             return Ok(None);
         }
         handle.check_acquire(asker.number)?;

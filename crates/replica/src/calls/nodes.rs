@@ -109,10 +109,11 @@ impl Replica {
 pub(super) fn page_of(tree: &Tree, directory: &Node, after: &str, limit: u32) -> Result<wire::Entries> {
     let children = directory.children().ok_or(Error::NotDirectory)?;
     let after = match after {
-        "" => Bound::Unbounded,
-        after => Bound::Excluded(Name::parse(after)?),
+        "" => None,
+        after => Some(Name::parse(after)?),
     };
-    let rest = children.range((after, Bound::Unbounded)).map(|(name, child)| {
+    let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+    let rest = children.iter_from(from).map(|(name, child)| {
         let stat = tree.get(*child).map(Node::stat);
         wire::Entry { name: name.as_str().into(), stat }
     });

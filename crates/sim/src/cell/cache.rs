@@ -15,7 +15,7 @@ use wombat_proto::wire::{
 };
 use wombat_proto::{CacheKey, Epoch, Facet, Instance, Name, Path, SessionId, Slot, Value};
 use wombat_session::{Cached, Place};
-use wombat_state::{Node, State};
+use wombat_state::{CowMap, Node, State};
 
 /// How much longer than the cache lease a change waits at most: a tick, and what comes of it.
 const A_MOMENT: Duration = Duration::from_millis(20);
@@ -426,7 +426,7 @@ fn digest(state: &State, key: &CacheKey) -> u64 {
             node.is_some().hash(&mut hasher);
         }
         Facet::Absence(name) => {
-            let lacks = |children: &BTreeMap<Name, Instance>| !children.contains_key(name);
+            let lacks = |children: &CowMap<Name, Instance>| !children.contains_key(name);
             node.and_then(Node::children).is_some_and(lacks).hash(&mut hasher);
         }
         Facet::AnyAbsence => unreachable!("nobody caches all that a directory lacks"),

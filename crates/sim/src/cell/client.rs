@@ -547,12 +547,12 @@ impl Client {
         for held in (0..LOCKS).filter_map(|lock| self.believed(lock, real)) {
             let lock = tree.get(held.instance).map(|node| &node.lock);
             let holder = lock.and_then(|lock| lock.holder_of_token(held.token));
-            let holds = holder.is_some_and(|holder| holder.mode == held.mode);
+            let holds = holder.is_some_and(|(_, holder)| holder.mode == held.mode);
             assert!(holds, "I6: client {} has lost the lock of token {}", self.name, held.token);
         }
         for handle in [OWN, COMMON].iter().filter_map(|place| self.handles[*place]) {
             let node = tree.get(Instance(handle.instance));
-            let keeps = node.is_some_and(|node| node.openers.contains(&(id, HandleId(handle.id))));
+            let keeps = node.is_some_and(|node| node.openers.contains_key(&(id, HandleId(handle.id))));
             assert!(keeps, "I6: client {} has lost the temporary file {}", self.name, handle.instance);
         }
     }

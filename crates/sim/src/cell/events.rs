@@ -47,8 +47,8 @@ impl Events {
             Change::ChildRemoved { parent, name } => (*parent, Kind::ChildRemoved, Some(name)),
             Change::ChildModified { parent, name } => (*parent, Kind::ChildModified, Some(name)),
             Change::Deleted { instance } => (*instance, Kind::HandleInvalid, None),
-            Change::LockAcquired { instance } => (*instance, Kind::LockAcquired, None),
-            Change::LockReleased { instance } | Change::LockDelayed { instance, .. } => {
+            Change::LockAcquired { instance, .. } => (*instance, Kind::LockAcquired, None),
+            Change::LockReleased { instance, .. } | Change::LockDelayed { instance, .. } => {
                 (*instance, Kind::LockReleased, None)
             }
             Change::LockBroken { .. } | Change::SessionEnded { .. } => return,

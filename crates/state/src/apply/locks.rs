@@ -7,7 +7,6 @@ use crate::session::Fence;
 use crate::{Change, State};
 use alloc::collections::BTreeSet;
 use alloc::format;
-use alloc::vec::Vec;
 use core::time::Duration;
 use wombat_proto::limits::HANDLES_PER_SESSION;
 use wombat_proto::wire::log;
@@ -42,9 +41,9 @@ pub(super) fn grant(state: &mut State, context: &mut Context<'_>, grant: &log::G
             node.lock.grant(key, holder, node.permits, delay_over).map(|()| node.lock.generation())
         })
         .expect("looked up above")?;
-    let session = state.sessions.get_mut(&context.session).expect("checked by the caller");
+    let session = state.session_mut(context.session).expect("checked by the caller");
     session.locks.insert((instance, handle));
-    context.changes.push(Change::LockAcquired { instance });
+    context.changes.push(Change::LockAcquired { instance, holder: key });
     Ok(Outcome::Granted { token: holder.token, generation })
 }
 
@@ -55,11 +54,12 @@ pub(super) fn release(
 ) -> Result<Outcome> {
     let (instance, handle) = (Instance(release.instance), HandleId(release.handle));
     let session = context.session;
+    let holder = (session, handle);
     let released = state.tree.edit(instance, |node| node.lock.release(session, handle));
     released.ok_or(Error::StaleHandle)?.ok_or(Error::NotHeld)?;
-    let session = state.sessions.get_mut(&session).expect("checked by the caller");
+    let session = state.session_mut(session).expect("checked by the caller");
     session.locks.remove(&(instance, handle));
-    context.changes.push(Change::LockReleased { instance });
+    context.changes.push(Change::LockReleased { instance, holder });
     Ok(Outcome::Done)
 }
 
@@ -71,7 +71,7 @@ pub(super) fn set_sequencer(
     let fence = Fence { instance: Instance(set.instance), token: Token(set.token) };
     let node = state.tree.get(fence.instance).ok_or(Error::SequencerStale)?;
     node.lock.holder_of_token(fence.token).ok_or(Error::SequencerStale)?;
-    let session = state.sessions.get_mut(&context.session).expect("checked by the caller");
+    let session = state.session_mut(context.session).expect("checked by the caller");
     if session.fences.len() >= HANDLES_PER_SESSION && !session.fences.contains_key(&HandleId(set.handle)) {
         return Err(Error::QuotaExceeded { what: "handles with a sequencer in one session".into() });
     }
@@ -88,12 +88,10 @@ pub(super) fn break_lock(
 ) -> Result<Outcome> {
     let instance = Instance(broken.instance);
     let node = state.tree.get(instance).ok_or(Error::StaleHandle)?;
-    let tokens: BTreeSet<u64> = broken.tokens.iter().copied().collect(); // They may be tens of thousands.
-    let told = |holder: &Holder| tokens.contains(&holder.token.0);
-    let holders = node.lock.holders().filter(|(_, holder)| told(holder));
-    let holders: Vec<_> = holders.map(|(key, _)| key).collect();
+    let holders = broken.tokens.iter().filter_map(|token| node.lock.holder_of_token(Token(*token)));
+    let holders: BTreeSet<_> = holders.map(|(key, _)| key).collect();
     for (session, handle) in holders.iter().copied() {
-        if let Some(session) = state.sessions.get_mut(&session) {
+        if let Some(session) = state.session_mut(session) {
             session.locks.remove(&(instance, handle));
         }
         context.changes.push(Change::LockBroken { session, handle });
@@ -118,7 +116,7 @@ pub(super) fn abandon(
         node.lock.abandon(holder, context.slot, delay_over)
     });
     context.changes.push(match delay.expect("a locked node exists") {
-        Some(delay) => Change::LockDelayed { instance, since: delay.since, length: delay.length },
-        None => Change::LockReleased { instance },
+        Some(delay) => Change::LockDelayed { instance, holder, since: delay.since, length: delay.length },
+        None => Change::LockReleased { instance, holder },
     });
 }

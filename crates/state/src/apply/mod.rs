@@ -111,7 +111,7 @@ fn found_cell(state: &mut State, slot: Slot, wall_ms: u64, found: &log::FoundCel
 }
 
 fn live(state: &mut State, session: SessionId) -> Result<&mut Session> {
-    state.sessions.get_mut(&session).ok_or(Error::SessionExpired)
+    state.session_mut(session).ok_or(Error::SessionExpired)
 }
 
 /// Makes a session's change take effect at most once (SPEC I13): a retry gets the first answer.

@@ -17,40 +17,17 @@ pub(super) fn apply(state: &mut State, context: &mut Context<'_>, multi: &log::M
     for guard in &steps.guards {
         check(state, context.session, guard)?;
     }
-    state.tree.begin();
-    let (changes_before, last_instance_before) = (context.changes.len(), state.last_instance);
+    let (changes_before, before) = (context.changes.len(), state.clone());
     let mut done = wire::MultiDone::default();
     let result = steps.changes.iter().try_for_each(|change| make(state, context, change, &mut done));
     if done.names.iter().all(String::is_empty) {
         done.names.clear();
     }
-    match &result {
-        Ok(()) => state.tree.commit(),
-        Err(_) => {
-            roll_back(state);
-            state.last_instance = last_instance_before;
-            context.changes.truncate(changes_before);
-        }
+    if result.is_err() {
+        *state = before;
+        context.changes.truncate(changes_before);
     }
     result.map(|()| Outcome::Multi(done))
-}
-
-/// Takes the changes back, also from the sessions that hold or keep alive a node which was deleted for a
-/// moment.
-fn roll_back(state: &mut State) {
-    for instance in state.tree.roll_back() {
-        let Some(node) = state.tree.get(instance) else { continue };
-        for ((session, handle), _) in node.lock.holders() {
-            if let Some(session) = state.sessions.get_mut(&session) {
-                session.locks.insert((instance, handle));
-            }
-        }
-        for (session, handle) in &node.openers {
-            if let Some(session) = state.sessions.get_mut(session) {
-                session.ephemerals.insert((instance, *handle));
-            }
-        }
-    }
 }
 
 fn check(state: &State, session: SessionId, guard: &wire::Guard) -> Result<()> {
@@ -66,7 +43,7 @@ fn check(state: &State, session: SessionId, guard: &wire::Guard) -> Result<()> {
             Body::Directory { .. } => Err(Error::IsDirectory),
         },
         guard::Guard::LockHeld(path) => {
-            let mine = find(state, path)?.lock.holders().any(|((holder, _), _)| holder == session);
+            let mine = find(state, path)?.lock.holders_of(session).next().is_some();
             if mine { Ok(()) } else { Err(Error::NotHeld) }
         }
     }

@@ -4,9 +4,8 @@ use super::Context;
 use crate::lock::Lock;
 use crate::node::{Body, Node};
 use crate::outcome::Outcome;
-use crate::{Change, State};
+use crate::{Change, CowMap, State};
 use alloc::borrow::ToOwned;
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use bytes::Bytes;
 use wombat_proto::limits::{CONTENTS_BYTES, NODES};
@@ -24,7 +23,7 @@ pub(super) fn root(slot: Slot, wall_ms: u64) -> Node {
         acls: ["*"; 3].map(String::from),
         acl_generation: Generation(1),
         lock: Lock::default(),
-        openers: BTreeSet::new(),
+        openers: CowMap::new(),
         created_wall_ms: wall_ms,
         modified_wall_ms: wall_ms,
         modified_slot: slot,
@@ -96,7 +95,7 @@ pub(super) fn create(
         acls,
         acl_generation: Generation(1),
         lock: Lock::default(),
-        openers: BTreeSet::new(),
+        openers: CowMap::new(),
         created_wall_ms: context.wall_ms,
         modified_wall_ms: context.wall_ms,
         modified_slot: context.slot,
@@ -133,8 +132,8 @@ fn opened(
     let node = state.tree.get(instance).expect("looked up by the caller");
     let stat = node.stat();
     if node.ephemeral {
-        state.tree.edit(instance, |node| node.openers.insert((session, handle)));
-        let session = state.sessions.get_mut(&session).ok_or(Error::SessionExpired)?;
+        state.tree.edit(instance, |node| node.openers.insert((session, handle), ()));
+        let session = state.session_mut(session).ok_or(Error::SessionExpired)?;
         session.ephemerals.insert((instance, handle));
     }
     Ok(Outcome::Opened { created, stat })
@@ -143,7 +142,7 @@ fn opened(
 /// Close never fails (P§2.6): what the handle held goes free, what it kept alive may vanish.
 pub(super) fn close(state: &mut State, context: &mut Context<'_>, close: &log::Close) -> Result<Outcome> {
     let (instance, handle) = (Instance(close.instance), HandleId(close.handle));
-    let Some(session) = state.sessions.get_mut(&context.session) else { return Ok(Outcome::Done) };
+    let Some(session) = state.session_mut(context.session) else { return Ok(Outcome::Done) };
     session.fences.remove(&handle);
     let held = session.locks.remove(&(instance, handle));
     let kept_alive = session.ephemerals.remove(&(instance, handle));
@@ -153,7 +152,7 @@ pub(super) fn close(state: &mut State, context: &mut Context<'_>, close: &log::C
         node.openers.remove(&key);
     });
     if held {
-        context.changes.push(Change::LockReleased { instance });
+        context.changes.push(Change::LockReleased { instance, holder: key });
     }
     if kept_alive {
         remove_orphans(state, context, instance);
@@ -236,12 +235,12 @@ pub(super) fn remove(
 fn vanish(state: &mut State, context: &mut Context<'_>, instance: Instance) {
     let node = state.tree.remove(instance).expect("looked up by the caller");
     for ((session, handle), _) in node.lock.holders() {
-        if let Some(session) = state.sessions.get_mut(&session) {
+        if let Some(session) = state.session_mut(session) {
             session.locks.remove(&(instance, handle));
         }
     }
-    for (session, handle) in &node.openers {
-        if let Some(session) = state.sessions.get_mut(session) {
+    for (session, handle) in node.openers.keys() {
+        if let Some(session) = state.session_mut(*session) {
             session.ephemerals.remove(&(instance, *handle));
         }
     }
@@ -264,7 +263,7 @@ fn check_contents(contents: &Bytes) -> Result<()> {
 }
 
 /// The children of a directory that a command names by instance.
-pub(super) fn children(state: &State, parent: Instance) -> Result<&BTreeMap<Name, Instance>> {
+pub(super) fn children(state: &State, parent: Instance) -> Result<&CowMap<Name, Instance>> {
     let gone = || Error::not_found("the directory to create it in".to_owned());
     state.tree.get(parent).ok_or_else(gone)?.children().ok_or(Error::NotDirectory)
 }

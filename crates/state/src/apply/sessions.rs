@@ -4,6 +4,7 @@ use super::{Context, locks, nodes};
 use crate::outcome::Outcome;
 use crate::session::Session;
 use crate::{Change, State};
+use alloc::sync::Arc;
 use wombat_proto::limits::{CLIENT_DESCRIPTION_BYTES, SESSIONS};
 use wombat_proto::wire::log;
 use wombat_proto::{Error, Result, SessionId};
@@ -28,7 +29,7 @@ pub(super) fn create(
         caches: create.caches,
         ..Session::default()
     };
-    state.sessions.insert(id, session);
+    state.sessions.insert(id, Arc::new(session));
     Ok(Outcome::Session(id))
 }
 
@@ -42,20 +43,20 @@ pub(super) fn end(state: &mut State, context: &mut Context<'_>, end: &log::EndSe
 
 fn end_one(state: &mut State, context: &mut Context<'_>, id: SessionId, asked: bool) {
     let Some(session) = state.sessions.remove(&id) else { return };
-    for (instance, handle) in session.locks {
+    for (instance, handle) in session.locks() {
         if asked {
             state.tree.edit(instance, |node| node.lock.release(id, handle)).expect("a locked node exists");
-            context.changes.push(Change::LockReleased { instance });
+            context.changes.push(Change::LockReleased { instance, holder: (id, handle) });
         } else {
             locks::abandon(state, context, instance, (id, handle));
         }
     }
     // First every handle is gone, then what none keeps alive: an ephemeral directory may hold an ephemeral
     // file of the same session.
-    for (instance, handle) in &session.ephemerals {
-        state.tree.edit(*instance, |node| node.openers.remove(&(id, *handle)));
+    for (instance, handle) in session.ephemerals() {
+        state.tree.edit(instance, |node| node.openers.remove(&(id, handle)));
     }
-    for (instance, _) in session.ephemerals {
+    for (instance, _) in session.ephemerals() {
         nodes::remove_orphans(state, context, instance);
     }
     context.changes.push(Change::SessionEnded { session: id });
