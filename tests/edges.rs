@@ -1,8 +1,11 @@
-//! The server's edges: its log and its output may block or fail, and it serves on.
+//! The server's edges. Its log and its output may block or fail, clients may fill it up, say nothing or vanish, and
+//! may not reach the master: it serves on.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 
+use common::five::Five;
+use common::raw::Raw;
 use common::{WOMBAT, connect_to, free_addresses, open, run, wait_for};
 use nix::fcntl::{FcntlArg, fcntl};
 use std::fs::File;
@@ -10,6 +13,8 @@ use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use wombat_proto::wire::{self, error::Code, request::Call, response::Result as Answer};
 
 /// A process that ends with the test.
 struct Process(Child);
@@ -139,4 +144,132 @@ fn dev_cell_under_a_paused_pager_serves() {
 fn wait_for_end(mut process: Process) {
     common::signal(process.0.id(), "TERM");
     assert!(process.0.wait().unwrap().success());
+}
+
+/// A client without a place: it is welcome, and may have no session.
+fn check_has_no_place(address: &str) {
+    let mut raw = Raw::dial(address);
+    assert!(matches!(raw.answer(1), Some(Answer::Welcome(_))));
+    assert!(matches!(raw.ask(Call::GetStatus(wire::GetStatus {})), Some(Answer::Status(_))));
+    let create = Call::CreateSession(wire::CreateSession::default());
+    let Some(Answer::Error(error)) = raw.ask(create) else { panic!("a session without a place") };
+    assert_eq!(error.code(), Code::Overloaded);
+    assert!(raw.next().is_none(), "it is not closed");
+}
+
+#[test]
+fn master_full_of_clients_keeps_its_followers_and_its_office() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut five = Five::start_with_descriptors(dir.path(), 3, 256);
+    let before = five.status();
+    let address = before["master"].as_str().unwrap().to_owned();
+    let most = before["max_connections"].as_u64().unwrap() as usize;
+    // The test's own status has a place for as long as it lasts.
+    let mut clients: Vec<Raw> = (0..most).map(|_| Raw::attach(&address)).collect();
+    check_has_no_place(&address);
+    // A follower comes back, and an operator looks.
+    let follower = (five.master() + 1) % 3;
+    five.kill(follower);
+    five.restart(follower);
+    let now = five.settled();
+    assert_eq!((&now["master"], &now["epoch"]), (&before["master"], &before["epoch"]));
+    // Whose connection ends makes room.
+    drop(clients.pop());
+    wait_for("a place", || {
+        let mut raw = Raw::dial(&address);
+        let create = Call::CreateSession(wire::CreateSession::default());
+        matches!(raw.ask(create), Some(Answer::SessionOpened(_))).then_some(())
+    });
+}
+
+#[test]
+fn connections_that_say_nothing_are_closed_and_shut_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let five = Five::start_with_descriptors(dir.path(), 1, 256);
+    let address = five.replicas[0].address.clone();
+    let connect = |said: &[u8]| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let _it_may_be_closed = stream.write_all(said);
+        stream
+    };
+    // Nothing, half a Hello, half a greeting of a replica; many more than there are descriptors.
+    let silent: Vec<TcpStream> =
+        (0..200).flat_map(|_| [connect(b""), connect(&[0, 0, 0]), connect(b"WOMB")]).collect();
+    check_that_it_serves(&address);
+    for mut stream in silent {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let read = stream.read(&mut [0; 1]);
+        let open = read.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        assert!(!open, "it is still connected");
+    }
+}
+
+#[test]
+fn connection_of_a_vanished_client_is_closed_when_its_session_is_over() {
+    let (_dir, serve) = common::serve("1s");
+    let mut vanished = Raw::attach(&serve.address);
+    assert!(vanished.next().is_none());
+    assert_eq!(serve.ok(&["sessions"]).lines().filter(|line| line.contains("by hand")).count(), 0);
+}
+
+#[test]
+fn address_has_no_more_connections_than_configured() {
+    let dir = tempfile::tempdir().unwrap();
+    let five = Five::start_with(dir.path(), 1, &["--connections-per-address", "3"]);
+    let address = &five.replicas[0].address;
+    let clients: Vec<Raw> = (0..3).map(|_| Raw::attach(address)).collect();
+    check_has_no_place(address);
+    drop(clients);
+    check_that_it_serves(address);
+}
+
+/// The Hello of a client that does not reach the master.
+fn relayed() -> wire::Hello {
+    wire::Hello { relay: true, wait_ms: 5_000, ..wire::Hello::default() }
+}
+
+#[test]
+fn follower_passes_clients_on_until_there_is_another_master() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut five = Five::start(dir.path(), 3);
+    let master = five.master();
+    let follower = five.replicas[(master + 1) % 3].address.clone();
+    let mut client = Raw::dial_with(&follower, relayed());
+    let Some(Answer::Welcome(welcome)) = client.answer(1) else { panic!("not welcome") };
+    assert!(welcome.epoch > 0 && welcome.relayed_by > 0, "{welcome:?}");
+    client.begin_session();
+    let open = |path: &str| wire::Open {
+        path: path.into(),
+        mode: 3,
+        create: 1,
+        node: Some(wire::NewNode::default()),
+        ..wire::Open::default()
+    };
+    let Some(Answer::Opened(opened)) = client.ask(Call::Open(open("/ls/local/x"))) else {
+        panic!("not opened")
+    };
+    let contents = bytes::Bytes::from(vec![b'x'; 200 << 10]);
+    let set = wire::SetContents { handle: opened.handle.clone(), contents, ..wire::SetContents::default() };
+    assert!(matches!(client.ask(Call::SetContents(set)), Some(Answer::Stat(_))));
+    let get = Call::GetContents(wire::GetContents { handle: opened.handle });
+    assert!(matches!(client.ask(get), Some(Answer::Contents(it)) if it.contents.len() == 200 << 10));
+    // A connection that was welcome to the follower may ask later, too.
+    let mut late = Raw::dial(&follower);
+    assert!(matches!(late.answer(1), Some(Answer::Welcome(welcome)) if welcome.epoch == 0));
+    let hello = wire::Hello { version: wire::VERSION, ..relayed() };
+    assert!(matches!(late.ask(Call::Hello(hello)), Some(Answer::Welcome(welcome)) if welcome.epoch > 0));
+    late.begin_session();
+    let object: serde_json::Value = five.view(&follower).unwrap();
+    let relayed_by = |replica: &serde_json::Value| replica["relayed"].as_u64().unwrap();
+    assert_eq!(object["replicas"].as_array().unwrap().iter().map(relayed_by).sum::<u64>(), 2);
+    five.kill(master);
+    assert!(client.next().is_none() && late.next().is_none(), "the master is gone");
+}
+
+#[test]
+fn master_that_is_asked_for_a_relay_serves_itself() {
+    let (_dir, serve) = common::serve("6s");
+    let mut client = Raw::dial_with(&serve.address, relayed());
+    assert!(matches!(client.answer(1), Some(Answer::Welcome(welcome)) if welcome.relayed_by == 0));
+    client.begin_session();
 }

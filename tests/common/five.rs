@@ -18,6 +18,8 @@ pub(crate) struct Five {
     pub(crate) replicas: Vec<Replica>,
     /// What every server is told besides its place.
     settings: Vec<String>,
+    /// How many files each may have open; `None`: as many as this process.
+    descriptors: Option<usize>,
 }
 
 /// The settings of a cell of which no more is said.
@@ -51,7 +53,17 @@ impl Five {
             child: None,
         };
         let replicas = at.into_iter().enumerate().map(replica).collect();
-        Five { replicas, settings: settings.iter().map(ToString::to_string).collect() }
+        Five { replicas, settings: settings.iter().map(ToString::to_string).collect(), descriptors: None }
+    }
+
+    /// Starts as many replicas on free ports, each of which may have so many files open.
+    pub(crate) fn start_with_descriptors(dir: &Path, replicas: usize, descriptors: usize) -> Five {
+        let at = free_addresses(replicas).into_iter().map(|address| (address, None)).collect();
+        let mut five = Five::planned(dir, at, &SETTINGS);
+        five.descriptors = Some(descriptors);
+        let five = five.started();
+        five.master();
+        five
     }
 
     fn started(mut self) -> Five {
@@ -69,7 +81,14 @@ impl Five {
         let replica = &mut self.replicas[number];
         assert!(replica.child.is_none(), "it runs already");
         let mut command = match &replica.host {
-            None => Command::new(WOMBAT),
+            None => match self.descriptors {
+                None => Command::new(WOMBAT),
+                Some(descriptors) => {
+                    let mut command = Command::new("sh");
+                    command.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""), WOMBAT]);
+                    command
+                }
+            },
             Some(host) => {
                 let mut command = Command::new("ip");
                 command.args(["netns", "exec", host, WOMBAT]);
@@ -129,12 +148,13 @@ impl Five {
         wait_for("a master", || self.view(&self.addresses().join(",")))
     }
 
-    /// The status as the tool gives it for these endpoints; `None` while there is no master.
+    /// The status as the tool gives it for these endpoints; `None` while no master answers.
     pub(crate) fn view(&self, endpoints: &str) -> Option<serde_json::Value> {
         let mut command = Command::new(WOMBAT);
         command.args(["status", "--json", "--endpoints", endpoints]).env_remove("WOMBAT_CELL");
         let output = command.output().unwrap();
-        if output.status.success() { serde_json::from_slice(&output.stdout).ok() } else { None }
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        (output.status.success() && status["master_reached"] == true).then_some(status)
     }
 
     /// Which replica is master, once there is one.

@@ -18,10 +18,15 @@ pub(crate) struct Raw {
 impl Raw {
     /// Connects and says Hello; whether somebody hears it is another matter.
     pub(crate) fn dial(address: &str) -> Raw {
+        Raw::dial_with(address, wire::Hello::default())
+    }
+
+    /// The same with a Hello of one's own, but for its version.
+    pub(crate) fn dial_with(address: &str, hello: wire::Hello) -> Raw {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut raw = Raw { stream, inward: BytesMut::new(), last: 0, session: SessionOpened::default() };
-        raw.send(Call::Hello(wire::Hello { version: wire::VERSION, ..wire::Hello::default() }));
+        raw.send(Call::Hello(wire::Hello { version: wire::VERSION, ..hello }));
         raw
     }
 
@@ -29,18 +34,23 @@ impl Raw {
     pub(crate) fn attach(address: &str) -> Raw {
         let mut raw = Raw::dial(address);
         assert!(matches!(raw.answer(1), Some(Answer::Welcome(welcome)) if welcome.epoch > 0));
+        raw.begin_session();
+        raw
+    }
+
+    /// Begins a session on a connection that has been welcomed.
+    pub(crate) fn begin_session(&mut self) {
         let create =
             Call::CreateSession(wire::CreateSession { client: "by hand".into(), ..Default::default() });
-        let Some(Answer::SessionOpened(opened)) = raw.ask(create) else { panic!("no session") };
-        raw.session = opened;
-        raw
+        let Some(Answer::SessionOpened(opened)) = self.ask(create) else { panic!("no session") };
+        self.session = opened;
     }
 
     /// Sends a request and returns its number.
     pub(crate) fn send(&mut self, call: Call) -> u64 {
         let session = match &call {
             Call::Hello(_) | Call::CreateSession(_) | Call::CheckSequencer(_) => 0,
-            Call::ListLocks(_) | Call::ListSessions(_) => 0,
+            Call::ListLocks(_) | Call::ListSessions(_) | Call::GetStatus(_) => 0,
             _ => self.session.session,
         };
         self.send_as(session, call)

@@ -220,6 +220,9 @@ pub(crate) struct Serve {
     /// Where to tell metrics, at http://HOST:PORT/metrics, to whoever can connect [default: nowhere]
     #[arg(long, value_name = "HOST:PORT", env = "WOMBAT_METRICS")]
     pub(crate) metrics: Option<String>,
+    /// How many clients may connect from one address [default: 8192, and any number from this machine]
+    #[arg(long, value_name = "N", env = "WOMBAT_CONNECTIONS_PER_ADDRESS")]
+    pub(crate) connections_per_address: Option<usize>,
     /// What to log, as in RUST_LOG
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
     pub(crate) log: String,

@@ -79,8 +79,33 @@ pub const UNACKNOWLEDGED_OUTCOMES: usize = 1024;
 pub const UNACKNOWLEDGED_NAMES: usize = 16_384;
 /// Most events waiting for one session before they coalesce into a gap.
 pub const EVENTS_PER_SESSION: usize = 1024;
-/// Most client connections of one server; a process here may have some 20,000 descriptors.
+/// Most client connections of one server.
 pub const CONNECTIONS: usize = 16_384;
+/// Most client connections from one address, unless the server is configured otherwise: no single host fills a server.
+pub const MAX_CONNECTIONS_PER_ADDRESS: usize = CONNECTIONS / 2;
+/// Most connections that have not said yet what they are.
+pub const MAX_UNIDENTIFIED_CONNECTIONS: usize = 1024;
+/// Most connections for calls without a session when there is no room for more clients: for operators, and for
+/// replicas that join.
+pub const MAX_OPERATOR_CONNECTIONS: usize = 256;
+/// Most of these from one address.
+pub const MAX_OPERATOR_CONNECTIONS_PER_ADDRESS: usize = 64;
+/// Most clients that a replica passes on to the master.
+pub const MAX_RELAYS: usize = 1024;
+/// Most connections of one replica: a few times its lanes, for those that broke and are not known to be gone.
+pub const CONNECTIONS_PER_REPLICA: usize = 12;
+/// Descriptors of a server beside those of clients: for other replicas, members or not, the log, snapshots, metrics.
+pub const OTHER_DESCRIPTORS: usize = 2 * CELL_REPLICAS * (CONNECTIONS_PER_REPLICA + 4) + 256;
+/// Most descriptors of a process, as is usual where an administrator has raised the limit of a service.
+pub const DESCRIPTORS: usize = 20_000;
+/// Largest first frame of a connection, in bytes: little memory for those who have not said what they are.
+pub const HELLO_BYTES: usize = 4096;
+/// How long a new connection may take until its first frame has arrived.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may say nothing that has never spoken for a session.
+pub const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it may say nothing after its last session, or when it is one of an operator, or while others find no room.
+pub const UNUSED_CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Memory of requests that wait for the replica's next turn, in each of its two lanes, before connections are
 /// read no further.
 pub const INBOX_BYTES: usize = 64 * 1024 * 1024;
@@ -133,6 +158,17 @@ const _: () = assert!(CONTENTS_BYTES + 2 * PATH_BYTES < COMMAND_BYTES);
 const _: () = assert!(COMMAND_BYTES < FRAME_BYTES);
 const _: () = assert!(2 * (PEER_BATCH_BYTES + COMMAND_BYTES) < PEER_FRAME_BYTES);
 const _: () = assert!(PEER_FRAME_BYTES < PEER_OUTBOX_BYTES);
+// Neither one host nor a relay may take the places of all others, and all places together have descriptors.
+const _: () = assert!(MAX_CONNECTIONS_PER_ADDRESS <= CONNECTIONS / 2);
+const _: () = assert!(MAX_RELAYS * (CELL_REPLICAS - 1) <= CONNECTIONS);
+const _: () = assert!(MAX_RELAYS <= MAX_CONNECTIONS_PER_ADDRESS / 4);
+const _: () = assert!(2 * MAX_OPERATOR_CONNECTIONS_PER_ADDRESS <= MAX_OPERATOR_CONNECTIONS);
+const _: () = assert!(
+    CONNECTIONS + MAX_UNIDENTIFIED_CONNECTIONS + MAX_OPERATOR_CONNECTIONS + MAX_RELAYS + OTHER_DESCRIPTORS
+        <= DESCRIPTORS
+);
+// A client that pauses between Hello and its session is not taken for one that has none.
+const _: () = assert!(UNUSED_CONNECTION_TIMEOUT.as_millis() >= HELLO_TIMEOUT.as_millis());
 // An answer to a KeepAlive holds a page of events, and revocations of some thirty bytes each.
 const _: () = assert!(PAGE_BYTES + INVALIDATION_BYTES + 64 * REVOCATIONS + 4096 < FRAME_BYTES);
 const _: () = assert!(NAME_BYTES + CELL_NAME_BYTES + "/ls//".len() < PATH_BYTES);

@@ -35,6 +35,8 @@ pub struct Config {
     pub master_lease: Duration,
     /// Where it tells its metrics by HTTP, `host:port`; `None`: nowhere. Whoever can connect may read them.
     pub metrics: Option<String>,
+    /// How many clients may be connected from one address; `None`: half of all, and from this machine any number.
+    pub connections_per_address: Option<usize>,
     /// Whether to tell each applied change as a tracing event of the target `wombat::activity`.
     pub activity: bool,
     /// How many lines of the log were dropped, for the metrics; counted by whatever writes the log.
@@ -55,6 +57,7 @@ impl Config {
             cache_lease: limits::CACHE_LEASE,
             master_lease: limits::MASTER_LEASE,
             metrics: None,
+            connections_per_address: None,
             activity: false,
             log_lines_dropped: Arc::default(),
         }
@@ -76,6 +79,11 @@ impl Config {
                     longest.as_secs()
                 )));
             }
+        }
+        if self.connections_per_address == Some(0) {
+            return Err(ServerError::Config(
+                "no client could connect: allow at least 1 connection per address".into(),
+            ));
         }
         if let Some(twice) = self.peers.iter().enumerate().find(|(n, at)| self.peers[..*n].contains(at)) {
             return Err(ServerError::Config(format!(

@@ -1,26 +1,26 @@
 //! One client's connection: frames in, frames out.
 
+use crate::admission::Place;
+use crate::entrance::Ways;
 use crate::inbox::Inbox;
 use crate::outlet::{KEPT_BYTES, Outlet};
+use crate::relay::{self, read_frame};
+use crate::socket;
 use bytes::BytesMut;
-use nix::sys::socket::{setsockopt, sockopt};
 use std::cell::Cell;
-use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
+use tokio::time::timeout;
 use tracing::debug;
-use wombat_proto::frame;
-use wombat_proto::limits::{CONTENTS_BYTES, OUTBOX_BYTES, OUTBOX_FULL_BYTES};
-use wombat_proto::wire::{Request, Response};
+use wombat_proto::limits::{CONTENTS_BYTES, HELLO_BYTES, HELLO_TIMEOUT, OUTBOX_BYTES, OUTBOX_FULL_BYTES};
+use wombat_proto::wire::{Request, Response, request::Call, response};
+use wombat_proto::{Error, frame};
 use wombat_replica::ConnectionId;
 
-/// How long a new connection may take to say Hello.
-const HELLO_WITHIN: Duration = Duration::from_secs(10);
-
-/// After how many silent seconds the kernel asks whether the other side is still there.
-const IDLE_SECONDS: u32 = 60;
+/// After how long a client may ask again that found no room.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How much is read at once, so that one busy connection does not starve the others.
 const READ_BYTES: usize = 64 * 1024;
@@ -67,65 +67,124 @@ impl Outbox {
         self.closing.set(true);
         self.outlet.wake();
     }
+
+    /// The connection is over.
+    pub(crate) fn disconnect(&self) {
+        self.outlet.close();
+    }
 }
 
 /// Serves a connection until either side closes it.
-pub(crate) async fn serve(id: ConnectionId, stream: TcpStream, inbox: Rc<Inbox>, outbox: Rc<Outbox>) {
-    let _best_effort = stream.set_nodelay(true);
-    // A client whose machine is gone says nothing, for ever: the kernel asks it.
-    let _best_effort = setsockopt(&stream, sockopt::KeepAlive, &true);
-    let _best_effort = setsockopt(&stream, sockopt::TcpKeepIdle, &IDLE_SECONDS);
-    let (reader, writer) = stream.into_split();
-    let ended = |all_sent| outbox.overflowed.get() || all_sent && outbox.closing.get();
-    tokio::select! {
-        why = read_frames(id, reader, &inbox, &outbox) => debug!(connection = id.0, "closed: {why}"),
-        _gone_or_closing = outbox.outlet.carry(writer, ended) => {}
+pub(crate) async fn serve(
+    id: ConnectionId,
+    mut stream: TcpStream,
+    place: &Place,
+    ways: &Ways,
+    outbox: &Outbox,
+) {
+    socket::prepare(&stream);
+    let mut buffer = BytesMut::new();
+    let first = timeout(HELLO_TIMEOUT, read_frame::<Request>(&mut stream, &mut buffer, HELLO_BYTES)).await;
+    let first = match first {
+        Ok(Ok(first)) => first,
+        Ok(Err(error)) => return debug!(connection = id.0, "closed before its first request: {error}"),
+        Err(_) => return debug!(connection = id.0, "closed: it said no Hello in time"),
+    };
+    if place.identify().is_none() {
+        let mut out = BytesMut::new();
+        frame::write(&overloaded(&first), &mut out);
+        let _best_effort = stream.try_write(&out);
+        return;
     }
-    outbox.outlet.close();
-    inbox.disconnected(id);
+    let conversation = Conversation { id, place, inbox: &ways.inbox, outbox };
+    let mut request = first;
+    while !ways.relay.pass_on(&mut stream, (&mut request, &buffer), place).await {
+        let (reader, writer) = stream.into_split();
+        let ended = |all_sent| outbox.overflowed.get() || all_sent && outbox.closing.get();
+        let ended = tokio::select! {
+            ended = conversation.read_frames(request, reader, buffer) => ended,
+            _gone_or_closing = outbox.outlet.carry(writer, ended) => return,
+        };
+        let reader;
+        (request, reader, buffer) = match ended {
+            Ended::AsksForRelay(request, reader, rest) => (request, reader, rest),
+            Ended::Closed(why) => return debug!(connection = id.0, "closed: {why}"),
+        };
+        let Some(writer) = outbox.outlet.take_writer() else { return };
+        let Ok(whole) = reader.reunite(writer) else { return };
+        stream = whole;
+    }
 }
 
-/// Hands every request to the inbox. Returns why it stopped. Who asks faster than it takes its answers waits: to
-/// ask for much at once is no offence.
-async fn read_frames(id: ConnectionId, mut reader: OwnedReadHalf, inbox: &Inbox, outbox: &Outbox) -> String {
-    let mut buffer = BytesMut::new();
-    let mut said_hello = false;
-    let mut in_a_row = 0;
-    loop {
-        outbox.outlet.at_most(OUTBOX_FULL_BYTES).await;
-        let before = buffer.len();
-        match frame::read::<Request>(&mut buffer) {
-            Ok(Some(request)) => {
-                inbox.request(id, request, before - buffer.len()).await;
-                said_hello = true;
-                in_a_row += 1;
-                if in_a_row == FRAMES_IN_A_ROW {
-                    in_a_row = 0;
-                    tokio::task::yield_now().await;
+/// What a client that found no room is answered.
+fn overloaded(request: &Request) -> Response {
+    let error = Error::Overloaded { retry_after: RETRY_AFTER };
+    let result = Some(response::Result::Error((&error).into()));
+    Response { session: request.session, number: request.number, result, ..Response::default() }
+}
+
+/// What the requests of a connection need.
+struct Conversation<'a> {
+    id: ConnectionId,
+    place: &'a Place,
+    inbox: &'a Inbox,
+    outbox: &'a Outbox,
+}
+
+/// Why no further requests are read.
+enum Ended {
+    Closed(String),
+    /// Every answer has been sent.
+    AsksForRelay(Request, OwnedReadHalf, BytesMut),
+}
+
+impl Conversation<'_> {
+    /// Hands every request to the inbox. A client that asks faster than it takes its answers waits: to ask for much
+    /// at once is no offence.
+    async fn read_frames(&self, first: Request, mut reader: OwnedReadHalf, mut buffer: BytesMut) -> Ended {
+        let bytes = prost::Message::encoded_len(&first);
+        self.inbox.request(self.id, first, bytes).await;
+        let mut in_a_row = 0;
+        loop {
+            self.outbox.outlet.at_most(OUTBOX_FULL_BYTES).await;
+            let before = buffer.len();
+            match frame::read::<Request>(&mut buffer) {
+                Ok(Some(request)) if relay::is_wanted(&request) => {
+                    self.outbox.outlet.at_most(0).await;
+                    return Ended::AsksForRelay(request, reader, buffer);
                 }
-                continue;
+                Ok(Some(request)) if self.may_ask(&request) => {
+                    self.inbox.request(self.id, request, before - buffer.len()).await;
+                    in_a_row += 1;
+                    if in_a_row == FRAMES_IN_A_ROW {
+                        in_a_row = 0;
+                        tokio::task::yield_now().await;
+                    }
+                    continue;
+                }
+                Ok(Some(request)) => {
+                    self.outbox.push(&overloaded(&request));
+                    self.outbox.send();
+                    return Ended::Closed("there is no room for its session".into());
+                }
+                Ok(None) => {}
+                Err(error) => return Ended::Closed(error.to_string()),
             }
-            Ok(None) => {}
-            Err(error) => return error.to_string(),
-        }
-        if buffer.is_empty() && buffer.capacity() > KEPT_BYTES {
-            buffer = BytesMut::new();
-        }
-        buffer.reserve(READ_BYTES.min(KEPT_BYTES));
-        let read = reader.read_buf(&mut buffer);
-        let read = if said_hello {
-            read.await
-        } else {
-            match tokio::time::timeout(HELLO_WITHIN, read).await {
-                Ok(read) => read,
-                Err(_) => return "it said nothing".into(),
+            if buffer.is_empty() && buffer.capacity() > KEPT_BYTES {
+                buffer = BytesMut::new();
             }
-        };
-        match read {
-            Ok(0) => return "by the client".into(),
-            Ok(_) => {}
-            Err(error) => return error.to_string(),
+            buffer.reserve(READ_BYTES.min(KEPT_BYTES));
+            match reader.read_buf(&mut buffer).await {
+                Ok(0) => return Ended::Closed("by the client".into()),
+                Ok(_) => self.place.is_active(Instant::now()),
+                Err(error) => return Ended::Closed(error.to_string()),
+            }
         }
+    }
+
+    fn may_ask(&self, request: &Request) -> bool {
+        let of_session = matches!(request.call, Some(Call::CreateSession(_) | Call::ResumeSession(_)));
+        !of_session || self.place.may_have_sessions()
     }
 }
 
@@ -133,7 +192,7 @@ async fn read_frames(id: ConnectionId, mut reader: OwnedReadHalf, inbox: &Inbox,
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use wombat_proto::wire::{Contents, response};
+    use wombat_proto::wire::Contents;
 
     #[test]
     fn a_client_that_takes_nothing_of_what_it_has_not_asked_for_is_cut_off() {

@@ -1,10 +1,12 @@
 //! The core's turn: take what has happened, step the replica, make its records durable, send what it says.
 
+use crate::admission::{Admission, Kind};
 use crate::chunks::{Incoming, Outgoing};
 use crate::connection::Outbox;
 use crate::disk::{Done, ReplicaDisk};
 use crate::inbox::Inbox;
 use crate::peers::{Own, Peers};
+use crate::relay::Master;
 use crate::{Config, ServerError, founding};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,6 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 use tracing::{info, warn};
 use wombat_proto::clock;
 use wombat_proto::wire::{self, Response, response};
@@ -30,7 +33,10 @@ pub(crate) struct Core {
     log_lines_dropped: Arc<AtomicU64>,
     disk: ReplicaDisk,
     outboxes: BTreeMap<ConnectionId, Rc<Outbox>>,
+    admission: Rc<Admission>,
     pub(crate) peers: Peers,
+    /// The master, for those who relay to it.
+    master: watch::Sender<Option<Master>>,
     /// What tells whether the members have changed.
     members: (Slot, usize),
     outgoing: Outgoing,
@@ -45,6 +51,7 @@ impl Core {
         disk: RealDisk,
         identity: &Identity,
         address: String,
+        admission: Rc<Admission>,
     ) -> Result<Core, ServerError> {
         let (store, recovered) = Store::open(disk, identity, Options::default())?;
         if recovered.dropped_tail_bytes > 0 {
@@ -94,7 +101,9 @@ impl Core {
             outgoing: Outgoing::new(disk.reader()),
             disk,
             outboxes: BTreeMap::new(),
+            admission,
             peers: Peers::new(own),
+            master: watch::Sender::default(),
             members: (Slot(0), 0),
             incoming: Incoming::default(),
             effects: Effects::default(),
@@ -109,9 +118,18 @@ impl Core {
         self.outboxes.insert(connection, outbox);
     }
 
-    /// How many connections there are.
-    pub(crate) fn connections(&self) -> usize {
-        self.outboxes.len()
+    pub(crate) fn admission(&self) -> &Rc<Admission> {
+        &self.admission
+    }
+
+    /// The master that this replica knows of.
+    pub(crate) fn master(&self) -> watch::Receiver<Option<Master>> {
+        self.master.subscribe()
+    }
+
+    /// Whether a connection speaks for a session that lives.
+    pub(crate) fn serves_session(&mut self, connection: ConnectionId) -> bool {
+        self.replica.serves_session(connection)
     }
 
     /// Steps the replica through everything that waits, and settles what follows.
@@ -207,6 +225,11 @@ impl Core {
         status.log_bytes = self.disk.log_bytes();
         status.snapshot_slot = self.disk.snapshot_slot().0;
         status.cell_id = self.cell_id.clone();
+        for member in &mut status.members {
+            member.connected |= self.peers.is_connected(ReplicaId(member.replica));
+        }
+        status.max_connections = self.admission.limits().clients as u64;
+        status.relayed = self.admission.count(Kind::Relayed) as u64;
         status.log_lines_dropped = self.log_lines_dropped.load(Ordering::Relaxed);
     }
 
@@ -249,6 +272,7 @@ impl Core {
             }
         }
         self.effects.replies = replies;
+        self.publish_master();
         let (first, others) = filled.split_at(filled.len().min(SENT_AT_ONCE));
         first.iter().for_each(|outbox| outbox.send());
         others.iter().for_each(|outbox| outbox.send_later());
@@ -258,6 +282,15 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    fn publish_master(&self) {
+        let id = self.replica.master();
+        if id == self.master.borrow().as_ref().map(|master| master.replica) {
+            return;
+        }
+        let master = id.map(|replica| Master { replica, address: self.replica.master_address() });
+        self.master.send_replace(master);
     }
 
     /// Says to the other replicas what there is to say.

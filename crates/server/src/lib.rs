@@ -4,18 +4,22 @@
 //! the replica together and shares the next fsync; KeepAlives come first. The answers go out when the log
 //! says that they may.
 
+mod admission;
 mod chunks;
 mod config;
 mod connection;
 mod core;
 mod disk;
+mod entrance;
 mod error;
 mod founding;
 mod inbox;
 mod metrics;
 mod outlet;
 mod peers;
+mod relay;
 mod server;
+mod socket;
 
 pub use config::{Config, DEFAULT_PORT};
 pub use error::ServerError;

@@ -129,6 +129,8 @@ fn text(status: &Status) -> String {
     gauge("nodes", "Files and directories", status.nodes);
     gauge("sessions", "Sessions", status.sessions);
     gauge("connections", "Connections of clients", status.connections);
+    gauge("connections_max", "Most connections of clients that there may be", status.max_connections);
+    gauge("connections_relayed", "Clients that are passed on to the master", status.relayed);
     gauge("locks_held", "Locks that are held, each holder counted", status.locks_held);
     gauge("locks_waiting", "Requests for locks that wait", status.waiting);
     gauge("master_lease_milliseconds", "What is left of the master lease", status.master_lease_ms);

@@ -97,6 +97,11 @@ impl Outlet {
         }
     }
 
+    /// Takes the socket back from [`Outlet::carry`], whose future is dropped.
+    pub(crate) fn take_writer(&self) -> Option<OwnedWriteHalf> {
+        Rc::try_unwrap(self.writer.take()?).ok()
+    }
+
     /// Gives the socket back, which tells the other side that nothing more comes, and forgets what waited.
     pub(crate) fn close(&self) {
         self.writer.take();

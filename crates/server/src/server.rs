@@ -1,31 +1,24 @@
 //! A running server: its thread, its listener, and how it stops.
 
-use crate::connection::{self, Outbox};
+use crate::admission::{Admission, Limits};
 use crate::core::Core;
+use crate::entrance::{Entrance, IDLE_CHECK_INTERVAL};
 use crate::inbox::Inbox;
 use crate::metrics::Scrapes;
-use crate::peers::Listening;
-use crate::peers::hello::GREETING;
-use crate::{Config, ServerError, founding, peers};
+use crate::{Config, ServerError, founding};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::LocalSet;
-use tracing::{debug, info, warn};
-use wombat_proto::limits::CONNECTIONS;
-use wombat_replica::ConnectionId;
+use tokio::time::MissedTickBehavior;
+use tracing::{info, warn};
+use wombat_proto::limits::{CONNECTIONS, DESCRIPTORS};
 use wombat_storage::{Identity, RealDisk};
-
-/// How long no connection is accepted after one could not be.
-const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
-
-/// How long a new connection may take to say anything.
-const SPEAK_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a master that was told to stop waits at most until another has taken its place.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
@@ -113,12 +106,12 @@ struct Starting {
 impl Starting {
     /// Calls `ready` once it serves, and drops it if it never will.
     fn begin(config: Config, ready: impl FnOnce(SocketAddr) + Send + 'static) -> Result<Self, ServerError> {
-        allow_many_files();
+        let descriptors = allow_many_files();
         let (stop, stopped) = oneshot::channel();
         let ended = Arc::new(Ended::default());
         let told = Arc::clone(&ended);
         let thread = std::thread::Builder::new().name("wombat-core".into()).spawn(move || {
-            let result = run(&config, ready, stopped);
+            let result = run(&config, descriptors, ready, stopped);
             *told.result.lock().expect("nobody panics with it") = Some(result);
             told.notify.notify_one();
         })?;
@@ -155,16 +148,18 @@ impl Ended {
     }
 }
 
-/// Every connection takes a descriptor; the usual soft limit of 1,024 is for programs that use select.
-fn allow_many_files() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _best_effort = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
+/// Every connection takes a descriptor; the usual soft limit of 1,024 is for programs that use select. Returns how
+/// many there may be.
+fn allow_many_files() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return DESCRIPTORS };
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    usize::try_from(if raised { hard } else { soft }).unwrap_or(usize::MAX)
 }
 
 /// The life of the server's thread.
 fn run(
     config: &Config,
+    descriptors: usize,
     ready: impl FnOnce(SocketAddr),
     mut stopped: oneshot::Receiver<()>,
 ) -> Result<(), ServerError> {
@@ -192,11 +187,18 @@ fn run(
                 _ = &mut stopped => return Ok(()),
             },
         };
-        let mut core = Core::start(config, disk, &identity, reached_at)?;
+        let limits = Limits::new(descriptors, config.connections_per_address);
+        if limits.clients < CONNECTIONS {
+            warn!(
+                "{descriptors} open files are allowed, which is enough for {} of {CONNECTIONS} clients: raise the \
+                 limit (LimitNOFILE=, ulimit -n) to {DESCRIPTORS}",
+                limits.clients
+            );
+        }
+        let mut core = Core::start(config, disk, &identity, reached_at, Admission::new(limits))?;
         info!(%address, "serving replica {} of cell {} in {}", identity.replica, config.cell, config.dir.display());
         ready(address);
-        let served = serve(&mut core, &listener, scrapes, stopped).await;
-        drop(listener);
+        let served = serve(&mut core, listener, scrapes, stopped).await;
         served.and(core.close())
     })
 }
@@ -204,21 +206,20 @@ fn run(
 /// Serves until told to stop, or until the disk fails.
 async fn serve(
     core: &mut Core,
-    listener: &TcpListener,
+    listener: TcpListener,
     mut scrapes: Scrapes,
     mut stopped: oneshot::Receiver<()>,
 ) -> Result<(), ServerError> {
-    let (inbox, listening) = (Rc::new(Inbox::default()), Rc::new(Listening::default()));
-    let mut next = ConnectionId(1);
+    let mut entrance = Entrance::new(listener, core);
+    let ways = Rc::clone(entrance.ways());
+    let mut idle_check = tokio::time::interval(IDLE_CHECK_INTERVAL);
+    idle_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Once told to stop: after which epoch, and by when at the latest.
     let mut leaving = None;
     // Turns and new connections take turns, so that no flood of either keeps the other out.
     let mut turned = false;
-    // Not before this: there may be no descriptor for a connection.
-    let mut accepts_from = Instant::now();
     loop {
         let idle_for = core.idle_for();
-        let accepts = Instant::now() >= accepts_from;
         if leaving.is_some_and(|(epoch, at)| core.epoch() > epoch || Instant::now() >= at) {
             return Ok(());
         }
@@ -231,46 +232,23 @@ async fn serve(
                 info!("another is to be master before this replica stops");
                 leaving = Some((core.epoch(), Instant::now() + HAND_OVER_WITHIN));
             }
-            () = listening.listen() => {}
+            () = ways.listening.listen() => {}
             done = core.disk_done() => {
                 let done = done?;
                 core.take_done(done)?;
             }
             asked = scrapes.next() => asked.answer(&core.status()),
-            accepted = listener.accept(), if turned && accepts => {
+            accepted = entrance.accept(), if turned => {
                 turned = false;
-                accepts_from = take_in(core, (&inbox, &listening), &mut next, accepted);
+                entrance.admit(core, accepted);
             }
-            () = inbox.filled() => {
+            () = ways.inbox.filled() => {
                 turned = true;
-                turn(core, &inbox).await?;
+                turn(core, &ways.inbox).await?;
             }
-            accepted = listener.accept(), if !turned && accepts => {
-                accepts_from = take_in(core, (&inbox, &listening), &mut next, accepted);
-            }
-            () = tokio::time::sleep(idle_for) => turn(core, &inbox).await?,
-        }
-    }
-}
-
-/// Returns when to accept the next.
-fn take_in(
-    core: &mut Core,
-    ways_in: (&Rc<Inbox>, &Rc<Listening>),
-    next: &mut ConnectionId,
-    accepted: std::io::Result<(TcpStream, SocketAddr)>,
-) -> Instant {
-    match accepted {
-        Ok((stream, peer)) => {
-            debug!(connection = next.0, %peer, "accepted");
-            welcome(core, ways_in, *next, stream);
-            next.0 += 1;
-            Instant::now()
-        }
-        Err(error) => {
-            // Out of descriptors, or the client is gone already. The others go on.
-            warn!("cannot accept a connection: {error}");
-            Instant::now() + ACCEPT_AGAIN_AFTER
+            accepted = entrance.accept(), if !turned => entrance.admit(core, accepted),
+            _ = idle_check.tick() => entrance.close_idle(core),
+            () = tokio::time::sleep(idle_for) => turn(core, &ways.inbox).await?,
         }
     }
 }
@@ -280,38 +258,4 @@ fn take_in(
 async fn turn(core: &mut Core, inbox: &Inbox) -> Result<(), ServerError> {
     tokio::task::yield_now().await;
     core.turn(inbox)
-}
-
-fn welcome(
-    core: &mut Core,
-    (inbox, listening): (&Rc<Inbox>, &Rc<Listening>),
-    id: ConnectionId,
-    stream: TcpStream,
-) {
-    if core.connections() >= CONNECTIONS {
-        warn!("refused a connection: there are {CONNECTIONS} already");
-        return;
-    }
-    let outbox = Rc::new(Outbox::default());
-    core.connect(id, Rc::clone(&outbox));
-    let (own, callers) = (Rc::clone(core.peers.own()), Rc::clone(core.peers.callers()));
-    let (inbox, listening) = (Rc::clone(inbox), Rc::clone(listening));
-    tokio::task::spawn_local(async move {
-        // A replica's first byte is that of its greeting; a client's frame is never so long.
-        let mut first = [0; 1];
-        match tokio::time::timeout(SPEAK_WITHIN, stream.peek(&mut first)).await {
-            Ok(Ok(1)) if first[0] == GREETING[0] => {
-                // It is one of the connections until it has introduced itself.
-                if let Some(talk) = peers::meet(stream, &own, &callers, &inbox).await {
-                    listening.add(talk);
-                }
-                inbox.disconnected(id);
-            }
-            Ok(_) => connection::serve(id, stream, inbox, outbox).await,
-            Err(_) => {
-                debug!(connection = id.0, "closed: it said nothing");
-                inbox.disconnected(id);
-            }
-        }
-    });
 }

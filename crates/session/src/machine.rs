@@ -272,7 +272,7 @@ impl Session {
         let cell = if self.identity.is_some() { &self.cell } else { &self.config.cell };
         // Long before this client gives up the connection, whose other side may be cut off from the master.
         let wait_ms = (self.attach_within() / 2).as_millis() as u32;
-        let hello = wire::Hello { version: wire::VERSION, cell: cell.clone(), wait_ms };
+        let hello = wire::Hello { version: wire::VERSION, cell: cell.clone(), wait_ms, relay: false };
         let number = self.calls.number();
         effects.send.push(Request { number, call: Some(Call::Hello(hello)), ..Request::default() });
     }

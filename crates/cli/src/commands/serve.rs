@@ -26,6 +26,7 @@ struct File {
     session_lease: Option<String>,
     cache_lease: Option<String>,
     metrics: Option<String>,
+    connections_per_address: Option<usize>,
 }
 
 pub(crate) async fn run(global: &Global, serve: Serve) -> Result<u8, Failure> {
@@ -65,6 +66,7 @@ fn config(global: &Global, serve: &Serve) -> Result<Config, Failure> {
     config.advertise = serve.advertise.clone().or(file.advertise);
     config.peers = if serve.peers.is_empty() { file.peers } else { serve.peers.clone() };
     config.join = serve.join;
+    config.connections_per_address = serve.connections_per_address.or(file.connections_per_address);
     config.metrics = serve.metrics.clone().or(file.metrics);
     if let Some(listen) = serve.listen.clone().or(file.listen) {
         config.listen = listen;

@@ -22,6 +22,7 @@ impl Replica {
     pub fn report(&self) -> wire::Status {
         let tree = self.state.tree();
         let standing = self.paxos.status();
+        let age = self.age_at(self.moment.now);
         wire::Status {
             members: self.member_statuses(&standing),
             ballot: standing.ballot.to_string(),
@@ -50,6 +51,8 @@ impl Replica {
             cache: self.cache_status(),
             fail_over: self.master.as_ref().map(|master| master.fail_over.report(self.moment.now)),
             server: self.config.version.clone(),
+            age_ms: age.map_or(0, |age| age.as_millis() as u64),
+            age_unknown: age.is_none(),
             ..wire::Status::default()
         }
     }

@@ -36,16 +36,35 @@ impl Replica {
             epoch: self.master.as_ref().map_or(0, |master| master.epoch.0),
             master: self.master_address(),
             server: self.config.version.clone(),
+            relayed_by: 0,
         }
     }
 
+    /// The master, as far as this replica knows.
+    pub fn master(&self) -> Option<ReplicaId> {
+        let own = self.config.replica;
+        if self.is_master() { Some(own) } else { self.paxos.master().filter(|id| *id != own) }
+    }
+
     /// Where the master listens, as far as this replica knows; empty if it does not.
-    pub(crate) fn master_address(&self) -> alloc::string::String {
-        if self.is_master() {
-            return self.config.address.clone();
+    pub fn master_address(&self) -> alloc::string::String {
+        match self.master() {
+            Some(id) if id == self.config.replica => self.config.address.clone(),
+            Some(id) => self.address_of(id),
+            None => alloc::string::String::new(),
         }
-        let master = self.paxos.master().filter(|id| *id != self.config.replica);
-        master.map(|id| self.address_of(id)).unwrap_or_default()
+    }
+
+    /// Whether a connection speaks for a session that lives, and that has come by no other connection since.
+    pub fn serves_session(&mut self, id: ConnectionId) -> bool {
+        let (Some(connection), Some(master)) = (self.connections.get_mut(&id), &self.master) else {
+            return false;
+        };
+        let is_here = |session: &SessionId| {
+            master.sessions.get(session).is_some_and(|live| live.connection == Some(id))
+        };
+        connection.sessions.retain(|session| master.sessions.contains_key(session));
+        connection.sessions.iter().any(is_here)
     }
 
     /// Where a replica listens; empty if that is not known.

@@ -66,6 +66,11 @@ impl Link {
         Link { member, queues, tasks }
     }
 
+    /// Whether heartbeats can go out.
+    pub(super) fn is_connected(&self) -> bool {
+        self.queues[Lane::Pulse as usize].connected.get()
+    }
+
     /// Takes a message for the next [`Link::flush`], or drops it: while there is no connection, and when too much
     /// waits already.
     pub(super) fn send(&self, message: PeerMessage) {

@@ -18,13 +18,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tracing::{debug, info, warn};
 use wombat_proto::frame;
-use wombat_proto::limits::{ADDRESS_BYTES, CELL_REPLICAS, PEER_FRAME_BYTES};
+use wombat_proto::limits::{ADDRESS_BYTES, CELL_REPLICAS, CONNECTIONS_PER_REPLICA, PEER_FRAME_BYTES};
 use wombat_proto::wire::peer::Frame;
 use wombat_proto::{CellName, Member, ReplicaId, SplitMix64};
 use wombat_replica::PeerMessage;
-
-/// Most connections of one replica: a few times its lanes, for those that broke and are not known to be gone.
-const CONNECTIONS_OF_REPLICA: usize = 12;
 
 /// How much is read at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -81,7 +78,7 @@ impl Callers {
         let strangers = admitted.keys().filter(|id| !members.contains(id)).count();
         let welcome = members.contains(&id) || admitted.contains_key(&id) || strangers < CELL_REPLICAS;
         let held = welcome.then(|| admitted.entry(id).or_default())?;
-        (Rc::strong_count(held) <= CONNECTIONS_OF_REPLICA).then(|| Rc::clone(held))
+        (Rc::strong_count(held) <= CONNECTIONS_PER_REPLICA).then(|| Rc::clone(held))
     }
 
     fn note(&self, member: Member) {
@@ -135,6 +132,11 @@ impl Peers {
         if let Some(link) = self.links.get(&to) {
             link.send(message);
         }
+    }
+
+    /// Whether there is a way to a replica now.
+    pub(crate) fn is_connected(&self, id: ReplicaId) -> bool {
+        self.links.get(&id).is_some_and(Link::is_connected)
     }
 
     /// Lets go what was sent.
