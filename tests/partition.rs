@@ -6,126 +6,28 @@
 mod common;
 
 use common::five::Five;
-use common::{WOMBAT, wait_for};
-use std::process::Command;
+use common::network::{Network, PORT, address};
+use common::wait_for;
+use std::path::Path;
 
+/// The hosts of the replicas.
 const HOSTS: usize = 5;
-const PORT: u16 = 7480;
 
-/// Five namespaces on one bridge.
-struct Network {
-    prefix: String,
-}
-
-fn ip(arguments: &[&str]) -> bool {
-    let output = Command::new("ip").args(arguments).output();
-    output.is_ok_and(|output| output.status.success())
-}
-
-impl Network {
-    /// `None` where namespaces cannot be made.
-    fn make() -> Option<Network> {
-        let prefix = format!("wb{}", std::process::id() % 100_000);
-        let network = Network { prefix };
-        let bridge = network.bridge();
-        if !ip(&["link", "add", &bridge, "type", "bridge"]) || !ip(&["link", "set", &bridge, "up"]) {
-            return None;
-        }
-        for number in 0..HOSTS {
-            let (host, near, far) =
-                (network.host(number), network.end(number, "a"), network.end(number, "b"));
-            let address = format!("{}/24", address(number));
-            let made = ip(&["netns", "add", &host])
-                && ip(&["link", "add", &near, "type", "veth", "peer", "name", &far])
-                && ip(&["link", "set", &near, "master", &bridge])
-                && ip(&["link", "set", &near, "up"])
-                && ip(&["link", "set", &far, "netns", &host])
-                && ip(&["-n", &host, "addr", "add", &address, "dev", &far])
-                && ip(&["-n", &host, "link", "set", &far, "up"])
-                && ip(&["-n", &host, "link", "set", "lo", "up"]);
-            if !made {
-                return None;
-            }
-        }
-        Some(network)
-    }
-
-    fn bridge(&self) -> String {
-        format!("{}br", self.prefix)
-    }
-
-    fn host(&self, number: usize) -> String {
-        format!("{}h{number}", self.prefix)
-    }
-
-    fn end(&self, number: usize, side: &str) -> String {
-        format!("{}{side}{number}", self.prefix)
-    }
-
-    /// Connects exactly those for whom `connected` says so.
-    fn connect(&self, connected: impl Fn(usize, usize) -> bool) {
-        for from in 0..HOSTS {
-            for to in (0..HOSTS).filter(|to| *to != from) {
-                let (host, route) = (self.host(from), format!("{}/32", address(to)));
-                let what = if connected(from, to) { "del" } else { "replace" };
-                let _none_to_delete = ip(&["-n", &host, "route", what, "blackhole", &route]);
-            }
-        }
-    }
-
-    /// Runs the tool on a host.
-    fn wombat(&self, number: usize, arguments: &[&str]) -> Option<String> {
-        let mut command = Command::new("timeout");
-        command.args(["30", "ip", "netns", "exec", &self.host(number), WOMBAT]).args(arguments);
-        let output = command.env_remove("WOMBAT_CELL").output().unwrap();
-        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
-    }
-
-    /// Whom a host takes for the master, if it takes anyone for it who says so itself.
-    fn master_seen_by(&self, number: usize) -> Option<(usize, u64)> {
-        let at = format!("{}:{PORT}", address(number));
-        let status = self.wombat(number, &["status", "--json", "--endpoints", &at])?;
-        let status: serde_json::Value = serde_json::from_str(&status).ok()?;
-        let master = status["master"].as_str()?.to_owned();
-        let place = (0..HOSTS).find(|place| master == format!("{}:{PORT}", address(*place)))?;
-        (status["master_lease_ms"].as_u64()? > 0).then_some((place, status["epoch"].as_u64()?))
-    }
-
-    /// A write that goes through, tried from one host.
-    fn writes_from(&self, number: usize, endpoints: &str, text: &str) {
-        wait_for("a write", || {
-            self.wombat(
-                number,
-                &["put", "/ls/local/x", text, "--endpoints", endpoints, "--connect-timeout", "3s"],
-            )
-        });
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for number in 0..HOSTS {
-            ip(&["link", "del", &self.end(number, "a")]);
-            ip(&["netns", "del", &self.host(number)]);
-        }
-        ip(&["link", "del", &self.bridge()]);
-    }
-}
-
-fn address(number: usize) -> String {
-    format!("10.213.7.{}", number + 1)
+/// Starts a replica on each of the first hosts. Returns their endpoints, too.
+fn start(dir: &Path, network: &Network) -> (Five, String) {
+    let at = (0..HOSTS).map(|number| (format!("{}:{PORT}", address(number)), Some(network.host(number))));
+    let at: Vec<_> = at.collect();
+    let all = at.iter().map(|(address, _)| address.clone()).collect::<Vec<_>>().join(",");
+    (Five::start_without_waiting(dir, at), all)
 }
 
 #[test]
 fn whatever_the_shape_of_the_partition_whoever_has_a_quorum_gets_one_master() {
-    let Some(network) = Network::make() else {
+    let Some(network) = Network::make(HOSTS) else {
         return eprintln!("no namespaces here: run it as root");
     };
     let dir = tempfile::tempdir().unwrap();
-    let at = (0..HOSTS).map(|number| (format!("{}:{PORT}", address(number)), Some(network.host(number))));
-    let at: Vec<_> = at.collect();
-    let all = at.iter().map(|(address, _)| address.clone()).collect::<Vec<_>>().join(",");
-    let mut started = Five::start_without_waiting(dir.path(), at);
+    let (mut started, all) = start(dir.path(), &network);
     let (master, epoch) = wait_for("a master", || network.master_seen_by(0));
     network.writes_from(0, &all, "together");
 
@@ -161,4 +63,56 @@ fn whatever_the_shape_of_the_partition_whoever_has_a_quorum_gets_one_master() {
         assert_eq!(read, "along the chain");
     }
     started.kill(0);
+}
+
+/// Only the observer's host does not reach the master, and what it sends there is lost in silence.
+#[test]
+fn observer_that_does_not_reach_the_master_is_told_about_it() {
+    const OBSERVER: usize = HOSTS;
+    let Some(network) = Network::make(HOSTS + 1) else {
+        return eprintln!("no namespaces here: run it as root");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (_cell, all) = start(dir.path(), &network);
+    let (master, epoch) = wait_for("a master", || network.master_seen_by(OBSERVER - 1));
+    network.connect(|from, to| (from, to) != (master, OBSERVER));
+
+    let endpoints = ["--endpoints", &all];
+    let at = format!("{}:{PORT}", address(master));
+    let said = network.wombat(OBSERVER, &[&["status"], &endpoints[..]].concat()).unwrap();
+    let line = |name: &str| said.lines().find(|line| line.starts_with(name)).unwrap_or(&said);
+    assert!(line("master").contains(&at), "{said}");
+    assert!(line("not reached from here").contains(&at), "{said}");
+    let said = network.wombat(OBSERVER, &[&["status", "--json"], &endpoints[..]].concat()).unwrap();
+    let status: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&status["master"], &status["master_reached"]), (&at.clone().into(), &false.into()));
+    let replicas = status["replicas"].as_array().unwrap();
+    let naming = replicas.iter().filter(|replica| replica["reached"] == true);
+    assert_eq!(naming.clone().count(), HOSTS - 1);
+    for replica in naming {
+        assert_eq!((&replica["master"], &replica["voters_connected"]), (&at.clone().into(), &HOSTS.into()));
+        assert!(replica["age_ms"].as_u64().is_some(), "{replica}");
+    }
+    let next = (master + 1) % HOSTS;
+    let to =
+        replicas.iter().find(|replica| replica["address"] == format!("{}:{PORT}", address(next))).unwrap();
+    let to = to["replica"].to_string();
+    let said =
+        network.wombat(OBSERVER, &[&["admin", "transfer", "--to", &to], &endpoints[..]].concat()).unwrap();
+    assert!(said.contains("is master, epoch"), "{said}");
+    let (now, later) = network.master_seen_by(next).unwrap();
+    assert!(now == next && later > epoch);
+
+    // Less than a majority answers, and knows of no master: the others may have one.
+    let (lonely, rest) = ((next + 1) % HOSTS, (next + 2) % HOSTS);
+    network.connect(|from, to| {
+        let side = |host| host == OBSERVER || host == lonely || host == rest;
+        side(from) == side(to)
+    });
+    let failed = wait_for("the minority to know of no master", || {
+        let output = network.run(OBSERVER, &[&["status"], &endpoints[..]].concat());
+        (output.status.code() == Some(6)).then_some(output)
+    });
+    let said = common::shown(&failed);
+    assert!(!said.contains("has no master") && said.contains("may have one"), "{said}");
 }

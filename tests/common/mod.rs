@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 pub(crate) mod five;
+pub(crate) mod network;
 pub(crate) mod raw;
 pub(crate) mod store;
 

@@ -14,7 +14,7 @@ use wombat_proto::{Error, Result, frame};
 /// Errors: [`Error::NotFound`] if it cannot be reached within `within`, saying why; [`Error::InvalidArgument`]
 /// if it is of another cell than `cell`; empty: whichever it is.
 pub async fn replica_status(endpoint: &str, cell: &str, within: Duration) -> Result<wire::Status> {
-    match ask(endpoint, cell, Call::GetStatus(wire::GetStatus {}), within).await? {
+    match ask(endpoint, hello(cell), Call::GetStatus(wire::GetStatus {}), within).await? {
         Answer::Status(status) => Ok(status),
         _ => Err(unexpected()),
     }
@@ -25,11 +25,23 @@ pub async fn replica_status(endpoint: &str, cell: &str, within: Duration) -> Res
 /// Errors: [`Error::NotMaster`] with a hint where the master is; [`Error::InvalidArgument`] if the replica
 /// has no vote.
 pub async fn transfer_mastership(endpoint: &str, to: u32, within: Duration) -> Result<()> {
-    ask(endpoint, "", Call::Transfer(wire::Transfer { replica: to }), within).await.map(drop)
+    ask(endpoint, hello(""), Call::Transfer(wire::Transfer { replica: to }), within).await.map(drop)
 }
 
-async fn ask(endpoint: &str, cell: &str, call: Call, within: Duration) -> Result<Answer> {
-    let both = async { Direct::connect(endpoint, cell, within).await?.ask(call).await };
+/// The same for a client that does not reach the master: the replica at `endpoint` passes it on.
+///
+/// Errors: as [`transfer_mastership`]; [`Error::NotMaster`] also if that replica does not reach the master, either.
+pub async fn relay_transfer(endpoint: &str, to: u32, within: Duration) -> Result<()> {
+    let hello = wire::Hello { relay: true, ..hello("") };
+    ask(endpoint, hello, Call::Transfer(wire::Transfer { replica: to }), within).await.map(drop)
+}
+
+fn hello(cell: &str) -> wire::Hello {
+    wire::Hello { version: wire::VERSION, cell: cell.to_owned(), ..wire::Hello::default() }
+}
+
+async fn ask(endpoint: &str, hello: wire::Hello, call: Call, within: Duration) -> Result<Answer> {
+    let both = async { Direct::greet(endpoint, hello, within).await?.ask(call).await };
     match tokio::time::timeout(within, both).await {
         Ok(answer) => answer.map_err(Failed::into_error),
         Err(_) => Err(Failed::silent(endpoint).into_error()),
@@ -76,6 +88,14 @@ impl Direct {
         cell: &str,
         within: Duration,
     ) -> std::result::Result<Direct, Failed> {
+        Direct::greet(endpoint, hello(cell), within).await
+    }
+
+    async fn greet(
+        endpoint: &str,
+        hello: wire::Hello,
+        within: Duration,
+    ) -> std::result::Result<Direct, Failed> {
         let connect = async {
             let stream = TcpStream::connect(endpoint).await?;
             stream.set_nodelay(true).map(|()| stream)
@@ -88,8 +108,6 @@ impl Direct {
         let (inward, welcome) = (BytesMut::new(), wire::Welcome::default());
         let endpoint = endpoint.to_owned();
         let mut direct = Direct { endpoint, within, stream, inward, last: 0, welcome };
-        let cell = cell.to_owned();
-        let hello = wire::Hello { version: wire::VERSION, cell, ..wire::Hello::default() };
         match direct.ask(Call::Hello(hello)).await? {
             Answer::Welcome(welcome) => Ok(Direct { welcome, ..direct }),
             _ => Err(Failed::Refused(unexpected())),

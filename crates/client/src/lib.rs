@@ -47,7 +47,7 @@ pub use at::{At, Consistency};
 pub use cache::{CacheStats, Reading};
 pub use cell::Cell;
 pub use config::Config;
-pub use direct::{replica_status, transfer_mastership};
+pub use direct::{relay_transfer, replica_status, transfer_mastership};
 pub use events::{NodeEvent, NodeEvents, SessionEvents};
 pub use lock::{LockGuard, Lost};
 pub use multi::{Changed, Multi};
