@@ -249,7 +249,7 @@ fn follower_passes_clients_on_until_there_is_another_master() {
         panic!("not opened")
     };
     let contents = bytes::Bytes::from(vec![b'x'; 200 << 10]);
-    let set = wire::SetContents { handle: opened.handle.clone(), contents, ..wire::SetContents::default() };
+    let set = wire::SetContents { handle: opened.handle, contents, ..wire::SetContents::default() };
     assert!(matches!(client.ask(Call::SetContents(set)), Some(Answer::Stat(_))));
     let get = Call::GetContents(wire::GetContents { handle: opened.handle });
     assert!(matches!(client.ask(get), Some(Answer::Contents(it)) if it.contents.len() == 200 << 10));
