@@ -41,6 +41,9 @@ struct Parked {
     received: Instant,
     /// When it is answered even if there is nothing to tell.
     answer_at: Instant,
+    /// The answer extends the session lease by no more than this, so that it is known from now on when the session
+    /// ends if this is the last KeepAlive.
+    lease: Duration,
 }
 
 impl LiveSession {
@@ -54,6 +57,11 @@ impl Lease {
     /// Whether a KeepAlive waits for an answer.
     pub(crate) fn is_parked(&self) -> bool {
         self.parked.is_some()
+    }
+
+    /// When it ends at the latest if no more KeepAlives come: after the answer to the one that is pending.
+    fn latest_end(&self) -> Instant {
+        self.parked.map_or(self.until, |parked| self.until.max(parked.answer_at + parked.lease))
     }
 
     /// The session makes a call other than a KeepAlive.
@@ -145,15 +153,37 @@ impl Replica {
     /// one than it had from the start, and one that has a lock to give up or something to drop from its cache none
     /// that grows without end: whatever else it says, the others wait no longer for it.
     pub(crate) fn lease_of(&self, session: SessionId) -> Duration {
-        let Some(master) = &self.master else { return self.lease() };
+        let bound = self.master.as_ref().and_then(|master| self.lease_bound(master, session));
+        bound.map_or(Duration::MAX, |bound| bound.since(self.moment.now)).min(self.lease())
+    }
+
+    /// What the lease of a session is not extended beyond, for the reasons of [`Replica::lease_of`].
+    fn lease_bound(&self, master: &Master, session: SessionId) -> Option<Instant> {
         let live = master.sessions.get(&session);
         let bounds = [
             live.filter(|_| master.fail_over.awaits(session)).map(|live| live.lease.until),
             master.breaks.lease_bound(session),
             live.and_then(|live| Some(live.cache.as_ref()?.unheard_since()? + self.lease())),
         ];
-        let bound = bounds.into_iter().flatten().min();
-        bound.map_or(Duration::MAX, |bound| bound.since(self.moment.now)).min(self.lease())
+        bounds.into_iter().flatten().min()
+    }
+
+    /// For how long a session can live at most if no more KeepAlives come from it; while a lock of it is being
+    /// broken, whatever comes from it. Another master, and one that stood still itself, gives it a whole lease.
+    pub(crate) fn lives_within(&self, session: SessionId) -> Duration {
+        let Some(master) = &self.master else { return Duration::ZERO };
+        let Some(live) = master.sessions.get(&session) else { return Duration::ZERO };
+        let pending = master.breaks.lease_bound(session).unwrap_or(live.lease.latest_end());
+        let bound = self.lease_bound(master, session).unwrap_or(pending);
+        let end = live.lease.until.max(pending.min(bound)).since(self.moment.now);
+        if self.leaves_ephemerals(session) { end + self.state.cache_lease() } else { end }
+    }
+
+    /// Whether ephemeral nodes may go with a session, so that its end waits for those who have them cached.
+    fn leaves_ephemerals(&self, session: SessionId) -> bool {
+        let opens = self.master.as_ref().is_some_and(|master| master.cache.has_waiting(session))
+            || self.proposals.opened_by(&[session.0]).next().is_some();
+        opens || self.state.session(session).is_some_and(|held| held.ephemeral_count() > 0)
     }
 
     /// Every session sends a KeepAlive in about half of its lease.
@@ -240,7 +270,7 @@ impl Replica {
         let until = live.lease.until.min(now + lease);
         let due = until - lease / 2 - out_of_step(asker.session, lease);
         let answer_at = due.min(cache_due.unwrap_or(due)).max(now);
-        live.lease.parked = Some(Parked { asker, received: now, answer_at });
+        live.lease.parked = Some(Parked { asker, received: now, answer_at, lease });
         let news = !live.events.is_empty() || live.cache.as_ref().is_some_and(|cache| cache.has_news());
         let revoked = master.breaks.answered(asker.session, keep_alive);
         if news || revoked || answer_at <= now {
@@ -277,6 +307,7 @@ impl Replica {
         let knows_epoch = !master.fail_over.awaits(session);
         let Ok(live) = master.session(session) else { return };
         let Some(parked) = live.lease.parked.take() else { return };
+        let lease = lease.min(parked.lease);
         live.lease.until = live.lease.until.max(now + lease);
         let told = live.cache.as_mut().map(|cache| cache.answer(now, cache_lease.min(lease), knows_epoch));
         let (first_event, events) = live.events.unacknowledged();
@@ -333,7 +364,9 @@ impl Replica {
                 expired.push(id);
             }
         }
-        for batch in expired.chunks(ENDED_AT_ONCE) {
+        // Those whose end may have to wait for caches keep no others waiting, nor their locks.
+        let (slow, fast): (Vec<_>, Vec<_>) = expired.into_iter().partition(|id| self.leaves_ephemerals(*id));
+        for batch in fast.chunks(ENDED_AT_ONCE).chain(slow.chunks(ENDED_AT_ONCE)) {
             let op = Op::EndSessions(log::EndSessions {
                 sessions: batch.iter().map(|id| id.0).collect(),
                 asked: false,

@@ -66,7 +66,7 @@ fn describe(lock: &LockInfo) {
         let lease = output::span(Duration::from_millis(holder.lease_left_ms));
         output::line(format!("  held     {}, by {}", mode(holder.shared), named(client, *session)));
         output::line(format!(
-            "           since {since}; token {token}; its session's lease has {lease} left"
+            "           since {since}; token {token}; its session's lease ends in {lease} at the latest"
         ));
     }
     if lock.holding > lock.holders.len() as u64 {
@@ -125,7 +125,9 @@ pub(super) fn why(lock: &LockInfo) -> String {
         true => format!("; it is being broken, and free in {left} at the latest"),
         false => {
             let (who, whom) = if lock.holding == 1 { ("it", "it") } else { ("they", "them") };
-            format!("; {who} may keep it; if nothing more is heard of {whom}, free in {left} at the latest")
+            format!(
+                "; {who} may keep it; if no more KeepAlives come from {whom}, free in {left} at the latest"
+            )
         }
     };
     why

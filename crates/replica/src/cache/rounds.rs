@@ -87,6 +87,11 @@ impl Cache {
         }
     }
 
+    /// Whether a session has something that waits.
+    pub(crate) fn has_waiting(&self, session: SessionId) -> bool {
+        self.waits_before(session, Ticket::MAX)
+    }
+
     /// Whether a session has something that waits, and came before `ticket`.
     fn waits_before(&self, session: SessionId, ticket: Ticket) -> bool {
         self.by_session.range((session, 0)..(session, ticket)).next().is_some()

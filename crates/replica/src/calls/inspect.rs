@@ -17,6 +17,11 @@ const WAITERS_LISTED: usize = 64;
 /// How many locks one call looks at: an operator's question must not keep the master from its work.
 const LOOKED_AT: usize = 1000;
 
+/// Of something that is over at the latest then.
+fn millis_up(duration: Duration) -> u64 {
+    duration.as_micros().div_ceil(1000) as u64
+}
+
 impl Replica {
     /// How this replica is, but for what only the shell knows.
     pub fn report(&self) -> wire::Status {
@@ -58,7 +63,6 @@ impl Replica {
     }
 
     pub(super) fn list_sessions(&mut self, list: &wire::ListSessions) -> Result<Answer> {
-        let now = self.moment.now;
         let most = page(list.limit);
         let Some(master) = &self.master else { return Err(Error::NotMaster { hint: None }) };
         let mut rest = self.state.sessions_after(SessionId(list.after)).peekable();
@@ -71,7 +75,7 @@ impl Replica {
                 session: id.0,
                 client: session.client.clone(),
                 created_wall_ms: session.created_wall_ms,
-                lease_left_ms: live.map_or(0, |live| live.lease.until.since(now).as_millis() as u64),
+                lease_left_ms: millis_up(self.lives_within(id)),
                 handles: live.map_or(0, |live| live.handles.len() as u64),
                 locks: session.lock_count() as u64,
                 ephemerals: session.ephemeral_count() as u64,
@@ -144,17 +148,13 @@ impl Replica {
     fn lock_info(&self, path: String, instance: Instance) -> wire::LockInfo {
         let (now, master) = (self.moment.now, self.master.as_ref());
         let client = |id| self.state.session(id).map_or_else(String::new, |session| session.client.clone());
-        let lease_left = |id| {
-            let live = master.and_then(|master| master.sessions.get(&id));
-            live.map_or(Duration::ZERO, |live| live.lease.until.since(now))
-        };
         let default = Lock::default();
         let node = self.state.tree().get(instance);
         let lock = node.map_or(&default, |node: &Node| &node.lock);
         let holders = lock.holders().take(HOLDERS_LISTED).map(|((id, _), holder)| wire::Holder {
             session: id.0,
             client: client(id),
-            lease_left_ms: lease_left(id).as_millis() as u64,
+            lease_left_ms: millis_up(self.lives_within(id)),
             shared: holder.mode == LockMode::Shared,
             token: holder.token.0,
             since_wall_ms: holder.since_wall_ms,
@@ -162,7 +162,7 @@ impl Replica {
         });
         let locks = master.map(|master| &master.locks);
         let delay = lock.delay().and_then(|delay| locks?.delay_left(instance, delay.since, now));
-        let free_within = lock.holders().map(|((id, _), holder)| lease_left(id) + holder.lock_delay);
+        let free_within = lock.holders().map(|((id, _), holder)| self.lives_within(id) + holder.lock_delay);
         let free_within = free_within.chain(delay).max();
         let waiters = locks.into_iter().flat_map(|locks| locks.queue(instance)).take(WAITERS_LISTED);
         let waiters = waiters.map(|waiter| wire::WaiterInfo {
@@ -177,10 +177,10 @@ impl Replica {
             generation: lock.generation().0,
             holders: holders.collect(),
             waiting: locks.map_or(0, |locks| locks.waiting_for(instance)) as u64,
-            delay_left_ms: delay.map_or(0, |delay| delay.as_millis() as u64),
+            delay_left_ms: delay.map_or(0, millis_up),
             waiters: waiters.collect(),
             permits: node.map_or(0, |node| node.permits),
-            free_within_ms: free_within.map_or(0, |within| within.as_millis() as u64),
+            free_within_ms: free_within.map_or(0, millis_up),
             breaking: master.is_some_and(|master| master.breaks.is_breaking(instance)),
             holding: lock.holder_count() as u64,
             instance: instance.0,

@@ -567,7 +567,7 @@ impl Test {
                 listed.get(&path(node)).map_or((0, 0), |lock| (lock.waiting, lock.delay_left_ms));
             assert_eq!(waiting, model.queue.len() as u64, "who waits for {instance}");
             let left = model.delay.map_or(Duration::ZERO, |delay| delay.until.since(self.world.now()));
-            assert_eq!(delay_left, left.as_millis() as u64, "I7: {instance}");
+            assert_eq!(delay_left, left.as_micros().div_ceil(1000) as u64, "I7: {instance}");
             // I4: what was granted since then has greater tokens than whatever was granted of that name before.
             let known = &mut self.tokens[node];
             let last = known.last().copied();

@@ -7,6 +7,7 @@ mod cache;
 mod cache_property;
 mod fail_over;
 mod keep_alives;
+mod latest_end;
 mod lock_delays;
 mod lock_model;
 mod lock_property;
