@@ -6,6 +6,8 @@ mod common;
 use common::{connect, open, run, serve, signal, wait_for};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use wombat_client::{Cell, Config, Consistency, Create, Error, EventKind, LockMode, OpenOptions};
 
@@ -95,6 +97,43 @@ fn the_cache_is_of_no_use_while_the_cell_is_silent_for_longer_than_its_lease() {
         signal(serve.pid(), "CONT");
         waits.await.unwrap();
         warm(&reader, async || read.contents().await.unwrap()).await;
+    });
+}
+
+/// Reads a file in a loop, on a runtime of its own, until it is to stop. Returns when the file is cached.
+fn poll_forever(address: String) -> (Arc<AtomicBool>, std::thread::JoinHandle<()>) {
+    let (stop, (warmed, warm_now)) = (Arc::new(AtomicBool::new(false)), std::sync::mpsc::channel());
+    let stopped = Arc::clone(&stop);
+    let thread = std::thread::spawn(move || {
+        run(async {
+            let cell = Cell::connect([address]).await.unwrap();
+            let node = cell.open("/ls/local/f", OpenOptions::new()).await.unwrap();
+            warm(&cell, async || node.contents().await.unwrap()).await;
+            warmed.send(()).unwrap();
+            while !stopped.load(Ordering::Relaxed) {
+                node.read().await.unwrap();
+            }
+        });
+    });
+    warm_now.recv().unwrap();
+    (stop, thread)
+}
+
+#[test]
+fn a_reader_that_polls_its_cache_keeps_no_write_waiting() {
+    let (_dir, serve) = serve("12s");
+    run(async {
+        let writer = connect(&serve).await;
+        let write = open(&writer, "/ls/local/f").await;
+        let (stop, reader) = poll_forever(serve.address.clone());
+        for round in 0..20 {
+            write.set(round.to_string()).await.unwrap();
+        }
+        let cache = writer.status().await.unwrap().cache.unwrap();
+        stop.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+        assert!(cache.invalidations > 0, "{cache:?}");
+        assert_eq!(cache.lapsed, 0, "a change waited for the end of a cache lease: {cache:?}");
     });
 }
 

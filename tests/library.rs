@@ -312,3 +312,45 @@ fn a_service_that_asks_the_cell_knows_of_every_share() {
         assert!(matches!(fence.check(&given_back), Err(Refused::Stale { .. })));
     });
 }
+
+#[test]
+fn a_lock_is_kept_while_the_application_blocks_its_runtime() {
+    let lease = Duration::from_secs(2);
+    let (_dir, serve) = serve("2s");
+    run(async {
+        let cell = connect(&serve).await;
+        let node = open(&cell, "/ls/local/f").await;
+        let guard = node.acquire(LockMode::Exclusive).await.unwrap();
+        let address = serve.address.clone();
+        let contender = std::thread::spawn(move || {
+            run(async {
+                let other = Cell::connect([address]).await.unwrap();
+                let node = open(&other, "/ls/local/f").await;
+                // Longer than a session lives without its client.
+                node.acquire_within(LockMode::Exclusive, lease * 7 / 4).await.err()
+            })
+        });
+        assert_eq!(
+            contender.join().unwrap(),
+            Some(Error::Timeout),
+            "this thread waits, and nothing else runs on it"
+        );
+        assert!(guard.is_safe());
+        guard.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_cell_that_is_dropped_at_the_end_of_its_runtime_ends_its_session() {
+    let (_dir, serve) = serve("60s");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let session = runtime.block_on(async { connect(&serve).await.session() });
+    drop(runtime);
+    run(async {
+        let cell = connect(&serve).await;
+        // In far less than its lease.
+        let gone =
+            async { while cell.sessions().await.unwrap().iter().any(|info| info.session == session.0) {} };
+        tokio::time::timeout(Duration::from_secs(30), gone).await.expect("it has ended");
+    });
+}

@@ -3,6 +3,7 @@
 use crate::convert::unexpected;
 use crate::{Entry, Node, Reading, Stat};
 use bytes::Bytes;
+use tokio::task::coop;
 use wombat_proto::Result;
 use wombat_proto::wire::{self, request::Call};
 use wombat_session::Answer;
@@ -39,7 +40,7 @@ impl<'a> At<'a> {
 
     /// As [`Node::read`].
     pub async fn read(self) -> Result<Reading> {
-        if let Some(reading) = self.cached(|| self.node.peek()) {
+        if let Some(reading) = self.cached(|| self.node.peek()).await {
             return Ok(reading);
         }
         let get = wire::GetContents { handle: Some(self.node.handle().token()) };
@@ -54,7 +55,7 @@ impl<'a> At<'a> {
     /// As [`Node::stat`].
     pub async fn stat(self) -> Result<Stat> {
         let handle = self.node.handle();
-        if let Some(stat) = self.cached(|| handle.shared().store.stat(handle.slot()?)) {
+        if let Some(stat) = self.cached(|| handle.shared().store.stat(handle.slot()?)).await {
             return Ok(stat.into());
         }
         self.node.stat_of(Call::GetStat(wire::GetStat { handle: Some(handle.token()) })).await
@@ -64,7 +65,7 @@ impl<'a> At<'a> {
     pub async fn list(self) -> Result<Vec<Entry>> {
         let handle = self.node.handle();
         let entries = |all: &[wire::Entry]| all.iter().cloned().map(Entry::from).collect();
-        if let Some(all) = self.cached(|| handle.shared().store.listing(handle.slot()?, entries)) {
+        if let Some(all) = self.cached(|| handle.shared().store.listing(handle.slot()?, entries)).await {
             return Ok(all);
         }
         let mut all: Vec<Entry> = Vec::new();
@@ -82,10 +83,12 @@ impl<'a> At<'a> {
         }
     }
 
-    /// What the cache says, if it may be asked.
-    fn cached<T>(self, look: impl FnOnce() -> Option<T>) -> Option<T> {
+    /// What the cache says, if it may be asked. A task that reads again and again gives way to others of its runtime
+    /// now and then, although it waits for nothing.
+    async fn cached<T>(self, look: impl FnOnce() -> Option<T>) -> Option<T> {
         match self.consistency {
             Consistency::Cached => {
+                coop::consume_budget().await;
                 let found = look();
                 if found.is_none() {
                     self.node.handle().shared().store.missed();

@@ -6,7 +6,7 @@ use crate::events::SessionEvents;
 use crate::handle::open;
 use crate::shared::{Order, Shared};
 use crate::task::Task;
-use crate::{Changed, Config, Multi, Node, OpenOptions};
+use crate::{Changed, Config, Multi, Node, OpenOptions, placement};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use wombat_proto::limits::CLIENT_DESCRIPTION_BYTES;
@@ -14,8 +14,9 @@ use wombat_proto::wire::{self, request::Call};
 use wombat_proto::{CellName, Epoch, Error, Instant, Path, Result, Sequencer, SessionId, Token, frame};
 use wombat_session::Answer;
 
-/// A session with a cell. Clones are the same session; when the last one is gone, and with it every node and
-/// guard, the session ends.
+/// A session with a cell. Clones are the same session. When the last one is dropped, and with it every node and
+/// guard, the session ends as by [`Cell::close`], in the background. A process that ends with its runtime waits for
+/// that for a quarter of a second at most; one that exits without dropping them leaves its session to its lease.
 #[derive(Clone)]
 pub struct Cell {
     name: CellName,
@@ -49,8 +50,9 @@ impl Cell {
         let (ready, told) = oneshot::channel();
         let store = Arc::new(Store::new(config.cache_bytes > 0));
         let shared = Arc::new(Shared::new(orders, Arc::clone(&store)));
-        let task = Task::new(&config, Arc::clone(&shared.view), store, ready);
-        tokio::spawn(task.run(taken, config.connect_timeout));
+        let view = Arc::clone(&shared.view);
+        let task = |moved| Task::new(&config, view, store, ready, moved).run(taken, config.connect_timeout);
+        placement::start(task, &shared)?;
         let name = told.await.map_err(|_| Error::SessionExpired)??;
         Ok(Cell { name, shared })
     }

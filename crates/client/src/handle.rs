@@ -8,6 +8,7 @@ use crate::{Cell, Consistency, EventKind, Node, OpenOptions, Stat};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::watch;
+use tokio::task::coop;
 use wombat_proto::limits::CONTENTS_BYTES;
 use wombat_proto::wire::{self, request::Call};
 use wombat_proto::{Error, HandleId, Instant, Name, Path, Result, Token};
@@ -167,6 +168,7 @@ pub(crate) async fn open(
         return Err(Error::contents_too_large(new.contents.len()));
     }
     if let Some(opening) = Opening::of(&open).filter(|_| cached) {
+        coop::consume_budget().await;
         match cell.shared.store.open(&opening) {
             Some(Ok((wire, stat))) => {
                 return Ok(Node::new(OpenHandle::new(cell, wire), false, stat.into()));

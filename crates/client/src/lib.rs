@@ -21,8 +21,14 @@
 //! cannot be reached calls wait, and only when the grace period has passed do they fail, all of them.
 //! Dropping the future of a call gives it up: a lock that it would have taken is not left behind.
 //!
+//! The session runs on the runtime on which [`Cell::connect`] was called. If the application blocks that runtime for
+//! half a second, or drops it, the session moves to a thread that all sessions of the process share, and stays there.
+//! So an application keeps its session whatever it does with its runtimes, and others do not wait for its cache; but
+//! from then on a call that asks the cell changes threads twice, which costs 10 to 20 µs.
+//!
 //! What was read is cached, and always true: nothing changes in the cell before whoever has it cached has dropped
-//! it, or has been silent for as long as its cache lease lasts (P§2.7). [`Node::read`] is the cheapest way to it,
+//! it, or has been silent for as long as its cache lease lasts (P§2.7). A read that the cache answers takes part in
+//! the cooperative scheduling of tokio, as one that waits does. [`Node::read`] is the cheapest way to it,
 //! [`Consistency`] the way past it, [`Config::no_cache`] the way without.
 
 mod at;
@@ -37,6 +43,7 @@ mod lock;
 mod multi;
 mod node;
 mod options;
+mod placement;
 mod recipes;
 mod shared;
 mod stale;

@@ -8,6 +8,7 @@ use crate::{At, Consistency, OpenOptions, Reading};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::coop;
 use wombat_proto::limits::CONTENTS_BYTES;
 use wombat_proto::wire::{self, request::Call};
 use wombat_proto::{Class, Error, Generation, Instance, LockMode, NodePath, Path, Result, Sequencer, Slot};
@@ -112,6 +113,7 @@ impl Node {
     /// # }
     /// ```
     pub async fn read(&self) -> Result<Reading> {
+        coop::consume_budget().await;
         match self.peek() {
             Some(reading) => Ok(reading),
             None => self.at(Consistency::Cached).read().await,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::debug;
 use wombat_proto::wire::{self, Response, request::Call};
 use wombat_proto::{CellName, Error, Instant, Result, clock, frame};
@@ -49,6 +49,10 @@ pub(crate) struct Task {
     ready: Option<oneshot::Sender<Result<CellName>>>,
     /// The pending ends of the session, and who waits for them.
     ending: BTreeMap<u64, oneshot::Sender<()>>,
+    /// Says that the task is on another runtime from now on.
+    moved: Arc<Notify>,
+    /// All handles are gone: the session is being ended, and then the task.
+    abandoned: bool,
 }
 
 /// What the task waits for.
@@ -56,6 +60,8 @@ enum Wake {
     Orders(Vec<Order>),
     /// All handles are gone.
     Abandoned,
+    /// The task is on another runtime.
+    Moved,
     Read(std::io::Result<usize>),
     Written(std::io::Result<usize>),
     Connected(std::result::Result<TcpStream, String>),
@@ -76,6 +82,7 @@ impl Task {
         view: Arc<View>,
         store: Arc<Store>,
         ready: oneshot::Sender<Result<CellName>>,
+        moved: Arc<Notify>,
     ) -> Task {
         let mut seed = [0; 8];
         let _zero_will_do = getrandom::fill(&mut seed);
@@ -100,10 +107,12 @@ impl Task {
             out: BytesMut::new(),
             ready: Some(ready),
             ending: BTreeMap::new(),
+            moved,
+            abandoned: false,
         }
     }
 
-    /// Runs until the session is ended or nobody has a use for it any more.
+    /// Runs until the session has ended. When nobody has a use for it any more, this ends it.
     pub(crate) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>, give_up: Duration) {
         let give_up_at = clock::now() + give_up;
         let mut stream: Option<TcpStream> = None;
@@ -122,22 +131,37 @@ impl Task {
             if self.ready.is_some() && clock::now() >= give_up_at {
                 return self.report(Err(Error::NoQuorum));
             }
+            if self.abandoned && self.session.is_expired() {
+                return;
+            }
             match self.wait(&mut orders, &mut stream, &mut attempt, &mut inward).await {
                 Wake::Orders(batch) => {
                     if self.take(batch) {
                         return;
                     }
                 }
-                Wake::Abandoned => return self.say_goodbye(stream).await,
+                Wake::Abandoned => {
+                    self.abandoned = true;
+                    if self.take(vec![Order::End(oneshot::channel().0)]) {
+                        return;
+                    }
+                }
+                Wake::Moved => {
+                    if attempt.take().is_some() {
+                        self.session.disconnected(clock::now());
+                    }
+                    if let Some(connected) = stream.take() {
+                        stream = connected.into_std().and_then(TcpStream::from_std).ok();
+                        if stream.is_none() {
+                            self.disconnected(&mut inward);
+                        }
+                    }
+                }
                 Wake::Written(Ok(_)) | Wake::Time => {}
                 Wake::Read(Ok(length)) if length > 0 && self.receive(&mut inward) => {}
                 Wake::Read(_) | Wake::Written(Err(_)) => {
-                    debug!("the connection is gone");
-                    (stream, inward) = (None, BytesMut::new());
-                    self.out.clear();
-                    // What was read before the end may have led to requests that nobody can get any more.
-                    self.effects.send.clear();
-                    self.session.disconnected(clock::now());
+                    stream = None;
+                    self.disconnected(&mut inward);
                 }
                 Wake::Connected(result) => {
                     attempt = None;
@@ -157,6 +181,16 @@ impl Task {
             self.tend_kept_handles();
             self.session.tick(clock::now(), &mut self.effects);
         }
+    }
+
+    /// The connection is gone, and so is what was on its way.
+    fn disconnected(&mut self, inward: &mut BytesMut) {
+        debug!("the connection is gone");
+        *inward = BytesMut::new();
+        self.out.clear();
+        // What was read before the end may have led to requests that nobody can get any more.
+        self.effects.send.clear();
+        self.session.disconnected(clock::now());
     }
 
     /// Waits for the next thing to happen.
@@ -179,6 +213,7 @@ impl Task {
         let sending = writer.is_some() && !self.out.is_empty();
         tokio::select! {
             biased;
+            () = self.moved.notified() => Wake::Moved,
             written = async { writer.as_mut().expect("checked").write_buf(&mut self.out).await }, if sending => {
                 Wake::Written(written)
             }
@@ -186,7 +221,7 @@ impl Task {
                 inward.reserve(READ_BYTES);
                 reader.as_mut().expect("checked").read_buf(inward).await
             }, if reader.is_some() => Wake::Read(read),
-            count = orders.recv_many(&mut batch, BATCH) => match count {
+            count = orders.recv_many(&mut batch, BATCH), if !self.abandoned => match count {
                 0 => Wake::Abandoned,
                 _ => Wake::Orders(batch),
             },
@@ -322,19 +357,6 @@ impl Task {
             other => other,
         };
         let _nobody_waits = ready.send(result);
-    }
-
-    /// Ends the session when the last handle is dropped: best effort, because nobody waits for it.
-    async fn say_goodbye(mut self, stream: Option<TcpStream>) {
-        if self.session.is_expired() || self.session.id().is_none() {
-            return;
-        }
-        self.session.submit(Call::EndSession(wire::EndSession {}), &mut self.effects);
-        self.settle();
-        if let Some(mut stream) = stream {
-            let _best_effort = tokio::time::timeout(ATTEMPT, stream.write_all_buf(&mut self.out)).await;
-            let _best_effort = stream.shutdown().await;
-        }
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) fn contents(text: &str, generation: u64) -> Answer {
 impl Peer {
     /// Answers the KeepAlive that waits with invalidations, of which the first has the number `first`, a cache lease
     /// as long as the session's, and perhaps an event of the same number.
-    async fn kept_alive(&mut self, first: u64, keys: &[CacheKey], event: Option<wire::Event>) {
+    pub(super) async fn kept_alive(&mut self, first: u64, keys: &[CacheKey], event: Option<wire::Event>) {
         let keep_alive = self.keep_alive.take().unwrap();
         let kept = wire::KeptAlive {
             lease_ms: 60_000,
@@ -60,7 +60,7 @@ impl Peer {
     }
 
     /// Says that there is no `name` in a directory, to the Open that comes next.
-    async fn absent(&mut self, directory: u64, name: &str) {
+    pub(super) async fn absent(&mut self, directory: u64, name: &str) {
         let (request, call) = self.call().await;
         let Call::Open(open) = call else { panic!("{call:?}") };
         let error = Error::not_found(&open.path);

@@ -5,6 +5,7 @@
 
 mod cache;
 mod kept;
+mod placement;
 
 use bytes::BytesMut;
 use std::pin::pin;
