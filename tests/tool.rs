@@ -195,9 +195,74 @@ fn a_sequencer_fences_puts_under_a_lock() {
     assert!(serve.ok(&["sequencer", "show", sequencer]).contains("/ls/local/l exclusive"));
     serve.fails(4, &["sequencer", "check", sequencer]);
     serve.fails(4, &["put", "/ls/local/f", "late", "--sequencer", sequencer]);
-    serve.fails(4, &["put", "/ls/local/new", "late", "--sequencer", sequencer]);
-    serve.fails(3, &["get", "/ls/local/new"]);
     assert_eq!(serve.ok(&["get", "/ls/local/f"]), "held");
+}
+
+#[test]
+fn every_change_under_a_lost_lock_is_refused() {
+    let (_dir, serve) = serve();
+    serve.ok(&["mkdir", "-p", "/ls/local/d/e"]);
+    serve.ok(&["put", "/ls/local/f", "held"]);
+    let sequencer = serve.ok(&["lock", "/ls/local/l", "--", "sh", "-c", "echo $WOMBAT_SEQUENCER"]);
+    let sequencer = sequencer.trim();
+    let mut holder = serve.wombat(&["lock", "/ls/local/held"]).stdout(Stdio::piped()).spawn().unwrap();
+    BufReader::new(holder.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    let nodes = serve.ok(&["tree", "--json"]);
+    let late = |arguments: &[&str]| {
+        let output = serve.wombat(arguments).env("WOMBAT_SEQUENCER", sequencer).output().unwrap();
+        assert_eq!(output.status.code(), Some(4), "{arguments:?}: {}", shown(&output));
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("--no-sequencer"),
+            "{arguments:?}: {}",
+            shown(&output)
+        );
+    };
+    for arguments in [
+        &["put", "/ls/local/f", "late"][..],
+        &["put", "/ls/local/f", "late", "--if-generation", "1"],
+        &["put", "/ls/local/new", "late"],
+        &["put", "-p", "/ls/local/n/e/w", "late"],
+        &["put", "/ls/local/new", "late", "--ephemeral"],
+        &["put", "/ls/local/new-", "late", "--sequential"],
+        &["mkdir", "/ls/local/new"],
+        &["mkdir", "-p", "/ls/local/new/er"],
+        &["rm", "/ls/local/f"],
+        &["rm", "-r", "/ls/local/d"],
+        &["multi", "create /ls/local/new late"],
+        &["multi", "set /ls/local/f late"],
+        &["multi", "delete /ls/local/f"],
+        &["lock", "/ls/local/f"],
+        &["lock", "/ls/local/new", "--", "true"],
+        &["lock", "break", "/ls/local/held"],
+        &["semaphore", "/ls/local/new", "--permits", "2"],
+        &["elect", "/ls/local/new", "--value", "late"],
+        &["admin", "transfer"],
+    ] {
+        late(arguments);
+        assert_eq!(serve.ok(&["tree", "--json"]), nodes, "{arguments:?}");
+    }
+    assert!(holder.try_wait().unwrap().is_none(), "the holder was not asked to give its lock up");
+    // To read is never refused, and who says so may change things.
+    for arguments in [&["get", "/ls/local/f"][..], &["ls"], &["put", "/ls/local/f", "x", "--no-sequencer"]] {
+        let output = serve.wombat(arguments).env("WOMBAT_SEQUENCER", sequencer).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", shown(&output));
+    }
+    common::signal(holder.id(), "INT");
+    holder.wait().unwrap();
+}
+
+#[test]
+fn a_nested_lock_is_fenced_by_the_outer_one() {
+    let (_dir, serve) = serve();
+    // The outer lock is as good as lost when its place is taken by a sequencer of earlier.
+    let inner = "test -n \"$WOMBAT_OUTER_SEQUENCERS\" && wombat put /ls/local/f held && wombat sequencer check $WOMBAT_SEQUENCER >/dev/null && \
+                 env WOMBAT_OUTER_SEQUENCERS= wombat put /ls/local/alone inner && \
+                 env WOMBAT_OUTER_SEQUENCERS=$0 wombat put /ls/local/f late; echo $?";
+    let stale = serve.ok(&["lock", "/ls/local/outer", "--", "sh", "-c", "echo $WOMBAT_SEQUENCER"]);
+    let script = format!("wombat lock /ls/local/inner -- sh -c '{inner}' {}", stale.trim());
+    assert_eq!(serve.ok(&["lock", "/ls/local/outer", "--", "sh", "-c", &script]), "4\n");
+    assert_eq!(serve.ok(&["get", "/ls/local/f"]), "held");
+    assert_eq!(serve.ok(&["get", "/ls/local/alone"]), "inner");
 }
 
 #[test]

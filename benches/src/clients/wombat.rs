@@ -139,7 +139,7 @@ struct Asker {
 
 impl Session {
     async fn open(connection: Rc<Connection>) -> Result<Session> {
-        let create = wire::CreateSession { client: "bench".into(), caches: false };
+        let create = wire::CreateSession { client: "bench".into(), caches: false, ..Default::default() };
         let opened = match connection.ask(Call::CreateSession(create)).await? {
             Answer::SessionOpened(opened) => opened,
             other => return Err(format!("{other:?}").into()),

@@ -284,7 +284,8 @@ impl Load {
                 number += 1;
                 creating.insert(number, clock::now());
                 let client = format!("load {number}");
-                let create = wire::CreateSession { client, caches: self.plan.cached.is_some() };
+                let create =
+                    wire::CreateSession { client, caches: self.plan.cached.is_some(), ..Default::default() };
                 write(0, number, 0, Call::CreateSession(create), &mut outward);
             }
             stream.write_all_buf(&mut outward).await?;

@@ -21,7 +21,7 @@ Exit codes:
   Otherwise CMD's own status; 128 + n if the signal n ended it.
 
 Configuration: flags, then environment (WOMBAT_ENDPOINTS, WOMBAT_CELL, WOMBAT_TIMEOUT,
-WOMBAT_CONNECT_TIMEOUT, WOMBAT_CONFIG), then the file ~/.config/wombat/config.toml (keys: endpoints,
+WOMBAT_CONNECT_TIMEOUT, WOMBAT_SEQUENCER, WOMBAT_CONFIG), then the file ~/.config/wombat/config.toml (keys: endpoints,
 cell, timeout, connect_timeout).";
 
 const EXAMPLES: &str = "\
@@ -84,6 +84,18 @@ pub(crate) struct Global {
         value_parser = duration
     )]
     pub(crate) connect_timeout: Option<Duration>,
+    /// Change something only while the lock of this sequencer is held; under a lock, that lock's
+    #[arg(
+        long = "sequencer",
+        global = true,
+        help_heading = "Everywhere",
+        value_name = "SEQ",
+        env = "WOMBAT_SEQUENCER"
+    )]
+    pub(crate) fence: Option<String>,
+    /// Change it whatever became of the lock that WOMBAT_SEQUENCER names
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub(crate) no_sequencer: bool,
     /// Ask the cell at every read. Commands that end by themselves do so anyway
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub(crate) no_cache: bool,
@@ -247,8 +259,8 @@ Examples:
   wombat put /ls/local/alive/$(hostname) up --ephemeral
   wombat put /ls/local/jobs/job- work --sequential     makes job-0000000001, …2, and prints its path
 
-Under `wombat lock … -- CMD` the environment holds WOMBAT_SEQUENCER, so that a put in CMD
-is refused once the lock is lost, even if CMD was frozen and does not know.")]
+Under `wombat lock … -- CMD` the environment holds WOMBAT_SEQUENCER, so that each change that CMD
+makes with wombat is refused once the lock is lost, even if CMD was frozen and does not know.")]
 pub(crate) struct Put {
     /// The file, /ls/CELL/…
     pub(crate) path: String,
@@ -270,9 +282,6 @@ pub(crate) struct Put {
     /// Make the directories above it
     #[arg(short, long)]
     pub(crate) parents: bool,
-    /// Write only while the lock of this sequencer is held
-    #[arg(long, value_name = "SEQ", env = "WOMBAT_SEQUENCER")]
-    pub(crate) sequencer: Option<String>,
 }
 
 #[derive(ClapArgs)]
@@ -383,7 +392,8 @@ Examples:
   wombat lock break /ls/local/backup --reason 'its host hangs' take it from whoever holds it
 
 CMD gets WOMBAT_SEQUENCER (for the services that it talks to: they can check it),
-WOMBAT_TOKEN (a number that grows with each grant) and WOMBAT_LOCK (the path).
+WOMBAT_TOKEN (a number that grows with each grant) and WOMBAT_LOCK (the path). What CMD changes
+with wombat is refused once the lock is lost, or another that this command itself runs under.
 
 CMD and all of its process group are stopped before the lock can be lost, and killed
 if this command is; what CMD leaves running in its group is stopped before the release.")]

@@ -123,6 +123,9 @@ fn hint_of(error: &Error) -> Option<&'static str> {
         Error::GenerationMismatch { .. } => Some("somebody wrote meanwhile: read it again and retry"),
         Error::NotEmpty => Some("delete what is in it first, or use rm -r"),
         Error::LockHeld => Some("wombat locks PATH shows who holds it"),
+        Error::SequencerStale => Some(
+            "the lock that this runs under (WOMBAT_SEQUENCER) is lost; --no-sequencer changes it all the same",
+        ),
         Error::SessionExpired => Some("the cell was away for longer than the session could wait"),
         _ => None,
     }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use wombat_client::{Cell, Config, Error};
+use wombat_client::{Cell, Config, Error, Sequencer};
 use wombat_server::DEFAULT_PORT;
 
 /// The client's configuration file.
@@ -31,6 +31,8 @@ pub(crate) struct Settings {
     /// How long a command that ends by itself may take, if that was said.
     pub(crate) timeout: Option<Duration>,
     pub(crate) no_cache: bool,
+    /// The locks that this command runs under, the innermost last: it changes nothing once one of them is lost.
+    pub(crate) sequencers: Vec<Sequencer>,
 }
 
 impl Settings {
@@ -43,10 +45,14 @@ impl Settings {
                 None => File::default(),
             },
         };
-        Settings::merge(global, file)
+        let outer = std::env::var(OUTER_SEQUENCERS).unwrap_or_default();
+        let own = std::env::var(SEQUENCER).ok().filter(|own| Some(own) == global.fence.as_ref());
+        let outer = if own.is_some() { outer.split_whitespace().collect() } else { Vec::new() };
+        Settings::merge(global, &outer, file)
     }
 
-    fn merge(global: &Global, file: File) -> Result<Settings, Failure> {
+    /// `outer`: the sequencers of the locks around the one that `global` names.
+    fn merge(global: &Global, outer: &[&str], file: File) -> Result<Settings, Failure> {
         let mut endpoints: Vec<String> =
             global.endpoints.iter().map(|endpoint| endpoint.trim().to_owned()).collect();
         endpoints.retain(|endpoint| !endpoint.is_empty());
@@ -58,20 +64,37 @@ impl Settings {
         }
         let timeout = file.timeout.as_deref().map(parse_duration).transpose()?;
         let connect_timeout = file.connect_timeout.as_deref().map(parse_duration).transpose()?;
+        let own = global.fence.as_deref().filter(|own| !own.is_empty() && !global.no_sequencer);
+        let all = own.into_iter().flat_map(|own| outer.iter().copied().chain([own]));
+        let sequencers = all.map(str::parse).collect::<Result<_, Error>>()?;
         Ok(Settings {
             endpoints,
             cell: global.cell.clone().filter(|cell| !cell.is_empty()).or(file.cell),
             connect_timeout: global.connect_timeout.or(connect_timeout).unwrap_or(Duration::from_secs(10)),
             timeout: global.timeout.or(timeout),
             no_cache: global.no_cache,
+            sequencers,
         })
     }
 
-    /// Begins a session with the cell. One that does not stay has no time to use a cache, and nobody's change
+    /// For a change that no session makes: refuses it once a lock that this command runs under is lost.
+    pub(crate) async fn check_sequencers(&self, limit: Option<&TimeLimit>) -> Result<(), Failure> {
+        if self.sequencers.is_empty() {
+            return Ok(());
+        }
+        let cell = self.connect(false, limit).await?;
+        for sequencer in &self.sequencers {
+            cell.check_sequencer(sequencer).await?;
+        }
+        Ok(cell.close().await?)
+    }
+
+    /// Begins a session with the cell, which changes nothing once a lock that this command runs under is lost. One that does not stay has no time to use a cache, and nobody's change
     /// shall have to wait for it.
     pub(crate) async fn connect(&self, stays: bool, limit: Option<&TimeLimit>) -> Result<Cell, Failure> {
         let mut config = Config::new(self.endpoints.iter().cloned());
         config.cell.clone_from(&self.cell);
+        config.sequencers.clone_from(&self.sequencers);
         config.connect_timeout =
             limit.map_or(self.connect_timeout, |limit| limit.left().min(self.connect_timeout));
         if self.no_cache || !stays {
@@ -83,6 +106,11 @@ impl Settings {
         })
     }
 }
+
+/// Names the sequencer of the lock that a command runs under.
+pub(crate) const SEQUENCER: &str = "WOMBAT_SEQUENCER";
+/// Names those of the locks around it, where locks are nested, separated by blanks.
+pub(crate) const OUTER_SEQUENCERS: &str = "WOMBAT_OUTER_SEQUENCERS";
 
 /// A duration in a configuration file.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, Failure> {
@@ -115,9 +143,11 @@ mod tests {
             json: false,
             timeout: None,
             connect_timeout: None,
+            fence: None,
+            no_sequencer: false,
             no_cache: false,
         };
-        let settings = Settings::merge(&global, toml::from_str(file).unwrap()).unwrap();
+        let settings = Settings::merge(&global, &[], toml::from_str(file).unwrap()).unwrap();
         assert_eq!(settings.endpoints.join(","), expected);
     }
 

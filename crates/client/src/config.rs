@@ -1,7 +1,7 @@
 //! What a client needs to know to find a cell.
 
 use std::time::Duration;
-use wombat_proto::limits;
+use wombat_proto::{Sequencer, limits};
 
 /// How to reach a cell, and as whom.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Config {
     pub grace: Duration,
     /// How long [`crate::Cell::connect_with`] looks for one.
     pub connect_timeout: Duration,
+    /// The locks that every change of the session depends on; see [`Config::fenced_by`].
+    pub sequencers: Vec<Sequencer>,
     /// What the cache may weigh in memory, in bytes; 0: there is none.
     pub cache_bytes: usize,
 }
@@ -29,8 +31,19 @@ impl Config {
             client: describe_this_process(),
             grace: limits::GRACE,
             connect_timeout: Duration::from_secs(10),
+            sequencers: Vec::new(),
             cache_bytes: limits::CLIENT_CACHE_BYTES,
         }
+    }
+
+    /// Ties every change of the session to a lock that another session holds, as [`crate::Node::set_sequencer`] ties
+    /// a handle (P§2.4): for work that a lock's holder passes on. Once the lock is no longer held as it was granted,
+    /// each change fails with [`wombat_proto::Error::SequencerStale`]; reads go on. Of several locks, all must be
+    /// held.
+    #[must_use]
+    pub fn fenced_by(mut self, sequencer: Sequencer) -> Config {
+        self.sequencers.push(sequencer);
+        self
     }
 
     /// What the cache may weigh in memory.

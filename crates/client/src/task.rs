@@ -90,6 +90,7 @@ impl Task {
         let machine = wombat_session::Config {
             cell: cell.unwrap_or_default(),
             client: config.client.clone(),
+            sequencers: config.sequencers.iter().map(ToString::to_string).collect(),
             cache_bytes: config.cache_bytes,
             grace: config.grace,
             rho: wombat_proto::Rho::default(),

@@ -39,6 +39,8 @@ pub const PEER_BATCH_BYTES: usize = 256 * 1024;
 pub const NODES: usize = 4_000_000;
 /// Most sessions in a cell.
 pub const SESSIONS: usize = 200_000;
+/// Most sequencers that a session is created with.
+pub const SEQUENCERS_PER_SESSION: usize = 16;
 /// Most open handles of one session.
 pub const HANDLES_PER_SESSION: usize = 16_384;
 /// Most shared holders of one lock.

@@ -28,6 +28,8 @@ pub struct Config {
     pub cell: String,
     /// What the client says of itself, for people.
     pub client: String,
+    /// The sequencers that fence every change of the session (P§2.4).
+    pub sequencers: Vec<String>,
     /// Most that the cache may weigh, in bytes; 0: there is none. For a client that caches changes wait until it
     /// has dropped what they change, and a new master until it has acknowledged the fail-over, and so has dropped
     /// everything, or until its lease has ended (SPEC I10).
@@ -423,7 +425,8 @@ impl Session {
         let (session, call) = match self.identity {
             None => {
                 let (client, caches) = (self.config.client.clone(), self.cache.is_on());
-                (0, Call::CreateSession(wire::CreateSession { client, caches }))
+                let sequencers = self.config.sequencers.clone();
+                (0, Call::CreateSession(wire::CreateSession { client, caches, sequencers }))
             }
             Some(Identity { id, secret_high, secret_low }) => {
                 (id.0, Call::ResumeSession(wire::ResumeSession { secret_high, secret_low }))

@@ -33,6 +33,7 @@ impl Script {
         let config = Config {
             cell: String::new(),
             client: "script".into(),
+            sequencers: Vec::new(),
             cache_bytes,
             grace: GRACE,
             rho: Rho(10),

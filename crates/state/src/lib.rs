@@ -217,7 +217,18 @@ impl State {
     /// Errors: [`Error::SequencerStale`].
     pub fn check_fence(&self, session: SessionId, handle: HandleId) -> Result<()> {
         let fence = self.session(session).and_then(|session| session.fence(handle));
-        let Some(fence) = fence else { return Ok(()) };
+        fence.map_or(Ok(()), |fence| self.check_held(fence))
+    }
+
+    /// Whether the locks that all changes of a session depend on are still held as they were granted.
+    ///
+    /// Errors: [`Error::SequencerStale`].
+    pub fn check_session_fences(&self, session: SessionId) -> Result<()> {
+        let fences = self.session(session).map_or(&[][..], |session| &session.session_fences);
+        fences.iter().try_for_each(|fence| self.check_held(*fence))
+    }
+
+    fn check_held(&self, fence: Fence) -> Result<()> {
         let node = self.tree.get(fence.instance).ok_or(Error::SequencerStale)?;
         node.lock.holder_of_token(fence.token).map(drop).ok_or(Error::SequencerStale)
     }

@@ -3,6 +3,7 @@
 use crate::outcome::Outcome;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
+use alloc::vec::Vec;
 use wombat_proto::limits::{UNACKNOWLEDGED_NAMES, UNACKNOWLEDGED_OUTCOMES};
 use wombat_proto::{Error, HandleId, Instance, Result, Token};
 
@@ -28,6 +29,8 @@ pub struct Session {
     pub(crate) ephemerals: BTreeSet<(Instance, HandleId)>,
     /// The handles that SetSequencer has tied to a lock.
     pub(crate) fences: BTreeMap<HandleId, Fence>,
+    /// The locks that every change of the session depends on; held by other sessions.
+    pub(crate) session_fences: Vec<Fence>,
 }
 
 /// A lock that must still be held as it was granted.

@@ -192,6 +192,8 @@ impl State {
             let held = Fence { instance: Instance(fence.instance), token: Token(fence.token) };
             (HandleId(fence.handle), held)
         });
+        let fence =
+            |fence: &log::Fence| Fence { instance: Instance(fence.instance), token: Token(fence.token) };
         let session = Session {
             client: record.client,
             created_wall_ms: record.created_wall_ms,
@@ -200,6 +202,7 @@ impl State {
             names: names_in(&outcomes),
             outcomes,
             fences: fences.collect(),
+            session_fences: record.session_fences.iter().map(fence).collect(),
             ..Session::default()
         };
         match self.sessions.insert(SessionId(record.session), Arc::new(session)) {
@@ -349,6 +352,11 @@ fn session_record(id: SessionId, session: &Session) -> log::SessionRecord {
                 instance: fence.instance.0,
                 token: fence.token.0,
             })
+            .collect(),
+        session_fences: session
+            .session_fences
+            .iter()
+            .map(|fence| log::Fence { instance: fence.instance.0, token: fence.token.0 })
             .collect(),
     }
 }

@@ -127,6 +127,58 @@ fn a_grant_that_was_made_is_found_again_also_when_the_sequencer_is_stale() {
 }
 
 #[test]
+fn a_session_changes_nothing_once_one_of_its_fences_is_stale() {
+    let mut script = Script::new();
+    let holder = script.session;
+    let (outer, inner) =
+        (script.create("outer", 1, NewNode::default()), script.create("inner", 2, NewNode::default()));
+    let file = script.create("file", 3, NewNode::default());
+    let fences = [(outer, 1), (inner, 2)].map(|(instance, handle)| {
+        let token = script.grant(instance, handle).unwrap().0;
+        log::Fence { instance, token }
+    });
+    let create = log::CreateSession { fences: fences.into(), ..log::CreateSession::default() };
+    let Ok(Outcome::Session(fenced)) = script.apply(Op::CreateSession(create)) else { panic!("no session") };
+    script.session = fenced.0;
+    let held = script.create("held", 4, NewNode::default());
+    script.grant(held, 4).unwrap();
+    script.session = holder;
+    script.release(outer, 1).unwrap();
+    script.session = fenced.0;
+    // Also after a snapshot.
+    script.state = State::restore(script.state.snapshot()).unwrap();
+    let parent = script.state.tree().root().unwrap().instance.0;
+    let multi = wire::Multi {
+        changes: vec![wire::Change { change: Some(make("/ls/test/m")) }],
+        ..wire::Multi::default()
+    };
+    let changes = [
+        Op::Open(log::Open {
+            parent,
+            name: "new".into(),
+            handle: 9,
+            node: Some(NewNode::default()),
+            ..log::Open::default()
+        }),
+        Op::SetContents(log::SetContents { instance: file, handle: 5, ..log::SetContents::default() }),
+        Op::Delete(log::Delete { instance: file, handle: 5 }),
+        Op::Grant(log::Grant { instance: file, handle: 5, acquire: 1, ..log::Grant::default() }),
+        Op::BreakLock(log::BreakLock {
+            instance: inner,
+            tokens: vec![fences[1].token],
+            ..log::BreakLock::default()
+        }),
+        Op::Multi(log::Multi { steps: Some(multi) }),
+    ];
+    for change in changes {
+        assert_eq!(script.apply(change.clone()), Err(Error::SequencerStale), "{change:?}");
+    }
+    assert!(script.node("inner").unwrap().lock.is_held() && script.node("new").is_none());
+    script.release(held, 4).expect("what a session holds it can always give up");
+    script.apply(Op::Close(log::Close { instance: held, handle: 4 })).unwrap();
+}
+
+#[test]
 fn a_handle_can_be_tied_anew_where_no_further_handle_can() {
     let mut script = Script::new();
     let fence = script.create("fence", 1, NewNode::default());

@@ -4,6 +4,7 @@ use super::several;
 use crate::args::{Dev, Global};
 use crate::exit::Failure;
 use crate::output::{self, Queues};
+use crate::settings::SEQUENCER;
 use crate::supervise::{self, Job, Signals};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -64,6 +65,8 @@ pub(super) fn cell_name(global: &Global) -> &str {
 pub(super) fn environment(global: &Global, endpoints: String) -> Vec<(&'static str, OsString)> {
     let mut environment = vec![("WOMBAT_ENDPOINTS", endpoints.into())];
     environment.push(("WOMBAT_CELL", cell_name(global).into()));
+    // A lock of another cell that this command runs under.
+    environment.push((SEQUENCER, OsString::new()));
     if let Some(path) = path_with_this_program() {
         environment.push(("PATH", path));
     }

@@ -4,7 +4,7 @@ use super::locks::why;
 use crate::args::{Holding, Lock, Semaphore};
 use crate::exit::{Failure, REFUSED, SIGNAL};
 use crate::output;
-use crate::settings::Settings;
+use crate::settings::{OUTER_SEQUENCERS, SEQUENCER, Settings};
 use crate::supervise::{self, Guardian, Job, Signals, Under};
 use serde_json::json;
 use std::ffi::OsString;
@@ -135,10 +135,12 @@ pub(super) async fn run_under(
     mut guardian: Option<Guardian>,
 ) -> Result<u8, Failure> {
     let lease = Duration::from_millis(cell.status().await?.lease_ms.into());
+    let outer: Vec<String> = settings.sequencers.iter().map(ToString::to_string).collect();
     let environment = vec![
         ("WOMBAT_ENDPOINTS", settings.endpoints.join(",").into()),
         ("WOMBAT_CELL", cell.name().as_str().into()),
-        ("WOMBAT_SEQUENCER", guard.sequencer().to_string().into()),
+        (SEQUENCER, guard.sequencer().to_string().into()),
+        (OUTER_SEQUENCERS, outer.join(" ").into()),
         ("WOMBAT_TOKEN", guard.token().to_string().into()),
         ("WOMBAT_LOCK", guard.sequencer().path.to_string().into()),
     ];

@@ -76,7 +76,10 @@ async fn run_unflushed(args: Args, guardian: Option<Guardian>) -> Result<u8, Fai
     let without_session = async {
         Ok(Some(match &command {
             Command::Status => status::status(&settings, json).await?,
-            Command::Admin(Admin::Transfer { to }) => status::transfer(&settings, to.unwrap_or(0)).await?,
+            Command::Admin(Admin::Transfer { to }) => {
+                settings.check_sequencers(limit.as_ref()).await?;
+                status::transfer(&settings, to.unwrap_or(0)).await?
+            }
             Command::Get(get) if get.stale => stale::get(&settings, &get.path, json).await?,
             Command::Ls(ls) if ls.stale => stale::ls(&settings, ls, json).await?,
             Command::Stat(stat) if stat.stale => stale::stat(&settings, &stat.path, json).await?,

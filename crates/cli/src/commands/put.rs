@@ -11,7 +11,7 @@ use serde_json::json;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use wombat_client::{Cell, Create, Generation, Node, OpenOptions, Sequencer, SessionEvent, Stat, limits};
+use wombat_client::{Cell, Create, Generation, Node, OpenOptions, SessionEvent, Stat, limits};
 
 pub(crate) async fn run(cell: &Cell, put: Put, json: bool, limit: &TimeLimit) -> Result<u8, Failure> {
     let (node, stat) = limit.run(write(cell, &put)).await.map_err(|failure| failure.about(&put.path))?;
@@ -52,23 +52,13 @@ async fn write(cell: &Cell, put: &Put) -> Result<(Node, Stat), Failure> {
     if put.sequential {
         options = options.sequential();
     }
-    // Under a sequencer nothing may be written before the handle is tied to it, so the file is made empty.
-    let sequencer = put.sequencer.as_deref().filter(|text| !text.is_empty());
-    if sequencer.is_none() {
-        options = options.contents(contents.clone());
-    }
-    let sequencer = sequencer.map(str::parse::<Sequencer>).transpose()?;
-    if let Some(sequencer) = &sequencer {
-        cell.check_sequencer(sequencer).await?;
-    }
+    options = options.contents(contents.clone());
     let node = cell.open(&put.path, options).await?;
     if put.ephemeral && !node.opened_stat().ephemeral {
         let text = format!("{} exists and is permanent", put.path);
         return Err(Failure::new(crate::exit::REFUSED, "AlreadyExists", text).hint("delete it first"));
     }
-    if let Some(sequencer) = &sequencer {
-        node.set_sequencer(sequencer).await?;
-    } else if node.created() {
+    if node.created() {
         let stat = *node.opened_stat();
         return Ok((node, stat));
     }

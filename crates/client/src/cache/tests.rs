@@ -25,6 +25,7 @@ impl Script {
         let config = Config {
             cell: String::new(),
             client: "script".into(),
+            sequencers: Vec::new(),
             cache_bytes: 1 << 20,
             grace: Duration::from_secs(45),
             rho: Rho::default(),

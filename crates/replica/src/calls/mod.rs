@@ -15,7 +15,7 @@ use crate::{Answer, Asker, Replica, needs_master};
 use alloc::vec::Vec;
 use prost::Message;
 use wombat_proto::limits::{PAGE_BYTES, PAGE_ENTRIES};
-use wombat_proto::wire::{Request, log::command::Op, request::Call};
+use wombat_proto::wire::{self, Request, log::command::Op, request::Call};
 use wombat_proto::{Error, Result};
 
 impl Replica {
@@ -70,7 +70,10 @@ impl Replica {
         }
         // No answer from the state is given unless nobody else can have been master meanwhile (SPEC §7): time
         // stands still in a step, so that was found out before the call was taken up.
-        let answer = self.session_call(asker, acknowledged, call);
+        let answer = match self.check_fences(asker, &call) {
+            Ok(()) => self.session_call(asker, acknowledged, call),
+            Err(stale) => Err(stale),
+        };
         self.note_recreated();
         match answer {
             // It was asked before, and is on its way into the log: what comes of it there is the answer, though
@@ -78,6 +81,20 @@ impl Replica {
             Err(_) if self.is_under_way(asker) => Ok(None),
             answer => answer,
         }
+    }
+
+    /// Refuses a change of a session whose fences are stale before anybody hears of it: a holder whose lock is to
+    /// be broken, a session that has something cached. What holds is checked again when the change is applied.
+    fn check_fences(&self, asker: Asker, call: &Call) -> Result<()> {
+        let changes = match call {
+            Call::Open(open) => open.create() != wire::open::Create::Never,
+            Call::SetContents(_) | Call::Delete(_) | Call::BreakLock(_) | Call::Multi(_) => true,
+            _ => false,
+        };
+        if !changes || self.answered_before(asker).is_some() {
+            return Ok(());
+        }
+        self.state.check_session_fences(asker.session)
     }
 
     fn session_call(&mut self, asker: Asker, acknowledged: u64, call: Call) -> Result<Option<Answer>> {

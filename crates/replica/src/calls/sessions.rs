@@ -2,10 +2,11 @@
 
 use crate::proposals::Origin;
 use crate::{Answer, Asker, ConnectionId, Replica};
-use alloc::string::ToString;
-use wombat_proto::limits::CLIENT_DESCRIPTION_BYTES;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use wombat_proto::limits::{CLIENT_DESCRIPTION_BYTES, SEQUENCERS_PER_SESSION};
 use wombat_proto::wire::{self, log, log::command::Op};
-use wombat_proto::{CellName, Error, ReplicaId, Result, SessionId};
+use wombat_proto::{CellName, Error, ReplicaId, Result, Sequencer, SessionId};
 
 impl Replica {
     pub(super) fn hello(&mut self, asker: Asker, hello: &wire::Hello) -> Result<Option<Answer>> {
@@ -85,9 +86,28 @@ impl Replica {
         if asker.session != SessionId(0) {
             return Err(Error::invalid("CreateSession is sent with session 0"));
         }
-        let op = Op::CreateSession(log::CreateSession { client: create.client, caches: create.caches });
+        let fences = self.fences(&create.sequencers)?;
+        let op =
+            Op::CreateSession(log::CreateSession { client: create.client, caches: create.caches, fences });
         self.propose(Origin::CreateSession(asker), 0, op)?;
         Ok(None)
+    }
+
+    /// The locks that sequencers stand for. Whether they are held is checked at each change; a lock of another cell
+    /// is held by nobody here.
+    fn fences(&self, sequencers: &[String]) -> Result<Vec<log::Fence>> {
+        if sequencers.len() > SEQUENCERS_PER_SESSION {
+            let what = alloc::format!("more than {SEQUENCERS_PER_SESSION} sequencers for one session");
+            return Err(Error::TooLarge { what });
+        }
+        let fence = |text: &String| {
+            let Sequencer { path, instance, token, .. } = text.parse()?;
+            Ok(match path.cell == self.config.cell {
+                true => log::Fence { instance: instance.0, token: token.0 },
+                false => log::Fence::default(),
+            })
+        };
+        sequencers.iter().map(fence).collect()
     }
 
     pub(super) fn resume_session(&mut self, asker: Asker, resume: &wire::ResumeSession) -> Result<Answer> {

@@ -86,6 +86,30 @@ fn the_holder_is_told_and_only_when_it_has_obeyed_another_can_have_it() {
 }
 
 #[test]
+fn a_break_from_under_a_lost_lock_is_refused_before_the_holder_learns_of_it() {
+    let mut world = World::new();
+    let (mut holder, mut outer) = (world.client(), world.client());
+    let mine = open(&mut world, &mut holder, 0);
+    lock(&mut world, &mut holder, mine);
+    let fence = world.open_with(&mut outer, wire::Open { path: "/ls/test/fence".into(), ..may_create() });
+    let sequencer = lock(&mut world, &mut outer, fence);
+    let connection = world.connect();
+    let sequencers = [sequencer.to_string()].into();
+    let create = wire::CreateSession { sequencers, ..wire::CreateSession::default() };
+    let mut fenced = world.client_with(connection, create);
+    let stays = world.send(&mut holder, keep_alive(0, &[], &[]));
+    world.call(&mut outer, Call::Release(wire::Release { handle: Some(fence) })).unwrap();
+    assert_eq!(world.call(&mut fenced, break_lock(0)), Err(Error::SequencerStale));
+    let create = wire::Open { path: "/ls/test/new".into(), ..may_create() };
+    assert_eq!(world.call(&mut fenced, Call::Open(create)), Err(Error::SequencerStale));
+    assert!(world.answer(&holder, stays).is_none(), "nothing is said to the holder");
+    // A session without a fence may.
+    let mut admin = world.client();
+    world.send(&mut admin, break_lock(0));
+    assert_eq!(kept_alive(&mut world, &holder, stays).revocations.len(), 1);
+}
+
+#[test]
 fn what_was_told_on_a_lost_connection_is_told_again() {
     let mut world = World::new();
     let (mut holder, mut admin) = (world.client(), world.client());

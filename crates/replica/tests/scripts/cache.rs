@@ -356,7 +356,7 @@ fn what_was_on_its_way_before_anybody_cached_is_not_cached() {
     // The session comes with one record, the write with the next.
     world.records_left = Some(0);
     let connection = world.connect();
-    let create = wire::CreateSession { client: "script".into(), caches: true };
+    let create = wire::CreateSession { client: "script".into(), caches: true, ..Default::default() };
     let create = wire::Request { number: 2, call: Some(Call::CreateSession(create)), ..Default::default() };
     world.send_raw(connection, create);
     world.send(&mut writer, set(file, "new"));

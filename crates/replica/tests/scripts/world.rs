@@ -177,7 +177,12 @@ impl World {
 
     /// A new session, of a client that caches or does not.
     pub(crate) fn client_on(&mut self, connection: u64, caches: bool) -> Client {
-        let create = Call::CreateSession(wire::CreateSession { client: "script".into(), caches });
+        self.client_with(connection, wire::CreateSession { caches, ..Default::default() })
+    }
+
+    /// A new session that is created so.
+    pub(crate) fn client_with(&mut self, connection: u64, create: wire::CreateSession) -> Client {
+        let create = Call::CreateSession(wire::CreateSession { client: "script".into(), ..create });
         self.send_raw(connection, Request { number: 2, ..request(create) });
         let Some(Answer::SessionOpened(opened)) = self.take(connection).result else { panic!("no session") };
         Client {

@@ -147,6 +147,7 @@ impl Client {
         let config = Config {
             cell: String::new(),
             client: format!("client {name}"),
+            sequencers: Vec::new(),
             cache_bytes: match caches {
                 true if random.chance(swarm.small_caches) => 600 + random.below(3000) as usize,
                 true => CLIENT_CACHE_BYTES,

@@ -25,6 +25,7 @@ pub(super) fn grant(state: &mut State, context: &mut Context<'_>, grant: &log::G
             false => Err(Error::LockHeld),
         };
     }
+    state.check_session_fences(context.session)?;
     state.check_fence(context.session, handle)?;
     let holder = Holder {
         mode: if grant.shared { LockMode::Shared } else { LockMode::Exclusive },

@@ -84,17 +84,32 @@ pub(crate) fn apply(
             live(state, session)?;
             locks::grant(state, context, grant)
         }
-        change => once(state, command, |state| match change {
-            Op::Open(open) => nodes::open(state, context, open),
-            Op::Close(close) => nodes::close(state, context, close),
-            Op::SetContents(set) => nodes::set_contents(state, context, set),
-            Op::Delete(delete) => nodes::delete(state, context, delete),
-            Op::Release(release) => locks::release(state, context, release),
-            Op::SetSequencer(set) => locks::set_sequencer(state, context, set),
-            Op::BreakLock(broken) => locks::break_lock(state, context, broken),
-            Op::Multi(multi) => multi::apply(state, context, multi),
-            _ => unreachable!("handled above"),
+        change => once(state, command, |state| {
+            if is_fenced(change) {
+                state.check_session_fences(session)?;
+            }
+            match change {
+                Op::Open(open) => nodes::open(state, context, open),
+                Op::Close(close) => nodes::close(state, context, close),
+                Op::SetContents(set) => nodes::set_contents(state, context, set),
+                Op::Delete(delete) => nodes::delete(state, context, delete),
+                Op::Release(release) => locks::release(state, context, release),
+                Op::SetSequencer(set) => locks::set_sequencer(state, context, set),
+                Op::BreakLock(broken) => locks::break_lock(state, context, broken),
+                Op::Multi(multi) => multi::apply(state, context, multi),
+                _ => unreachable!("handled above"),
+            }
         }),
+    }
+}
+
+/// Whether a session's fences stand before a change. What gives something up is never refused.
+fn is_fenced(op: &Op) -> bool {
+    match op {
+        Op::Close(_) | Op::Release(_) | Op::SetSequencer(_) => false,
+        // To keep an ephemeral node alive that exists changes nothing in it.
+        Op::Open(open) => open.instance == 0,
+        _ => true,
     }
 }
 

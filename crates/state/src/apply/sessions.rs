@@ -2,12 +2,12 @@
 
 use super::{Context, locks, nodes};
 use crate::outcome::Outcome;
-use crate::session::Session;
+use crate::session::{Fence, Session};
 use crate::{Change, State};
 use alloc::sync::Arc;
-use wombat_proto::limits::{CLIENT_DESCRIPTION_BYTES, SESSIONS};
+use wombat_proto::limits::{CLIENT_DESCRIPTION_BYTES, SEQUENCERS_PER_SESSION, SESSIONS};
 use wombat_proto::wire::log;
-use wombat_proto::{Error, Result, SessionId};
+use wombat_proto::{Error, Instance, Result, SessionId, Token};
 
 pub(super) fn create(
     state: &mut State,
@@ -22,11 +22,16 @@ pub(super) fn create(
     if create.client.len() > CLIENT_DESCRIPTION_BYTES {
         return Err(Error::TooLarge { what: "the client's description of itself".into() });
     }
+    if create.fences.len() > SEQUENCERS_PER_SESSION {
+        return Err(Error::TooLarge { what: "the session's list of sequencers".into() });
+    }
     let id = SessionId(context.slot.0);
+    let fence = |fence: &log::Fence| Fence { instance: Instance(fence.instance), token: Token(fence.token) };
     let session = Session {
         client: create.client.clone(),
         created_wall_ms: context.wall_ms,
         caches: create.caches,
+        session_fences: create.fences.iter().map(fence).collect(),
         ..Session::default()
     };
     state.sessions.insert(id, Arc::new(session));
