@@ -24,6 +24,17 @@ Configuration: flags, then environment (WOMBAT_ENDPOINTS, WOMBAT_CELL, WOMBAT_TI
 WOMBAT_CONNECT_TIMEOUT, WOMBAT_SEQUENCER, WOMBAT_CONFIG), then the file ~/.config/wombat/config.toml (keys: endpoints,
 cell, timeout, connect_timeout).";
 
+const SUPERVISION: &str = "\
+CMD and all processes that it has started, daemons too, are stopped before the lock can be lost:
+SIGTERM, then SIGKILL. They are killed if wombat is killed, and on time if wombat stands still.
+What CMD leaves running gets SIGTERM when CMD ends, SIGKILL 2s later, and then the lock is
+released. Not reached are processes that another service starts for CMD (systemd-run, at, docker,
+ssh), and those of another user (sudo) unless wombat runs as root.
+
+SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are forwarded; what is ignored at the start
+(nohup) stays ignored. Three Ctrl-C in a row kill CMD. Ctrl-Z stops wombat as well: its lock then
+ends with the session lease, and CMD is killed.";
+
 const EXAMPLES: &str = "\
 Examples:
   wombat dev                                    a cell of one on this machine, to play with
@@ -172,7 +183,8 @@ Examples:
   wombat dev --dir ./cell                keep the data
   wombat dev --replicas 5                five replicas, five processes; kill any two
 
-CMD finds the cell through WOMBAT_ENDPOINTS and WOMBAT_CELL, and this very `wombat` on its PATH.")]
+CMD finds the cell through WOMBAT_ENDPOINTS and WOMBAT_CELL, and this very `wombat` on its PATH.
+It is ended with all that it has started, as under `wombat lock`, when the cell ends.")]
 pub(crate) struct Dev {
     /// How many replicas: more than one are processes of their own, which may be killed
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9))]
@@ -382,7 +394,7 @@ pub(crate) struct Watch {
 
 #[derive(ClapArgs)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-#[command(after_help = "\
+#[command(after_help = format!("\
 Examples:
   wombat lock /ls/local/backup -- ./backup.sh
   wombat lock /ls/local/report --timeout 30s -- make report    give up after 30 s, with code 5
@@ -395,8 +407,7 @@ CMD gets WOMBAT_SEQUENCER (for the services that it talks to: they can check it)
 WOMBAT_TOKEN (a number that grows with each grant) and WOMBAT_LOCK (the path). What CMD changes
 with wombat is refused once the lock is lost, or another that this command itself runs under.
 
-CMD and all of its process group are stopped before the lock can be lost, and killed
-if this command is; what CMD leaves running in its group is stopped before the release.")]
+{SUPERVISION}"))]
 pub(crate) struct Lock {
     #[command(subcommand)]
     pub(crate) action: Option<LockAction>,
@@ -438,15 +449,16 @@ pub(crate) struct Break {
 }
 
 #[derive(ClapArgs)]
-#[command(after_help = "\
+#[command(after_help = format!("\
 Examples:
   wombat semaphore /ls/local/crawlers --permits 3 -- ./crawl.sh    at most three at a time, everywhere
   wombat semaphore /ls/local/crawlers --permits 3 --timeout 10s -- ./crawl.sh
   wombat semaphore /ls/local/crawlers --permits 3                  hold one until Ctrl-C
 
 The first who comes makes the file with that many permits; whoever names another number is
-refused. CMD gets WOMBAT_SEQUENCER, WOMBAT_TOKEN and WOMBAT_LOCK, and is stopped before its
-permit can be lost, as with `wombat lock`.")]
+refused. CMD gets WOMBAT_SEQUENCER, WOMBAT_TOKEN and WOMBAT_LOCK.
+
+{SUPERVISION}"))]
 pub(crate) struct Semaphore {
     /// The semaphore's file; made if it does not exist
     pub(crate) path: String,
@@ -489,12 +501,14 @@ pub(crate) struct Holding {
 }
 
 #[derive(ClapArgs)]
-#[command(after_help = "\
+#[command(after_help = format!("\
 Examples:
   wombat elect /ls/local/primary --value $(hostname):8080
   wombat elect /ls/local/primary --value $(hostname) -- ./primary
 
-Everyone else reads the leader's value with `wombat get` or `wombat watch`.")]
+Everyone else reads the leader's value with `wombat get` or `wombat watch`.
+
+{SUPERVISION}"))]
 pub(crate) struct Elect {
     /// The election's file; made if it does not exist
     pub(crate) path: String,

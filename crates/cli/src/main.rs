@@ -11,14 +11,17 @@ mod settings;
 mod supervise;
 mod time_limit;
 
-use args::{Args, Command};
+use args::Args;
 use clap::Parser;
 use exit::Failure;
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use supervise::Guardian;
 
 fn main() -> ExitCode {
+    supervise::expect_children();
+    if let Some(code) = supervise::run_guardian_if_asked() {
+        return code;
+    }
     let (result, json) = match Args::try_parse() {
         Ok(args) => {
             let json = args.global.json;
@@ -34,16 +37,9 @@ fn main() -> ExitCode {
     code
 }
 
-/// Starts the runtime, and before it whatever must be done while there is only one thread.
 fn start(args: Args) -> Result<u8, Failure> {
-    let runs_under_lock = match &args.command {
-        Command::Lock(lock) => !lock.holding.command.is_empty(),
-        Command::Elect(elect) => !elect.holding.command.is_empty(),
-        _ => false,
-    };
-    let guardian = if runs_under_lock { Some(Guardian::fork()?) } else { None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(commands::run(args, guardian));
+    let result = runtime.block_on(commands::run(args));
     // A thread that still waits for the terminal's input must not keep the process.
     runtime.shutdown_background();
     result

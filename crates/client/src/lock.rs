@@ -110,6 +110,21 @@ impl LockGuard {
         clock::now() < self.safe_until()
     }
 
+    /// Waits until [`LockGuard::safe_until`] is something else than `known`, and returns it: for whoever stops
+    /// the work under the lock from outside this program.
+    pub async fn safe_until_changed(&self, known: Instant) -> Instant {
+        let mut changed = self.handle.shared().view.lease_changed.subscribe();
+        loop {
+            let safe_until = self.safe_until();
+            if safe_until != known {
+                return safe_until;
+            }
+            if changed.changed().await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
+
     /// Waits until the lock is no longer surely held.
     pub async fn lost(&self) {
         self.unsafe_within(Duration::ZERO).await;

@@ -78,7 +78,7 @@ async fn run_with(global: &Global, server: &Server, dev: &Dev, signals: &mut Sig
     let environment = environment(global, server.address().to_string());
     let job = Job { command: &dev.command, environment };
     tokio::select! {
-        status = supervise::run(job, signals, None, None) => status,
+        status = supervise::run(job, signals, None) => status,
         error = server.failed() => Err(error.into()),
     }
 }

@@ -5,7 +5,7 @@ use crate::args::Elect;
 use crate::exit::{Failure, SIGNAL, TIMEOUT};
 use crate::output;
 use crate::settings::Settings;
-use crate::supervise::{Guardian, Signals};
+use crate::supervise::Signals;
 use serde_json::json;
 use std::time::Duration;
 use wombat_client::{Cell, Election, Leader, Leadership};
@@ -13,13 +13,7 @@ use wombat_client::{Cell, Election, Leader, Leadership};
 /// How long a leader waits for its first line to be read before it runs its command.
 const READ_WITHIN: Duration = Duration::from_secs(1);
 
-pub(crate) async fn run(
-    cell: &Cell,
-    settings: &Settings,
-    elect: Elect,
-    json: bool,
-    guardian: Option<Guardian>,
-) -> Result<u8, Failure> {
+pub(crate) async fn run(cell: &Cell, settings: &Settings, elect: Elect, json: bool) -> Result<u8, Failure> {
     let election = Election::new(cell, &elect.path).lock_delay(elect.holding.lock_delay);
     let mut signals = Signals::listen()?;
     let leadership = tokio::select! {
@@ -39,7 +33,7 @@ pub(crate) async fn run(
         true => json!({ "event": "leading", "value": elect.value, "token": token.0 }).to_string(),
         false => format!("leading {} (token {token})", elect.value),
     });
-    lead(cell, settings, &elect, leadership, &mut signals, guardian).await
+    lead(cell, settings, &elect, leadership, &mut signals).await
 }
 
 /// Leads until the command ends, or until interrupted; then resigns.
@@ -49,7 +43,6 @@ async fn lead(
     elect: &Elect,
     leadership: Leadership,
     signals: &mut Signals,
-    guardian: Option<Guardian>,
 ) -> Result<u8, Failure> {
     let guard = leadership.guard();
     let result = match elect.holding.command.is_empty() {
@@ -59,7 +52,7 @@ async fn lead(
             if let Ok(written) = tokio::time::timeout(READ_WITHIN, output::flush()).await {
                 written?;
             }
-            run_under(cell, settings, guard, &elect.holding.command, signals, guardian).await
+            run_under(cell, settings, guard, &elect.holding.command, signals).await
         }
     };
     if result.is_ok() {

@@ -5,7 +5,7 @@ use crate::args::{Holding, Lock, Semaphore};
 use crate::exit::{Failure, REFUSED, SIGNAL};
 use crate::output;
 use crate::settings::{OUTER_SEQUENCERS, SEQUENCER, Settings};
-use crate::supervise::{self, Guardian, Job, Signals, Under};
+use crate::supervise::{self, Job, Signals, Under};
 use serde_json::json;
 use std::ffi::OsString;
 use std::time::Duration;
@@ -38,13 +38,7 @@ impl From<Semaphore> for Wanted {
     }
 }
 
-pub(crate) async fn run(
-    cell: &Cell,
-    settings: &Settings,
-    lock: Wanted,
-    json: bool,
-    guardian: Option<Guardian>,
-) -> Result<u8, Failure> {
+pub(crate) async fn run(cell: &Cell, settings: &Settings, lock: Wanted, json: bool) -> Result<u8, Failure> {
     let about = |error: Error| Failure::from(error).about(&lock.path);
     let mode = lock.mode;
     let options = OpenOptions::new().write().create(Create::May).lock_delay(lock.holding.lock_delay);
@@ -69,7 +63,7 @@ pub(crate) async fn run(
         });
         hold(&guard, &mut signals).await
     } else {
-        run_under(cell, settings, &guard, &lock.holding.command, &mut signals, guardian).await
+        run_under(cell, settings, &guard, &lock.holding.command, &mut signals).await
     };
     if result.is_ok() {
         guard.release().await.map_err(about)?;
@@ -132,7 +126,6 @@ pub(super) async fn run_under(
     guard: &LockGuard,
     command: &[OsString],
     signals: &mut Signals,
-    mut guardian: Option<Guardian>,
 ) -> Result<u8, Failure> {
     let lease = Duration::from_millis(cell.status().await?.lease_ms.into());
     let outer: Vec<String> = settings.sequencers.iter().map(ToString::to_string).collect();
@@ -145,5 +138,5 @@ pub(super) async fn run_under(
         ("WOMBAT_LOCK", guard.sequencer().path.to_string().into()),
     ];
     let job = Job { command, environment };
-    supervise::run(job, signals, guardian.as_mut(), Some(Under { guard, lease })).await
+    supervise::run(job, signals, Some(Under { guard, lease })).await
 }

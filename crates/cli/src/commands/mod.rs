@@ -20,7 +20,7 @@ use crate::args::{Admin, Args, Command, Lock, LockAction};
 use crate::exit::{Failure, SIGNAL};
 use crate::output;
 use crate::settings::Settings;
-use crate::supervise::{Guardian, Signals};
+use crate::supervise::Signals;
 use crate::time_limit::TimeLimit;
 use clap::CommandFactory;
 use nix::sys::signal::Signal;
@@ -31,8 +31,8 @@ use wombat_client::Cell;
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Runs a command. Returns its exit code.
-pub(crate) async fn run(args: Args, guardian: Option<Guardian>) -> Result<u8, Failure> {
-    let result = run_unflushed(args, guardian).await;
+pub(crate) async fn run(args: Args) -> Result<u8, Failure> {
+    let result = run_unflushed(args).await;
     // By now the session has ended: nothing is held while a reader takes its time.
     let written = tokio::select! {
         written = output::flush() => written,
@@ -50,7 +50,7 @@ async fn interrupted() -> Signal {
 }
 
 /// The same, but what is printed may not be written yet.
-async fn run_unflushed(args: Args, guardian: Option<Guardian>) -> Result<u8, Failure> {
+async fn run_unflushed(args: Args) -> Result<u8, Failure> {
     let Args { global, mut command } = args;
     let json = global.json;
     match command {
@@ -94,7 +94,7 @@ async fn run_unflushed(args: Args, guardian: Option<Guardian>) -> Result<u8, Fai
         return Ok(code);
     }
     let cell = settings.connect(stays, limit.as_ref()).await?;
-    let result = on_cell(&cell, &settings, command, json, limit, guardian).await;
+    let result = on_cell(&cell, &settings, command, json, limit).await;
     // The session ends at once, and with it what it held; otherwise it would linger for its lease. A cell that
     // is gone is not waited for.
     let _gone_either_way = tokio::time::timeout(GOODBYE, cell.close()).await;
@@ -117,15 +117,12 @@ async fn on_cell(
     command: Command,
     json: bool,
     limit: Option<TimeLimit>,
-    guardian: Option<Guardian>,
 ) -> Result<u8, Failure> {
     let Some(limit) = limit else {
         return match command {
-            Command::Lock(lock) => lock::run(cell, settings, lock.into(), json, guardian).await,
-            Command::Semaphore(semaphore) => {
-                lock::run(cell, settings, semaphore.into(), json, guardian).await
-            }
-            Command::Elect(elect) => elect::run(cell, settings, elect, json, guardian).await,
+            Command::Lock(lock) => lock::run(cell, settings, lock.into(), json).await,
+            Command::Semaphore(semaphore) => lock::run(cell, settings, semaphore.into(), json).await,
+            Command::Elect(elect) => elect::run(cell, settings, elect, json).await,
             Command::Watch(watch) => watch::run(cell, &watch, json).await,
             _ => unreachable!("it has a limit, or needs no session"),
         };

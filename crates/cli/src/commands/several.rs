@@ -8,6 +8,7 @@ use crate::supervise::{self, Job, Signals};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -56,7 +57,7 @@ pub(super) async fn run(global: &Global, dev: Dev) -> Result<u8, Failure> {
         stay(&addresses, &mut replicas, &mut signals).await
     } else {
         let job = Job { command: &dev.command, environment: environment(global, addresses.join(",")) };
-        supervise::run(job, &mut signals, None, None).await
+        supervise::run(job, &mut signals, None).await
     };
     for replica in &replicas {
         let _it_is_gone = kill(Pid::from_raw(replica.child.id() as i32), Signal::SIGTERM);
@@ -105,6 +106,7 @@ fn start(
     command.arg("--dir").arg(dir.join(number.to_string()));
     command.env_remove("WOMBAT_CONFIG").env_remove("WOMBAT_ADVERTISE").env_remove("RUST_LOG");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log)?);
+    command.process_group(0);
     supervise::die_with_this_process(&mut command);
     let child = command.spawn()?;
     Ok(Replica { address: address.to_owned(), log, child, gone: false })

@@ -1,79 +1,231 @@
-//! The guardian: a tiny process that outlives a `kill -9` of ours and ends the command's whole group.
+//! The guardian: the process that starts a command, and that ends all of it in time.
 //!
-//! The parent-death signal reaches only the command itself; its children would go on without the lock.
+//! It is this program once more, and does nothing else, so that it acts whatever happens to the process that
+//! holds the lock: that one may be killed, or stand still. The command is the guardian's child, and so becomes
+//! whatever the command starts: the guardian is a subreaper.
 
-use nix::sys::signal::{Signal, killpg};
-use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, close, fork, pipe2, read, setsid, write};
-use std::os::fd::{AsFd, OwnedFd};
+use super::link::{Deadline, Order, Report};
+use super::{descendants, die_with_this_process, signals};
+use crate::exit::{self, Failure};
+use crate::output;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{Pid, getpgid, setsid};
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+use wombat_client::{Instant, now};
 
-/// Our end of the guardian.
-pub(crate) struct Guardian {
-    process: Pid,
-    /// Closed when we die, however we die: then the guardian kills.
-    pipe: Option<OwnedFd>,
+/// The guardian's name for itself, as its argument 0.
+pub(super) const NAME: &str = "wombat-guardian";
+
+/// How long what a command leaves running gets between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// If this process was started as a guardian, its whole life.
+pub(crate) fn run_if_asked() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os();
+    if arguments.next()? != NAME {
+        return None;
+    }
+    let link = arguments.next().and_then(|number| take_link(number.to_str()?.parse().ok()?));
+    let command: Vec<OsString> = arguments.collect();
+    let (Some(link), false) = (link, command.is_empty()) else {
+        let text = format!("{NAME} is a part of wombat, which starts it: run wombat lock instead");
+        let code = Failure::usage(text).report(false);
+        output::finish();
+        return Some(code);
+    };
+    match guard(&link, &command) {
+        Ok(()) => Some(ExitCode::SUCCESS),
+        Err(_) => {
+            // Whatever failed: what may run must not go on without a guardian.
+            descendants::end_all(|_| {});
+            Some(ExitCode::FAILURE)
+        }
+    }
 }
 
-impl Guardian {
-    /// Forks the guardian. Only while this process has one thread, since a fork takes over only that.
-    pub(crate) fn fork() -> nix::Result<Guardian> {
-        let (reader, writer) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        // SAFETY: `main` forks before it starts any thread, so the child may do whatever the parent may.
-        match unsafe { fork() }? {
-            ForkResult::Parent { child } => Ok(Guardian { process: child, pipe: Some(writer) }),
-            ForkResult::Child => {
-                drop(writer);
-                stand_guard(&reader);
-                std::process::exit(0);
+/// The connection to `wombat`, which it has left open under this number.
+fn take_link(number: i32) -> Option<UnixStream> {
+    // SAFETY: only borrowed to ask whether it is open; the command must not inherit it.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
+    // SAFETY: it is open, and nothing else in this process knows of it.
+    Some(unsafe { UnixStream::from_raw_fd(number) })
+}
+
+/// Starts the command and sees to its end.
+fn guard(link: &UnixStream, command: &[OsString]) -> std::io::Result<()> {
+    // A name without "wombat" in it: whoever ends all of that name, ends what is guarded too.
+    nix::sys::prctl::set_name(c"guardian")?;
+    nix::sys::prctl::set_child_subreaper(true)?;
+    // It was started with all signals blocked: it ends when there is nothing left to guard.
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    let children = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    // This clock goes on while the machine is suspended, as leases do.
+    let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+    let mut guarded = match start(command) {
+        Ok(command) => Guarded { command, code: None, deadline: None, deadline_passed: false, grace: None },
+        Err(error) => {
+            let errno = error.raw_os_error().unwrap_or(Errno::EINVAL as i32);
+            return Report::NotStarted { errno }.write(link);
+        }
+    };
+    // Out of the terminal's session: its hang-up and its keys are for the command, and a guardian in it would
+    // keep a process group, which nobody could continue, from being an orphan that does not stop.
+    setsid()?;
+    Report::Started.write(link)?;
+    loop {
+        if let Some(ended) = guarded.step(link)? {
+            return ended.write(link);
+        }
+        set_timer(&timer, guarded.next_step_at())?;
+        wait_for_any([link.as_fd(), children.as_fd(), timer.as_fd()], PollTimeout::NONE)?;
+        while children.read_signal()?.is_some() {}
+    }
+}
+
+/// Starts the command in the process group of `wombat`, so that the terminal treats both as one job.
+fn start(command: &[OsString]) -> std::io::Result<Pid> {
+    let (program, arguments) = command.split_first().expect("there is a command");
+    let mut command = Command::new(program);
+    command.args(arguments);
+    signals::start_with(&mut command, SigSet::empty());
+    die_with_this_process(&mut command);
+    // `descendants::reap` buries it.
+    Ok(Pid::from_raw(command.spawn()?.id() as i32))
+}
+
+fn set_timer(timer: &TimerFd, at: Option<Instant>) -> nix::Result<()> {
+    let Some(at) = at else { return timer.unset() };
+    // Zero would mean never.
+    let at = TimeSpec::from_duration(Duration::from_nanos(at.as_nanos().max(1)));
+    timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
+}
+
+/// What is guarded, and how far its end has come.
+struct Guarded {
+    command: Pid,
+    /// The command's status as a shell shows it, once it has ended.
+    code: Option<u8>,
+    /// None where no lock is held.
+    deadline: Option<Deadline>,
+    /// Whether the command was asked to stop, or killed, because of the deadline.
+    deadline_passed: bool,
+    /// When what the command has left running is killed, once the command has ended.
+    grace: Option<Instant>,
+}
+
+impl Guarded {
+    /// Does whatever is due. Returns the report once nothing is left.
+    fn step(&mut self, link: &UnixStream) -> std::io::Result<Option<Report>> {
+        // Orders first: after a pause of this process, the deadline may have moved on long ago.
+        while wait_for_any([link.as_fd()], PollTimeout::ZERO)? {
+            match Order::read(link) {
+                Ok(Order::Deadline(deadline)) => self.deadline = Some(deadline),
+                Ok(Order::Forward(number)) => {
+                    if let Ok(signal) = Signal::try_from(number) {
+                        self.forward(signal);
+                    }
+                }
+                Ok(Order::Kill) | Err(_) => return Ok(Some(self.kill())),
             }
         }
+        if !descendants::reap(|status| note_code(self.command, &mut self.code, status)) {
+            return Ok(Some(self.report(0)));
+        }
+        let now = now();
+        if let Some(deadline) = self.deadline {
+            if now >= deadline.kill_at {
+                self.deadline_passed = true;
+                return Ok(Some(self.kill()));
+            }
+            if now >= deadline.terminate_at && !self.deadline_passed {
+                self.deadline_passed = true;
+                terminate(&self.all());
+            }
+        }
+        match self.grace {
+            Some(end) if now >= end => return Ok(Some(self.kill())),
+            None if self.code.is_some() => {
+                self.grace = Some(now + GRACE);
+                terminate(&self.all());
+            }
+            _ => {}
+        }
+        Ok(None)
     }
 
-    /// Tells the guardian which group to kill if we die.
-    pub(crate) fn guard(&mut self, group: Pid) {
-        if let Some(pipe) = &self.pipe {
-            let _without_a_guardian_the_parent_death_signal_is_left =
-                write(pipe, &group.as_raw().to_ne_bytes());
+    /// When something is due without any news.
+    fn next_step_at(&self) -> Option<Instant> {
+        let deadline = self.deadline.map(|deadline| match self.deadline_passed {
+            true => deadline.kill_at,
+            false => deadline.terminate_at,
+        });
+        deadline.into_iter().chain(self.grace).min()
+    }
+
+    fn all(&self) -> Vec<descendants::Process> {
+        descendants::of(Pid::this())
+    }
+
+    /// Sends on a signal that `wombat` got: to the process group of the command, as the terminal would; what
+    /// programs use for purposes of their own, to the command alone.
+    fn forward(&self, signal: Signal) {
+        let mut processes = self.all();
+        if let (None, Ok(group)) = (self.code, getpgid(Some(self.command))) {
+            let alone = matches!(signal, Signal::SIGUSR1 | Signal::SIGUSR2);
+            processes.retain(|it| if alone { it.pid == self.command } else { it.group == group });
         }
+        descendants::signal(&processes, signal);
+        // One that is stopped could not act on it.
+        descendants::signal(&processes, Signal::SIGCONT);
+    }
+
+    /// Kills everything.
+    fn kill(&mut self) -> Report {
+        let survivors = descendants::end_all(|status| note_code(self.command, &mut self.code, status));
+        self.report(survivors.len() as u32)
+    }
+
+    fn report(&self, survivors: u32) -> Report {
+        let code = self.code.unwrap_or(exit::OTHER);
+        Report::Ended { code, deadline_passed: self.deadline_passed, survivors }
     }
 }
 
-impl Drop for Guardian {
-    /// The group has ended: the guardian may go.
-    fn drop(&mut self) {
-        if let Some(pipe) = self.pipe.take() {
-            let _it_is_gone = write(&pipe, &DONE.to_ne_bytes());
+/// Asks processes to stop, also those that are stopped.
+fn terminate(processes: &[descendants::Process]) {
+    descendants::signal(processes, Signal::SIGTERM);
+    descendants::signal(processes, Signal::SIGCONT);
+}
+
+/// If it is the command that has ended: its status as a shell shows it.
+fn note_code(command: Pid, code: &mut Option<u8>, status: WaitStatus) {
+    match status {
+        WaitStatus::Exited(pid, status) if pid == command => *code = Some(status as u8),
+        WaitStatus::Signaled(pid, signal, _) if pid == command => {
+            *code = Some(exit::SIGNAL + signal as u8);
         }
-        let _it_is_gone = waitpid(self.process, None);
+        _ => {}
     }
 }
 
-/// What is written instead of a group to dismiss the guardian.
-const DONE: i32 = 0;
-
-/// The guardian's life: remember the last group told of; when told that it is done, go; when the pipe breaks,
-/// kill.
-fn stand_guard(pipe: &OwnedFd) {
-    // Not in our session, so that the terminal's signals do not reach it; not holding our input and output, so
-    // that nobody waits for their end because of it.
-    let _best_effort = setsid();
-    let _best_effort = nix::sys::prctl::set_name(c"wombat-guardian");
-    for descriptor in 0..3 {
-        let _was_not_open = close(descriptor);
-    }
-    let mut group = DONE;
-    loop {
-        let mut word = [0; 4];
-        match read(pipe.as_fd(), &mut word) {
-            Ok(4) => match i32::from_ne_bytes(word) {
-                DONE => return,
-                told => group = told,
-            },
-            Err(nix::errno::Errno::EINTR) => {}
-            _ => break,
-        }
-    }
-    if group != DONE {
-        let _nobody_left = killpg(Pid::from_raw(group), Signal::SIGKILL);
+/// Waits until there is something to read in one of the files. Returns whether there is.
+fn wait_for_any<const N: usize>(files: [BorrowedFd<'_>; N], timeout: PollTimeout) -> nix::Result<bool> {
+    let mut files = files.map(|file| PollFd::new(file, PollFlags::POLLIN));
+    match poll(&mut files, timeout) {
+        Err(Errno::EINTR) => Ok(false),
+        polled => Ok(polled? > 0),
     }
 }

@@ -1,27 +1,36 @@
-//! Running a command whose life is tied to ours: in a process group of its own, ended as a whole.
+//! Running a command whose life is tied to ours: nothing that it has started outlives the lock it runs under.
+//!
+//! [`run`] is the only way to run a command, so every command has a [`guardian`].
 
+mod descendants;
+mod foreground;
 mod guardian;
+mod link;
 mod signals;
-mod terminal;
 
-pub(crate) use guardian::Guardian;
-pub(crate) use signals::Signals;
+pub(crate) use guardian::run_if_asked as run_guardian_if_asked;
+pub(crate) use signals::{Signals, expect_children};
 
 use crate::exit::{self, Failure};
+use crate::output;
+use foreground::Foreground;
+use link::{Deadline, FRAME, Order, Report};
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, killpg};
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, getppid};
 use std::ffi::OsString;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::ExitStatus;
-use std::time::Duration;
-use terminal::Terminal;
-use tokio::process::{Child, Command};
-use wombat_client::LockGuard;
+use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant as ProcessTime};
+use wombat_client::{Instant, LockGuard};
 
-/// How long what a command leaves behind gets between SIGTERM and SIGKILL.
-const LEFTOVERS: Duration = Duration::from_secs(2);
+/// So many interrupts, each within [`INTERRUPTS_WITHIN`] of the one before, kill a command that goes on.
+const INTERRUPTS: u32 = 3;
+const INTERRUPTS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A command, and what it gets to know.
 pub(crate) struct Job<'a> {
@@ -30,6 +39,7 @@ pub(crate) struct Job<'a> {
 }
 
 /// The lock that a job runs under.
+#[derive(Clone, Copy)]
 pub(crate) struct Under<'a> {
     pub(crate) guard: &'a LockGuard,
     /// The session lease, from which follows how early to begin to stop the job.
@@ -37,65 +47,119 @@ pub(crate) struct Under<'a> {
 }
 
 impl Under<'_> {
-    /// With how much safe time left the job is asked to stop, and with how much it is killed.
-    fn margins(&self) -> (Duration, Duration) {
-        (Duration::from_secs(3).min(self.lease / 4), Duration::from_secs(1).min(self.lease / 12))
+    /// With how much safe time left the job is killed.
+    fn kill_margin(&self) -> Duration {
+        Duration::from_secs(1).min(self.lease / 12)
+    }
+
+    /// By when the job must have ended if the lock is safe until then.
+    fn deadline(&self, safe_until: Instant) -> Deadline {
+        Deadline {
+            terminate_at: safe_until - Duration::from_secs(3).min(self.lease / 4),
+            kill_at: safe_until - self.kill_margin(),
+        }
     }
 }
 
 /// Runs a job to its end and returns its status as a shell would show it. Signals that end us go to the job.
-/// Under a lock, the whole process group is dead before the lock can be lost; that is a failure.
+/// Under a lock, everything that the job has started is dead before the lock can be lost; that is a failure.
 pub(crate) async fn run(
     job: Job<'_>,
     signals: &mut Signals,
-    guardian: Option<&mut Guardian>,
     under: Option<Under<'_>>,
 ) -> Result<u8, Failure> {
-    // What the command's children leave behind becomes ours to bury.
+    // If the guardian is killed, what it guarded comes to us.
     nix::sys::prctl::set_child_subreaper(true)?;
-    let terminal = Terminal::of_this_process();
-    let mut child = spawn(&job, terminal)?;
-    let group = Pid::from_raw(child.id().expect("it was not waited for") as i32);
-    if let Some(guardian) = guardian {
-        guardian.guard(group);
+    signals.add(&[Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2])?;
+    let foreground = Foreground::of_this_process();
+    let mut guardian = Guardian::start(&job, under.map(|under| under.deadline(under.guard.safe_until())))?;
+    let ended = attend(&mut guardian, &job, signals, under).await;
+    drop(guardian);
+    if let Some(foreground) = foreground {
+        foreground.take_back();
     }
-    let ended = watch(&mut child, group, signals, under).await;
-    end_leftovers(group).await;
-    if let Some(terminal) = terminal {
-        terminal.take_back();
-    }
-    ended.map(code_of)
+    ended
 }
 
-async fn watch(
-    child: &mut Child,
-    group: Pid,
+/// Keeps the guardian informed, and waits for the end of the job.
+async fn attend(
+    guardian: &mut Guardian,
+    job: &Job<'_>,
     signals: &mut Signals,
     under: Option<Under<'_>>,
-) -> Result<ExitStatus, Failure> {
-    let (term, kill) = under.as_ref().map_or_else(Default::default, Under::margins);
-    let unsafe_within = async |margin| match &under {
-        Some(under) => under.guard.unsafe_within(margin).await,
-        None => std::future::pending().await,
-    };
+) -> Result<u8, Failure> {
+    let mut started = false;
+    let mut interrupts = Interrupts { count: 0, last: None };
+    let mut known = Instant::default();
     loop {
+        let moved = async {
+            let Some(under) = under else { return std::future::pending().await };
+            (under, under.guard.safe_until_changed(known).await)
+        };
+        let overdue = async {
+            let Some(under) = under else { return std::future::pending().await };
+            under.guard.unsafe_within(under.kill_margin() / 2).await;
+        };
         tokio::select! {
-            status = child.wait() => return Ok(status?),
-            signal = signals.next() => {
-                let _gone_anyway = killpg(group, signal);
+            biased;
+            report = guardian.report() => match report {
+                Some(Report::Started) => started = true,
+                Some(Report::NotStarted { errno }) => return Err(cannot_run(job, errno)),
+                Some(Report::Ended { code, deadline_passed, survivors }) => {
+                    tell_of_survivors(survivors);
+                    return if deadline_passed { Err(stopped(under)) } else { Ok(code) };
+                }
+                None => {
+                    tell_of_survivors(descendants::end_all(|_| {}).len() as u32);
+                    let text = "the guardian of the command was killed, and so the command was";
+                    return Err(Failure::new(exit::OTHER, "Guardian", text));
+                }
+            },
+            received = signals.receive() => {
+                // What a key of the terminal sends, the command has got as well: it is in our process group.
+                let from_key =
+                    received.from_kernel && matches!(received.signal, Signal::SIGINT | Signal::SIGQUIT);
+                if received.signal == Signal::SIGINT && interrupts.are_enough() {
+                    guardian.send(Order::Kill);
+                } else if !(from_key && started) {
+                    guardian.send(Order::Forward(received.signal as i32));
+                }
             }
-            () = unsafe_within(term) => break,
+            (under, safe_until) = moved => {
+                known = safe_until;
+                guardian.send(Order::Deadline(under.deadline(safe_until)));
+            }
+            () = overdue => {
+                // The guardian ought to have done it.
+                tell_of_survivors(descendants::end_all(|_| {}).len() as u32);
+                return Err(stopped(under));
+            }
         }
     }
-    let _gone_anyway = killpg(group, Signal::SIGTERM);
-    tokio::select! {
-        _ = child.wait() => {}
-        () = unsafe_within(kill) => {}
+}
+
+/// Counts interrupts in quick succession.
+struct Interrupts {
+    count: u32,
+    last: Option<ProcessTime>,
+}
+
+impl Interrupts {
+    /// Counts one more, and says when the next will kill. Returns whether they are enough for that.
+    fn are_enough(&mut self) -> bool {
+        let quick = self.last.is_some_and(|last| last.elapsed() < INTERRUPTS_WITHIN);
+        self.count = if quick { self.count + 1 } else { 1 };
+        self.last = Some(ProcessTime::now());
+        if self.count + 1 == INTERRUPTS {
+            output::notice("wombat: one more interrupt kills the command");
+        }
+        self.count >= INTERRUPTS
     }
-    // Whatever is left of the group dies now, with the lock still surely held.
-    let _gone_anyway = killpg(group, Signal::SIGKILL);
-    let _its_status_is_ours = child.wait().await;
-    Err(match under {
+}
+
+/// Why the job was stopped before its own end.
+fn stopped(under: Option<Under<'_>>) -> Failure {
+    match under {
         Some(under) if under.guard.is_revoked() => Failure::lost(
             "an administrator broke the lock, and the command was stopped before anybody else could have it",
         )
@@ -103,13 +167,92 @@ async fn watch(
         _ => Failure::lost(
             "the lock could not be kept for sure, and the command was stopped before it could be lost",
         )
-        .hint("the cell was out of reach for most of the session lease"),
-    })
+        .hint("for most of the session lease the cell was out of reach, or this process stood still"),
+    }
 }
 
-/// Sees to it that a process, in a group of its own, does not outlive this one.
-pub(crate) fn die_with_this_process(command: &mut std::process::Command) {
-    command.process_group(0);
+fn cannot_run(job: &Job<'_>, errno: i32) -> Failure {
+    let error = std::io::Error::from_raw_os_error(errno);
+    let code = match error.kind() {
+        ErrorKind::NotFound => exit::COMMAND_NOT_FOUND,
+        _ => exit::NOT_EXECUTABLE,
+    };
+    let program = job.command.first().map(|program| program.to_string_lossy());
+    Failure::new(code, "Command", format!("cannot run {}: {error}", program.unwrap_or_default()))
+}
+
+fn tell_of_survivors(count: u32) {
+    if count > 0 {
+        output::notice(format!(
+            "wombat: {count} processes that the command started run on: they belong to another user, end them by hand"
+        ));
+    }
+}
+
+/// Our end of the guardian.
+struct Guardian {
+    process: Child,
+    orders: UnixStream,
+    reports: tokio::net::UnixStream,
+}
+
+impl Guardian {
+    /// Starts a guardian, and through it the job.
+    fn start(job: &Job<'_>, deadline: Option<Deadline>) -> Result<Guardian, Failure> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        if let Some(deadline) = deadline {
+            Order::Deadline(deadline).write(&ours)?;
+        }
+        // This one is inherited.
+        fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(guardian::NAME).arg(theirs.as_raw_fd().to_string()).args(job.command);
+        command.envs(job.environment.iter().map(|(name, value)| (name, value)));
+        // No signal to our process group ends or stops it.
+        signals::start_with(&mut command, SigSet::all());
+        let process = command
+            .spawn()
+            .map_err(|error| Failure::from(error).about("cannot start the guardian of the command"))?;
+        Ok(Guardian { process, orders: ours.try_clone()?, reports: tokio::net::UnixStream::from_std(ours)? })
+    }
+
+    fn send(&mut self, order: Order) {
+        // If it is gone, or has been stopped for so long that no more fits in, there is `overdue`.
+        let _gone_or_stopped = order.write(&self.orders);
+        self.wake();
+    }
+
+    /// Continues it if it was stopped: it has something to do.
+    fn wake(&self) {
+        let _gone_already = kill(Pid::from_raw(self.process.id() as i32), Signal::SIGCONT);
+    }
+
+    /// Its next report; none once it is gone.
+    async fn report(&mut self) -> Option<Report> {
+        loop {
+            let mut frame = [0; FRAME];
+            self.reports.readable().await.ok()?;
+            match self.reports.try_read(&mut frame) {
+                Ok(FRAME) => return Report::read(&frame).ok(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                _ => return None,
+            }
+        }
+    }
+}
+
+impl Drop for Guardian {
+    /// Waits until it is gone, and with it all that it guarded.
+    fn drop(&mut self) {
+        let _gone_already = self.orders.shutdown(std::net::Shutdown::Both);
+        self.wake();
+        let _buried_already = self.process.wait();
+    }
+}
+
+/// Lets a process be killed when this one ends, however it ends.
+pub(crate) fn die_with_this_process(command: &mut Command) {
     let parent = nix::unistd::getpid();
     // SAFETY: only async-signal-safe calls between fork and exec: prctl, getppid.
     unsafe {
@@ -120,57 +263,5 @@ pub(crate) fn die_with_this_process(command: &mut std::process::Command) {
                 false => Err(Errno::ESRCH.into()), // We died before the child could ask to die with us.
             }
         });
-    }
-}
-
-fn spawn(job: &Job<'_>, terminal: Option<Terminal>) -> Result<Child, Failure> {
-    let (program, arguments) = job.command.split_first().expect("clap sees to a command");
-    let mut command = Command::new(program);
-    command.args(arguments);
-    for (name, value) in &job.environment {
-        command.env(name, value);
-    }
-    die_with_this_process(command.as_std_mut());
-    if let Some(terminal) = terminal {
-        // SAFETY: only async-signal-safe calls between fork and exec: sigprocmask, tcsetpgrp.
-        unsafe {
-            command.pre_exec(move || {
-                terminal.give_to_this_process();
-                Ok(())
-            });
-        }
-    }
-    command.spawn().map_err(|error| {
-        let shown = program.to_string_lossy();
-        let code = match error.kind() {
-            std::io::ErrorKind::NotFound => exit::COMMAND_NOT_FOUND,
-            _ => exit::NOT_EXECUTABLE,
-        };
-        if let Some(terminal) = terminal {
-            terminal.take_back();
-        }
-        Failure::new(code, "Command", format!("cannot run {shown}: {error}"))
-    })
-}
-
-/// Ends what a command has left running in its group: it would go on without the lock.
-async fn end_leftovers(group: Pid) {
-    if killpg(group, Signal::SIGTERM).is_err() {
-        return; // Nobody is left.
-    }
-    let begun = tokio::time::Instant::now();
-    while killpg(group, None).is_ok() && begun.elapsed() < LEFTOVERS {
-        let _not_dead_yet = waitpid(Pid::from_raw(-group.as_raw()), Some(WaitPidFlag::WNOHANG));
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let _nobody_left = killpg(group, Signal::SIGKILL);
-}
-
-/// A status as a shell shows it.
-fn code_of(status: ExitStatus) -> u8 {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => code as u8,
-        (None, Some(signal)) => exit::SIGNAL + signal as u8,
-        (None, None) => exit::OTHER,
     }
 }

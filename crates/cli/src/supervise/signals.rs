@@ -1,30 +1,131 @@
-//! The signals that end a program, as something to wait for.
+//! The signals that a program gets: which it was started to ignore, and those that arrive.
 
-use nix::sys::signal::Signal;
-use tokio::signal::unix::{self, SignalKind};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
+use std::mem::MaybeUninit;
+use std::os::fd::IntoRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use tokio::net::unix::pipe;
 
-/// SIGINT, SIGTERM and SIGHUP, from now on.
+/// The signals that this process was started to ignore: bit n for the signal n. `nohup` and shells start
+/// programs so, and what is ignored must stay so, here and in every command that is run.
+static IGNORED_AT_START: AtomicU32 = AtomicU32::new(0);
+
+/// Runs before `main`: the start of Rust's runtime ignores SIGPIPE, and afterwards it could not be known.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = note_ignored;
+
+extern "C" fn note_ignored() {
+    for number in 1..32 {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: sigaction only reads the disposition; zeroes are a valid `struct sigaction`.
+        let ignored = unsafe {
+            libc::sigaction(number, std::ptr::null(), action.as_mut_ptr()) == 0
+                && action.assume_init().sa_sigaction == libc::SIG_IGN
+        };
+        if ignored {
+            IGNORED_AT_START.fetch_or(1 << number, Ordering::Relaxed);
+        }
+    }
+}
+
+fn was_ignored(signal: Signal) -> bool {
+    IGNORED_AT_START.load(Ordering::Relaxed) & (1 << signal as u32) != 0
+}
+
+/// Takes the default for SIGCHLD. Where it is ignored, the status of a child is lost.
+pub(crate) fn expect_children() {
+    // SAFETY: no handler is installed.
+    let _cannot_fail = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+}
+
+/// Makes a command start with `blocked` blocked, and with the signals ignored that this process was started to
+/// ignore. Only two of those are changed here: [`Signals`] never handles an ignored signal.
+pub(super) fn start_with(command: &mut Command, blocked: SigSet) {
+    let ignored = [Signal::SIGPIPE, Signal::SIGCHLD].map(|signal| was_ignored(signal).then_some(signal));
+    // SAFETY: only async-signal-safe calls between fork and exec: sigaction, sigprocmask.
+    unsafe {
+        command.pre_exec(move || {
+            for ignored in ignored.iter().flatten() {
+                signal(*ignored, SigHandler::SigIgn)?;
+            }
+            Ok(blocked.thread_set_mask()?)
+        });
+    }
+}
+
+/// Where the handler writes; -1 while nobody listens.
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+
+/// Writes down which signal arrived, and whether the kernel sent it.
+extern "C" fn note(number: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    let errno = Errno::last_raw();
+    // SAFETY: with SA_SIGINFO, `info` is valid. write is async-signal-safe, and the pipe never closes.
+    unsafe {
+        let word = [number as u8, u8::from((*info).si_code > 0)];
+        libc::write(PIPE.load(Ordering::Relaxed), word.as_ptr().cast(), word.len());
+    }
+    Errno::set_raw(errno);
+}
+
+/// A signal that has arrived.
+#[derive(Clone, Copy)]
+pub(crate) struct Received {
+    pub(crate) signal: Signal,
+    /// The kernel sent it, for a key of the terminal or its hang-up, and not another process.
+    pub(crate) from_kernel: bool,
+}
+
+/// The signals that end a program, as something to wait for; none of those that were ignored at the start.
 pub(crate) struct Signals {
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
-    hang_up: unix::Signal,
+    pipe: pipe::Receiver,
 }
 
 impl Signals {
+    /// SIGINT, SIGTERM and SIGHUP, from now on. Whatever listened before hears nothing more.
     pub(crate) fn listen() -> std::io::Result<Signals> {
-        Ok(Signals {
-            interrupt: unix::signal(SignalKind::interrupt())?,
-            terminate: unix::signal(SignalKind::terminate())?,
-            hang_up: unix::signal(SignalKind::hangup())?,
-        })
+        let (writer, pipe) = pipe::pipe()?;
+        let writer = writer.into_blocking_fd()?;
+        nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+        // The pipe before stays open: a handler may be about to write to it.
+        PIPE.store(writer.into_raw_fd(), Ordering::Relaxed);
+        let mut signals = Signals { pipe };
+        signals.add(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])?;
+        Ok(signals)
+    }
+
+    /// Listens to more signals.
+    pub(super) fn add(&mut self, signals: &[Signal]) -> nix::Result<()> {
+        let mut handled = SigSet::empty();
+        let action = SigAction::new(SigHandler::SigAction(note), SaFlags::SA_RESTART, SigSet::empty());
+        for &signal in signals.iter().filter(|&&signal| !was_ignored(signal)) {
+            // SAFETY: `note` makes only async-signal-safe calls and keeps errno.
+            unsafe { sigaction(signal, &action) }?;
+            handled.add(signal);
+        }
+        // Whoever started this process may have blocked them.
+        handled.thread_unblock()
     }
 
     /// The next of them.
     pub(crate) async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.interrupt.recv() => Signal::SIGINT,
-            _ = self.terminate.recv() => Signal::SIGTERM,
-            _ = self.hang_up.recv() => Signal::SIGHUP,
+        self.receive().await.signal
+    }
+
+    /// The next of them, and where it came from.
+    pub(super) async fn receive(&mut self) -> Received {
+        loop {
+            let mut word = [0; 2];
+            self.pipe.readable().await.expect("the pipe is open");
+            // A word is read at once, as it was written.
+            if let Ok(2) = self.pipe.try_read(&mut word) {
+                let signal = Signal::try_from(i32::from(word[0])).expect("it was listened to");
+                return Received { signal, from_kernel: word[1] != 0 };
+            }
         }
     }
 }
