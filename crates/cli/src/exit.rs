@@ -40,12 +40,6 @@ impl Failure {
         Failure::new(USAGE, "Usage", message)
     }
 
-    /// The cell does not answer.
-    pub(crate) fn unreachable(what: &str) -> Failure {
-        let hint = "start one with `wombat dev`, or say where it is: --endpoints or WOMBAT_ENDPOINTS";
-        Failure::new(UNREACHABLE, "Unreachable", format!("cannot reach {what}")).hint(hint)
-    }
-
     /// What ran under a lock was stopped because the lock could not be sure any longer.
     pub(crate) fn lost(message: impl ToString) -> Failure {
         Failure::new(LOST, "Lost", message)
@@ -102,7 +96,7 @@ fn code_of(error: &Error) -> u8 {
         | Error::PermissionDenied
         | Error::SequencerStale => REFUSED,
         Error::Timeout => TIMEOUT,
-        Error::NoQuorum | Error::NotMaster { .. } => UNREACHABLE,
+        Error::NoQuorum | Error::Unreachable { .. } | Error::NotMaster { .. } => UNREACHABLE,
         Error::SessionExpired | Error::SessionUnknown => LOST,
         Error::Unknown => UNKNOWN,
         Error::InvalidArgument { .. } | Error::TooLarge { .. } => USAGE,
@@ -126,6 +120,9 @@ fn hint_of(error: &Error) -> Option<&'static str> {
         Error::SequencerStale => Some(
             "the lock that this runs under (WOMBAT_SEQUENCER) is lost; --no-sequencer changes it all the same",
         ),
+        Error::Unreachable { .. } => {
+            Some("start one with `wombat dev`, or say where it is: --endpoints or WOMBAT_ENDPOINTS")
+        }
         Error::SessionExpired => Some("the cell was away for longer than the session could wait"),
         _ => None,
     }
@@ -177,6 +174,7 @@ mod tests {
             (Error::SequencerStale, REFUSED),
             (Error::Timeout, TIMEOUT),
             (Error::NoQuorum, UNREACHABLE),
+            (Error::unreachable("x"), UNREACHABLE),
             (Error::SessionExpired, LOST),
             (Error::Unknown, UNKNOWN),
         ];

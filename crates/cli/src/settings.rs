@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use wombat_client::{Cell, Config, Error, Sequencer};
+use wombat_client::{Cell, Config, Sequencer};
 use wombat_server::DEFAULT_PORT;
 
 /// The client's configuration file.
@@ -100,10 +100,7 @@ impl Settings {
         if self.no_cache || !stays {
             config = config.no_cache();
         }
-        Cell::connect_with(config).await.map_err(|error| match error {
-            Error::NotFound { what } => Failure::unreachable(&what),
-            error => Failure::from(error),
-        })
+        Ok(Cell::connect_with(config).await?)
     }
 }
 

@@ -26,7 +26,8 @@ pub struct Cell {
 impl Cell {
     /// Connects to the cell whose replicas listen at these `host:port`s, and begins a session.
     ///
-    /// Errors: [`Error::NotFound`] names what was wrong with each endpoint when none answered in time.
+    /// Errors: [`Error::Unreachable`] says what each endpoint answered, or what was wrong with it, when no master was
+    /// found in time.
     pub async fn connect(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Result<Cell> {
         Cell::connect_with(Config::new(endpoints)).await
     }

@@ -1,17 +1,20 @@
 //! Asking one replica something without a session: how it is, what it knows, or to hand over.
 
 use crate::convert::unexpected;
+use crate::links::why;
+use crate::race::race;
 use bytes::BytesMut;
 use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use wombat_proto::wire::{self, Request, Response, request::Call, response::Result as Answer};
 use wombat_proto::{Error, Result, frame};
 
 /// How one replica sees itself and its cell; any replica answers, master or not.
 ///
-/// Errors: [`Error::NotFound`] if it cannot be reached within `within`, saying why; [`Error::InvalidArgument`]
+/// Errors: [`Error::Unreachable`] if it does not answer within `within`, saying why; [`Error::InvalidArgument`]
 /// if it is of another cell than `cell`; empty: whichever it is.
 pub async fn replica_status(endpoint: &str, cell: &str, within: Duration) -> Result<wire::Status> {
     match ask(endpoint, hello(cell), Call::GetStatus(wire::GetStatus {}), within).await? {
@@ -43,13 +46,18 @@ fn hello(cell: &str) -> wire::Hello {
 async fn ask(endpoint: &str, hello: wire::Hello, call: Call, within: Duration) -> Result<Answer> {
     let both = async { Direct::greet(endpoint, hello, within).await?.ask(call).await };
     match tokio::time::timeout(within, both).await {
-        Ok(answer) => answer.map_err(Failed::into_error),
-        Err(_) => Err(Failed::silent(endpoint).into_error()),
+        Ok(answer) => answer.map_err(|failed| Failed::together(vec![failed])),
+        Err(_) => Err(Failed::together(vec![Failed::silent(endpoint, within)])),
     }
 }
 
 /// Why a replica that was asked gave no answer.
-pub(crate) enum Failed {
+pub(crate) struct Failed {
+    endpoint: String,
+    why: Why,
+}
+
+enum Why {
     /// It refuses.
     Refused(Error),
     /// It is not there, or not any more: what was wrong.
@@ -57,16 +65,42 @@ pub(crate) enum Failed {
 }
 
 impl Failed {
-    fn silent(endpoint: &str) -> Failed {
-        Failed::Gone(format!("a replica at {endpoint} (no answer)"))
+    pub(crate) fn refused(endpoint: &str, error: Error) -> Failed {
+        Failed { endpoint: endpoint.to_owned(), why: Why::Refused(error) }
     }
 
-    pub(crate) fn into_error(self) -> Error {
-        match self {
-            Failed::Refused(error) => error,
-            Failed::Gone(what) => Error::not_found(what),
+    fn gone(endpoint: &str, why: impl Into<String>) -> Failed {
+        Failed { endpoint: endpoint.to_owned(), why: Why::Gone(why.into()) }
+    }
+
+    fn silent(endpoint: &str, within: Duration) -> Failed {
+        Failed::gone(endpoint, format!("no answer within {within:?}"))
+    }
+
+    /// The error that it refuses with.
+    pub(crate) fn refusal(&self) -> Option<&Error> {
+        match &self.why {
+            Why::Refused(error) => Some(error),
+            Why::Gone(_) => None,
         }
     }
+
+    /// The error that one or several failures come to: the refusal, if all refuse.
+    pub(crate) fn together(failures: Vec<Failed>) -> Error {
+        let refusal = failures.first().and_then(Failed::refusal);
+        if let Some(error) = refusal.filter(|_| failures.iter().all(|failed| failed.refusal().is_some())) {
+            return error.clone();
+        }
+        Error::unreachable(describe(&failures))
+    }
+}
+
+fn describe(failures: &[Failed]) -> String {
+    let describe = |failed: &Failed| match &failed.why {
+        Why::Refused(error) => format!("{} answered: {error}", failed.endpoint),
+        Why::Gone(why) => format!("{}: {why}", failed.endpoint),
+    };
+    failures.iter().map(describe).collect::<Vec<_>>().join("; ")
 }
 
 /// A connection to one replica that belongs to no session.
@@ -82,7 +116,8 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
-    /// Connects to a replica of a cell; empty: whichever it is of.
+    /// Connects to a replica of a cell; empty: whichever it is of. Of the addresses that a name stands for the first
+    /// that answers is taken.
     pub(crate) async fn connect(
         endpoint: &str,
         cell: &str,
@@ -96,36 +131,62 @@ impl Direct {
         hello: wire::Hello,
         within: Duration,
     ) -> std::result::Result<Direct, Failed> {
+        let addresses: Vec<SocketAddr> = match tokio::time::timeout(within, lookup_host(endpoint)).await {
+            Ok(Ok(addresses)) => addresses.collect(),
+            Ok(Err(error)) => return Err(Failed::gone(endpoint, why(&error))),
+            Err(_) => return Err(Failed::gone(endpoint, "its name is not resolved in time")),
+        };
+        let attempts =
+            addresses.into_iter().map(|address| Direct::greet_at(endpoint, address, hello.clone(), within));
+        race(attempts).await.map_err(|mut failures| match failures.len() {
+            0 => Failed::gone(endpoint, "the name stands for no address"),
+            1 => failures.remove(0),
+            _ => Failed::gone(endpoint, format!("none of {} addresses answers", failures.len())),
+        })
+    }
+
+    async fn greet_at(
+        endpoint: &str,
+        address: SocketAddr,
+        hello: wire::Hello,
+        within: Duration,
+    ) -> std::result::Result<Direct, Failed> {
         let connect = async {
-            let stream = TcpStream::connect(endpoint).await?;
+            let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true).map(|()| stream)
         };
         let stream = match tokio::time::timeout(within, connect).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(Failed::Gone(format!("a replica at {endpoint} ({error})"))),
-            Err(_) => return Err(Failed::silent(endpoint)),
+            Ok(Err(error)) => return Err(Failed::gone(endpoint, why(&error))),
+            Err(_) => return Err(Failed::silent(endpoint, within)),
         };
         let (inward, welcome) = (BytesMut::new(), wire::Welcome::default());
         let endpoint = endpoint.to_owned();
         let mut direct = Direct { endpoint, within, stream, inward, last: 0, welcome };
         match direct.ask(Call::Hello(hello)).await? {
             Answer::Welcome(welcome) => Ok(Direct { welcome, ..direct }),
-            _ => Err(Failed::Refused(unexpected())),
+            _ => Err(direct.refused(unexpected())),
         }
+    }
+
+    /// It refuses something with that error.
+    pub(crate) fn refused(&self, error: Error) -> Failed {
+        Failed::refused(&self.endpoint, error)
     }
 
     /// Asks it something.
     pub(crate) async fn ask(&mut self, call: Call) -> std::result::Result<Answer, Failed> {
         match tokio::time::timeout(self.within, self.exchange(call)).await {
-            Ok(Ok(Answer::Error(error))) => Err(Failed::Refused(error.into())),
+            Ok(Ok(Answer::Error(error))) => Err(self.refused(error.into())),
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(Failed::Gone(match error.kind() {
-                ConnectionReset | UnexpectedEof => {
-                    format!("a replica at {} (closed without an answer)", self.endpoint)
-                }
-                _ => format!("a replica at {} ({error})", self.endpoint),
-            })),
-            Err(_) => Err(Failed::silent(&self.endpoint)),
+            Ok(Err(error)) => Err(Failed::gone(
+                &self.endpoint,
+                match error.kind() {
+                    ConnectionReset | UnexpectedEof => "closed without an answer".to_owned(),
+                    _ => why(&error),
+                },
+            )),
+            Err(_) => Err(Failed::silent(&self.endpoint, self.within)),
         }
     }
 

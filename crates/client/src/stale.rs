@@ -2,6 +2,7 @@
 
 use crate::convert::unexpected;
 use crate::direct::{Direct, Failed};
+use crate::race::race;
 use crate::{Entry, Stat, now};
 use bytes::Bytes;
 use std::time::Duration;
@@ -32,8 +33,8 @@ pub struct Staleness {
     pub replica: ReplicaId,
 }
 
-/// Reads at one replica of a cell after another, each for as long as it answers, without a session and without a
-/// master.
+/// Reads at one replica of a cell for as long as it answers, then at another, without a session and without a
+/// master. Replicas that are slow to answer are not waited for: the next one is asked a little later, too.
 ///
 /// ```no_run
 /// # use wombat_client::*;
@@ -58,11 +59,11 @@ pub struct StaleReader {
 }
 
 impl StaleReader {
-    /// Connects to the first of these `host:port`s at which a replica answers. Each may take `within` for an answer,
-    /// now and later. Without a cell's name, it is the cell of that replica.
+    /// Connects to one of these `host:port`s at which a replica answers, the first ones first. Each may take `within`
+    /// for an answer, now and later. Without a cell's name, it is the cell of that replica.
     ///
-    /// Errors: [`Error::NotFound`] names what was wrong with each endpoint when none answered;
-    /// [`Error::InvalidArgument`] if one is of another cell.
+    /// Errors: [`Error::Unreachable`] says what was wrong with each endpoint when none answered;
+    /// [`Error::InvalidArgument`] if all are of another cell.
     pub async fn connect(
         endpoints: impl IntoIterator<Item = impl Into<String>>,
         cell: &str,
@@ -70,28 +71,21 @@ impl StaleReader {
     ) -> Result<StaleReader> {
         let endpoints: Vec<String> = endpoints.into_iter().map(Into::into).collect();
         let cell = if cell == CellName::LOCAL { "" } else { cell };
-        let mut wrong = Vec::new();
-        for (place, endpoint) in endpoints.iter().enumerate() {
-            match Direct::connect(endpoint, cell, within).await {
-                Ok(replica) => {
-                    let cell = CellName::parse(&replica.welcome.cell)?;
-                    let next = place + 1;
-                    return Ok(StaleReader { endpoints, within, cell, next, replica: Some(replica) });
-                }
-                Err(Failed::Gone(what)) => wrong.push(what),
-                Err(Failed::Refused(error)) => return Err(error),
-            }
+        if endpoints.is_empty() {
+            return Err(Error::invalid("no endpoint is given: say where the cell listens, host:port"));
         }
-        match wrong.is_empty() {
-            true => Err(Error::invalid("no endpoint is given: say where the cell listens, host:port")),
-            false => Err(Error::not_found(wrong.join("; "))),
-        }
+        let attempts = endpoints.iter().enumerate().map(async |(place, endpoint)| {
+            Direct::connect(endpoint, cell, within).await.map(|replica| (place, replica))
+        });
+        let (place, replica) = race(attempts).await.map_err(Failed::together)?;
+        let cell = CellName::parse(&replica.welcome.cell)?;
+        Ok(StaleReader { endpoints, within, cell, next: place + 1, replica: Some(replica) })
     }
 
     /// The contents of a file and the metadata that belongs to them.
     ///
     /// Errors: [`Error::NotFound`] if the replica knew of no such node, [`Error::IsDirectory`],
-    /// [`Error::InvalidArgument`] for a name that is none; [`Error::NoQuorum`] if no replica answers any more.
+    /// [`Error::InvalidArgument`] for a name that is none; [`Error::Unreachable`] if no replica answers any more.
     pub async fn contents(&mut self, path: &str) -> Result<Stale<(Bytes, Stat)>> {
         let (mut pages, staleness) = self.read(path, What::Contents).await?;
         match pages.pop() {
@@ -134,35 +128,33 @@ impl StaleReader {
         Ok(path)
     }
 
-    /// Asks the replica that it is connected to, and then each in turn.
+    /// Asks the replica that it is connected to, and if that fails or takes long each in turn.
     async fn read(&mut self, path: &str, what: What) -> Result<(Vec<Page>, Staleness)> {
         let path = self.resolve(path)?.to_string();
-        for _ in 0..=self.endpoints.len() {
-            // Taken out, so that a read that is given up half-way leaves nothing behind for the next.
-            let connected = match self.replica.take() {
-                Some(replica) => Ok(replica),
-                None => self.connect_next().await,
+        // Taken out, so that a read that is given up half-way leaves nothing behind for the next.
+        let connected = self.replica.take().map(|replica| (self.next, Some(replica)));
+        let others = (self.next..self.next + self.endpoints.len()).map(|place| (place + 1, None));
+        let attempts = connected.into_iter().chain(others).map(async |(next, replica)| {
+            let mut replica = match replica {
+                Some(replica) => replica,
+                None => {
+                    let endpoint = &self.endpoints[(next - 1) % self.endpoints.len()];
+                    Direct::connect(endpoint, self.cell.as_str(), self.within).await?
+                }
             };
-            let mut replica = match connected {
-                Ok(replica) => replica,
-                Err(Failed::Gone(_)) => continue,
-                Err(Failed::Refused(error)) => return Err(error),
-            };
-            let pages = pages(&mut replica, &path, what).await;
-            match pages {
-                // It is in no cell yet, or not there any more.
-                Err(Failed::Refused(Error::NoQuorum) | Failed::Gone(_)) => continue,
-                Err(Failed::Refused(_)) | Ok(_) => self.replica = Some(replica),
+            match pages(&mut replica, &path, what).await {
+                Ok(pages) => Ok((next, replica, Ok(pages))),
+                // One that is in no cell yet, or not any more, knows nothing.
+                Err(failed) => match failed.refusal().filter(|error| **error != Error::NoQuorum) {
+                    Some(error) => Ok((next, replica, Err(error.clone()))),
+                    None => Err(failed),
+                },
             }
-            return pages.map_err(Failed::into_error);
-        }
-        Err(Error::NoQuorum)
-    }
-
-    async fn connect_next(&mut self) -> std::result::Result<Direct, Failed> {
-        let endpoint = &self.endpoints[self.next % self.endpoints.len()];
-        self.next += 1;
-        Direct::connect(endpoint, self.cell.as_str(), self.within).await
+        });
+        let raced: std::result::Result<_, Vec<Failed>> = race(attempts).await;
+        let (next, replica, read) = raced.map_err(Failed::together)?;
+        (self.next, self.replica) = (next % self.endpoints.len(), Some(replica));
+        read
     }
 }
 
@@ -177,7 +169,7 @@ async fn pages(
     loop {
         let read = wire::ReadStale { path: path.into(), what: what.into(), after, limit: 0 };
         let Answer::StaleRead(read) = replica.ask(Call::ReadStale(read)).await? else {
-            return Err(Failed::Refused(unexpected()));
+            return Err(replica.refused(unexpected()));
         };
         // What a later page adds is no older.
         let staleness = first.get_or_insert(Staleness {
@@ -185,7 +177,7 @@ async fn pages(
             age: (!read.age_unknown).then_some(Duration::from_millis(read.age_ms)),
             replica: ReplicaId(read.replica),
         });
-        let page = read.answer.ok_or_else(|| Failed::Refused(unexpected()))?;
+        let page = read.answer.ok_or_else(|| replica.refused(unexpected()))?;
         let last = match &page {
             Page::Entries(page) if page.more => page.entries.last().map(|entry| entry.name.clone()),
             _ => None,

@@ -1,27 +1,21 @@
-//! The task behind a [`crate::Cell`]: it owns the session machine and the socket, and batches what goes
+//! The task behind a [`crate::Cell`]: it owns the session machine and the sockets, and batches what goes
 //! through both.
 
 use crate::cache::{LOOK_EVERY, Publisher, Store};
 use crate::convert::node_event;
 use crate::handle::close;
+use crate::links::{LinkEvent, Links};
 use crate::shared::{Order, Undo, View};
 use crate::{Config, time};
-use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::debug;
-use wombat_proto::wire::{self, Response, request::Call};
-use wombat_proto::{CellName, Error, Instant, Result, clock, frame};
-use wombat_session::{Answer, Effects, Session};
+use wombat_proto::wire::{self, request::Call};
+use wombat_proto::{CellName, Error, Instant, Result, clock};
+use wombat_session::{Answer, Effects, LinkId, Session};
 
-/// How long one attempt to connect may take.
-const ATTEMPT: Duration = Duration::from_secs(2);
-/// How much is read at once.
-const READ_BYTES: usize = 64 * 1024;
 /// How many orders are taken before what they led to is sent.
 const BATCH: usize = 256;
 
@@ -40,11 +34,9 @@ pub(crate) struct Task {
     publisher: Publisher,
     /// When to look for kept handles that nobody has used for a while.
     look_at: Instant,
-    endpoints: Endpoints,
+    links: Links,
     waiters: BTreeMap<u64, Waiter>,
     effects: Effects,
-    /// Frames to send.
-    out: BytesMut,
     /// Told with the session's first success, or with why there is none.
     ready: Option<oneshot::Sender<Result<CellName>>>,
     /// The pending ends of the session, and who waits for them.
@@ -62,18 +54,9 @@ enum Wake {
     Abandoned,
     /// The task is on another runtime.
     Moved,
-    Read(std::io::Result<usize>),
-    Written(std::io::Result<usize>),
-    Connected(std::result::Result<TcpStream, String>),
+    /// Something happened to a connection.
+    Link(LinkId, LinkEvent),
     Time,
-}
-
-/// The list of addresses to try, in turn.
-struct Endpoints {
-    all: Vec<String>,
-    next: usize,
-    /// What was wrong with each, for whoever waits for the first connection.
-    problems: BTreeMap<String, String>,
 }
 
 impl Task {
@@ -88,6 +71,7 @@ impl Task {
         let _zero_will_do = getrandom::fill(&mut seed);
         let cell = config.cell.clone().filter(|name| name != wombat_proto::CellName::LOCAL);
         let machine = wombat_session::Config {
+            endpoints: config.endpoints.clone(),
             cell: cell.unwrap_or_default(),
             client: config.client.clone(),
             sequencers: config.sequencers.iter().map(ToString::to_string).collect(),
@@ -102,10 +86,9 @@ impl Task {
             publisher: Publisher::new(Arc::clone(&store)),
             store,
             look_at: clock::now() + LOOK_EVERY,
-            endpoints: Endpoints { all: config.endpoints.clone(), next: 0, problems: BTreeMap::new() },
+            links: Links::default(),
             waiters: BTreeMap::new(),
             effects: Effects::default(),
-            out: BytesMut::new(),
             ready: Some(ready),
             ending: BTreeMap::new(),
             moved,
@@ -116,26 +99,16 @@ impl Task {
     /// Runs until the session has ended. When nobody has a use for it any more, this ends it.
     pub(crate) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>, give_up: Duration) {
         let give_up_at = clock::now() + give_up;
-        let mut stream: Option<TcpStream> = None;
-        let mut attempt: Option<tokio::task::JoinHandle<std::result::Result<TcpStream, String>>> = None;
-        let mut inward = BytesMut::new();
         self.session.tick(clock::now(), &mut self.effects);
         loop {
-            if self.settle() {
-                stream = None;
-                inward.clear();
-                self.out.clear();
-            }
-            if let Some(hint) = self.effects.connect.take() {
-                attempt = Some(tokio::spawn(connect(self.endpoints.next(hint))));
-            }
+            self.settle();
             if self.ready.is_some() && clock::now() >= give_up_at {
-                return self.report(Err(Error::NoQuorum));
+                return self.report(Err(Error::unreachable(self.session.describe_search())));
             }
             if self.abandoned && self.session.is_expired() {
                 return;
             }
-            match self.wait(&mut orders, &mut stream, &mut attempt, &mut inward).await {
+            match self.wait(&mut orders).await {
                 Wake::Orders(batch) => {
                     if self.take(batch) {
                         return;
@@ -148,88 +121,54 @@ impl Task {
                     }
                 }
                 Wake::Moved => {
-                    if attempt.take().is_some() {
-                        self.session.disconnected(clock::now());
-                    }
-                    if let Some(connected) = stream.take() {
-                        stream = connected.into_std().and_then(TcpStream::from_std).ok();
-                        if stream.is_none() {
-                            self.disconnected(&mut inward);
-                        }
+                    for link in self.links.move_here() {
+                        self.link_event(link, LinkEvent::Lost("it was moved to another runtime".into()));
                     }
                 }
-                Wake::Written(Ok(_)) | Wake::Time => {}
-                Wake::Read(Ok(length)) if length > 0 && self.receive(&mut inward) => {}
-                Wake::Read(_) | Wake::Written(Err(_)) => {
-                    stream = None;
-                    self.disconnected(&mut inward);
-                }
-                Wake::Connected(result) => {
-                    attempt = None;
-                    match result {
-                        Ok(connected) => {
-                            stream = Some(connected);
-                            self.session.connected(&mut self.effects);
-                        }
-                        Err(problem) => {
-                            debug!("{problem}");
-                            self.endpoints.note(problem);
-                            self.session.disconnected(clock::now());
-                        }
-                    }
-                }
+                Wake::Time => {}
+                Wake::Link(link, event) => self.link_event(link, event),
             }
             self.tend_kept_handles();
             self.session.tick(clock::now(), &mut self.effects);
         }
     }
 
-    /// The connection is gone, and so is what was on its way.
-    fn disconnected(&mut self, inward: &mut BytesMut) {
-        debug!("the connection is gone");
-        *inward = BytesMut::new();
-        self.out.clear();
-        // What was read before the end may have led to requests that nobody can get any more.
-        self.effects.send.clear();
-        self.session.disconnected(clock::now());
-    }
-
     /// Waits for the next thing to happen.
-    async fn wait(
-        &mut self,
-        orders: &mut mpsc::UnboundedReceiver<Order>,
-        stream: &mut Option<TcpStream>,
-        attempt: &mut Option<tokio::task::JoinHandle<std::result::Result<TcpStream, String>>>,
-        inward: &mut BytesMut,
-    ) -> Wake {
+    async fn wait(&mut self, orders: &mut mpsc::UnboundedReceiver<Order>) -> Wake {
         let deadline = self.session.next_deadline();
         let mut batch = Vec::new();
-        let (mut reader, mut writer) = match stream {
-            Some(stream) => {
-                let (reader, writer) = stream.split();
-                (Some(reader), Some(writer))
-            }
-            None => (None, None),
-        };
-        let sending = writer.is_some() && !self.out.is_empty();
         tokio::select! {
             biased;
             () = self.moved.notified() => Wake::Moved,
-            written = async { writer.as_mut().expect("checked").write_buf(&mut self.out).await }, if sending => {
-                Wake::Written(written)
-            }
-            read = async {
-                inward.reserve(READ_BYTES);
-                reader.as_mut().expect("checked").read_buf(inward).await
-            }, if reader.is_some() => Wake::Read(read),
+            (link, event) = self.links.next() => Wake::Link(link, event),
             count = orders.recv_many(&mut batch, BATCH), if !self.abandoned => match count {
                 0 => Wake::Abandoned,
                 _ => Wake::Orders(batch),
             },
-            joined = async { attempt.as_mut().expect("checked").await }, if attempt.is_some() => {
-                Wake::Connected(joined.unwrap_or_else(|error| Err(error.to_string())))
-            }
             () = time::nap_until(deadline) => Wake::Time,
+        }
+    }
+
+    /// Tells the session what happened to a connection.
+    fn link_event(&mut self, link: LinkId, event: LinkEvent) {
+        let now = clock::now();
+        match event {
+            LinkEvent::Connected => self.session.connected(now, link, &mut self.effects),
+            LinkEvent::Resolved(addresses) => self.session.resolved(now, link, &addresses),
+            LinkEvent::Sent => {}
+            LinkEvent::Received => {
+                while let Some(received) = self.links.receive(link) {
+                    match received {
+                        Ok(response) => self.session.received(now, link, response, &mut self.effects),
+                        Err(problem) => return self.link_event(link, LinkEvent::Lost(problem)),
+                    }
+                }
+            }
+            LinkEvent::Lost(problem) => {
+                debug!("the connection is gone: {problem}");
+                self.links.close(link);
+                self.session.disconnected(now, link, &problem, &mut self.effects);
+            }
         }
     }
 
@@ -283,23 +222,8 @@ impl Task {
         }
     }
 
-    /// Reads the frames that have arrived. Returns whether they make sense.
-    fn receive(&mut self, inward: &mut BytesMut) -> bool {
-        let now = clock::now();
-        loop {
-            match frame::read::<Response>(inward) {
-                Ok(Some(response)) => self.session.received(now, response, &mut self.effects),
-                Ok(None) => return true,
-                Err(error) => {
-                    debug!("closing the connection: {error}");
-                    return false;
-                }
-            }
-        }
-    }
-
-    /// Carries out what the session wants but connecting. Returns whether to give up the connection.
-    fn settle(&mut self) -> bool {
+    /// Carries out what the session wants.
+    fn settle(&mut self) {
         // Before anybody is told of anything, and before a KeepAlive says that what was to go is gone.
         self.publisher.publish(&self.session, &mut self.effects.cache);
         let mut done: VecDeque<_> = std::mem::take(&mut self.effects.done).into();
@@ -307,11 +231,17 @@ impl Task {
             self.finish(number, result);
             done.extend(self.effects.done.drain(..));
         }
-        for mut request in self.effects.send.drain(..) {
+        for (link, endpoint) in self.effects.connect.drain(..) {
+            self.links.connect(link, endpoint);
+        }
+        for (link, mut request) in self.effects.send.drain(..) {
             if let Some(Call::KeepAlive(keep_alive)) = &mut request.call {
                 keep_alive.cached_reads = self.publisher.hits();
             }
-            frame::write(&request, &mut self.out);
+            self.links.send(link, &request);
+        }
+        for link in self.effects.disconnect.drain(..) {
+            self.links.close(link);
         }
         self.view.note(self.session.id(), self.session.safe_until(), self.session.epoch());
         if self.session.id().is_some() {
@@ -331,7 +261,6 @@ impl Task {
         if self.session.is_expired() {
             self.view.close();
         }
-        std::mem::take(&mut self.effects.disconnect)
     }
 
     /// Tells a caller the outcome of its call, or undoes it if the caller is gone.
@@ -353,46 +282,6 @@ impl Task {
     /// Tells whoever waits for the first connection how it went.
     fn report(&mut self, result: Result<CellName>) {
         let Some(ready) = self.ready.take() else { return };
-        let result = match result {
-            Err(Error::NoQuorum) => Err(Error::not_found(self.endpoints.describe())),
-            other => other,
-        };
         let _nobody_waits = ready.send(result);
     }
-}
-
-impl Endpoints {
-    /// The next address: the one hinted at, or the next of the list.
-    fn next(&mut self, hint: Option<String>) -> String {
-        hint.unwrap_or_else(|| {
-            let endpoint = self.all[self.next % self.all.len()].clone();
-            self.next += 1;
-            endpoint
-        })
-    }
-
-    fn note(&mut self, problem: String) {
-        let (endpoint, why) = problem.split_once(": ").unwrap_or((&problem, ""));
-        self.problems.insert(endpoint.into(), why.into());
-    }
-
-    fn describe(&self) -> String {
-        let problems: Vec<String> = self.problems.iter().map(|(at, why)| format!("{at} ({why})")).collect();
-        match problems.is_empty() {
-            true => format!("a master at {}", self.all.join(", ")),
-            false => format!("a cell at {}", problems.join(", ")),
-        }
-    }
-}
-
-/// Connects to `endpoint`, whose name is resolved anew each time.
-async fn connect(endpoint: String) -> std::result::Result<TcpStream, String> {
-    let attempt = tokio::time::timeout(ATTEMPT, TcpStream::connect(&endpoint)).await;
-    let stream = match attempt {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(format!("{endpoint}: {error}")),
-        Err(_) => return Err(format!("{endpoint}: no answer within {} s", ATTEMPT.as_secs())),
-    };
-    stream.set_nodelay(true).map_err(|error| format!("{endpoint}: {error}"))?;
-    Ok(stream)
 }

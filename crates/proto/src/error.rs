@@ -35,6 +35,11 @@ pub enum Error {
     },
     /// The cell cannot reach a majority of its replicas.
     NoQuorum,
+    /// No master of the cell was reached.
+    Unreachable {
+        /// What came of the search, endpoint by endpoint.
+        what: String,
+    },
     /// The session ended; its handles, locks and cached entries are gone.
     SessionExpired,
     /// No such session, or the connection has not shown its resume token.
@@ -116,6 +121,11 @@ impl Error {
         Error::NotFound { what: what.to_string() }
     }
 
+    /// An [`Error::Unreachable`] that says `what`.
+    pub fn unreachable(what: impl ToString) -> Error {
+        Error::Unreachable { what: what.to_string() }
+    }
+
     /// A [`Error::BadHandle`] that says `what`.
     pub fn bad_handle(what: impl ToString) -> Error {
         Error::BadHandle { what: what.to_string() }
@@ -136,6 +146,7 @@ impl Error {
             Error::NotMaster { .. }
             | Error::StaleEpoch { .. }
             | Error::NoQuorum
+            | Error::Unreachable { .. }
             | Error::LockHeld
             | Error::LockDelayed { .. }
             | Error::Timeout
@@ -151,6 +162,7 @@ impl Error {
             Error::NotMaster { .. } => "NotMaster",
             Error::StaleEpoch { .. } => "StaleEpoch",
             Error::NoQuorum => "NoQuorum",
+            Error::Unreachable { .. } => "Unreachable",
             Error::SessionExpired => "SessionExpired",
             Error::SessionUnknown => "SessionUnknown",
             Error::StaleHandle => "StaleHandle",
@@ -186,6 +198,7 @@ impl fmt::Display for Error {
                 write!(f, "the master has changed; it serves epoch {current} now")
             }
             Error::NoQuorum => f.write_str("no majority of the cell's replicas can be reached"),
+            Error::Unreachable { what } => write!(f, "cannot reach the cell: {what}"),
             Error::SessionExpired => f.write_str("the session has expired; its handles and locks are gone"),
             Error::SessionUnknown => f.write_str("the cell knows no such session on this connection"),
             Error::StaleHandle => f.write_str("the handle is stale: its node was deleted or it was closed"),

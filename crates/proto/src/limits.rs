@@ -142,6 +142,8 @@ pub const SHORTEST_CACHE_LEASE: Duration = Duration::from_millis(200);
 pub const LEASE: Duration = Duration::from_secs(60);
 /// Shortest session lease that may be configured; shorter ones would end by scheduling noise alone.
 pub const SHORTEST_LEASE: Duration = Duration::from_millis(500);
+/// What a fail-over and the search for the new master may take so that half of the lease is left (SPEC §12).
+pub const FIND_MASTER: Duration = Duration::from_millis(2500);
 /// How many KeepAlives a second a master lets come in before it lengthens leases (SPEC §3).
 pub const KEEP_ALIVES_PER_SECOND: u32 = 10_000;
 /// A session that has no open handle and makes no call for so long is ended (P§2.8).
@@ -154,6 +156,17 @@ pub const HELLO_WAIT: Duration = Duration::from_secs(10);
 pub const GRACE: Duration = Duration::from_secs(45);
 /// Longest time that an Acquire may ask to wait.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The longest time for which a master holds a KeepAlive without news. A master that fails just before it answers
+/// leaves the session time to find the next one with half of the lease left (SPEC §12).
+pub fn keep_alive_hold(lease: Duration) -> Duration {
+    (lease / 2).saturating_sub(FIND_MASTER).max(lease / 4)
+}
+
+/// The shortest lease of which KeepAlives are held for that long.
+pub fn lease_for_hold(hold: Duration) -> Duration {
+    (hold.saturating_add(FIND_MASTER).saturating_mul(2)).min(hold.saturating_mul(4))
+}
 
 // A command holds a file, its path and its names; a frame holds a command's worth of request or a page.
 const _: () = assert!(CONTENTS_BYTES + 2 * PATH_BYTES < COMMAND_BYTES);
@@ -177,3 +190,18 @@ const _: () = assert!(NAME_BYTES + CELL_NAME_BYTES + "/ls//".len() < PATH_BYTES)
 const _: () = assert!(LOCK_DELAY.as_secs() <= u32::MAX as u64 / 1000);
 const _: () = assert!(CACHE_LEASE.as_millis() <= DEFAULT_LEASE.as_millis());
 const _: () = assert!(DEFAULT_LEASE.as_millis() <= LEASE.as_millis());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_for_a_hold_is_the_shortest_one() {
+        for millis in [1, 500, 1000, 2499, 2500, 2501, 3500, 9000, 30_000] {
+            let hold = Duration::from_millis(millis);
+            let lease = lease_for_hold(hold);
+            assert!(keep_alive_hold(lease) >= hold, "{hold:?}");
+            assert!(keep_alive_hold(lease - Duration::from_millis(1)) < hold, "{hold:?}");
+        }
+    }
+}

@@ -10,7 +10,9 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
-use wombat_proto::limits::{IDLE_END, KEEP_ALIVES_PER_SECOND, LEASE, REVOCATIONS};
+use wombat_proto::limits::{
+    IDLE_END, KEEP_ALIVES_PER_SECOND, LEASE, REVOCATIONS, keep_alive_hold, lease_for_hold,
+};
 use wombat_proto::wire::{self, log, log::command::Op};
 use wombat_proto::{Error, Instant, Result, SessionId};
 
@@ -186,10 +188,10 @@ impl Replica {
         opens || self.state.session(session).is_some_and(|held| held.ephemeral_count() > 0)
     }
 
-    /// Every session sends a KeepAlive in about half of its lease.
+    /// Every session sends a KeepAlive in the time for which that is held.
     fn wanted_lease(&self) -> Duration {
         let sessions = u32::try_from(self.state.session_count()).unwrap_or(u32::MAX);
-        let paced = Duration::from_secs(2).saturating_mul(sessions) / KEEP_ALIVES_PER_SECOND;
+        let paced = lease_for_hold(Duration::from_secs(1).saturating_mul(sessions) / KEEP_ALIVES_PER_SECOND);
         self.config.lease.max(paced.min(LEASE))
     }
 
@@ -235,7 +237,7 @@ impl Replica {
         }
     }
 
-    /// Parks a KeepAlive until half of the lease is over or there is news. A newer one takes the place of an
+    /// Parks a KeepAlive until the lease has to be extended or there is news. A newer one takes the place of an
     /// older, whose connection is gone.
     pub(crate) fn keep_alive(
         &mut self,
@@ -268,7 +270,8 @@ impl Replica {
         };
         // After a fail-over the session may last for longer than its client was told.
         let until = live.lease.until.min(now + lease);
-        let due = until - lease / 2 - out_of_step(asker.session, lease);
+        let hold = keep_alive_hold(lease);
+        let due = until - (lease - hold) - out_of_step(asker.session, hold);
         let answer_at = due.min(cache_due.unwrap_or(due)).max(now);
         live.lease.parked = Some(Parked { asker, received: now, answer_at, lease });
         let news = !live.events.is_empty() || live.cache.as_ref().is_some_and(|cache| cache.has_news());
@@ -405,6 +408,6 @@ impl Replica {
 
 /// By how much earlier than others a session is answered: those that came all at once, to a new master, do not
 /// stay in step.
-fn out_of_step(session: SessionId, lease: Duration) -> Duration {
-    lease / 8 * (session.0 % 64) as u32 / 64
+fn out_of_step(session: SessionId, hold: Duration) -> Duration {
+    hold / 8 * (session.0 % 64) as u32 / 64
 }

@@ -76,6 +76,8 @@ pub(crate) struct Calls {
     /// Changes that wait for room among the kept outcomes, and the Acquires behind them: a lock is not asked for
     /// before the release that was.
     held_back: VecDeque<u64>,
+    /// How many of them are Acquires.
+    acquires: usize,
     last: u64,
 }
 
@@ -95,6 +97,7 @@ impl Calls {
     pub(crate) fn add(&mut self, call: Call, since: Instant) -> u64 {
         let number = self.number();
         let kind = Kind::of(&call);
+        self.acquires += usize::from(kind == Kind::Acquire);
         self.pending.insert(number, Pending { call, kind, since, sent: false, not_before: None });
         number
     }
@@ -146,6 +149,7 @@ impl Calls {
     /// Removes an answered call. Returns it, and those held back whose turn it is now.
     pub(crate) fn answered(&mut self, number: u64) -> Option<(Pending, Vec<u64>)> {
         let pending = self.pending.remove(&number)?;
+        self.acquires -= usize::from(pending.kind == Kind::Acquire);
         let mut released = Vec::new();
         if self.changes.remove(&number) && !self.held_back.is_empty() {
             while let Some(next) = self.held_back.front().copied()
@@ -181,6 +185,7 @@ impl Calls {
         for number in &numbers {
             self.pending.remove(number);
         }
+        self.acquires -= numbers.len();
         numbers
     }
 
@@ -193,6 +198,12 @@ impl Calls {
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// Whether there is one that the master answers as soon as it has dealt with it: an Acquire may wait for as
+    /// long as others hold the lock.
+    pub(crate) fn any_but_acquires(&self) -> bool {
+        self.pending.len() > self.acquires
     }
 
     /// Since when the first of them waits. Numbers rise with time.
@@ -238,6 +249,7 @@ impl Calls {
     /// Removes all calls, for a session that is lost.
     pub(crate) fn abandon(&mut self) -> BTreeMap<u64, Pending> {
         self.changes.clear();
+        self.acquires = 0;
         self.held_back.clear();
         core::mem::take(&mut self.pending)
     }

@@ -53,10 +53,10 @@ impl LeaseView {
         self.granted
     }
 
-    /// When to look for a master elsewhere: this one should have answered the KeepAlive when half of the lease
-    /// was left. A third of it is time enough to find another.
+    /// When to search for another master whatever this one says: it should have answered the KeepAlive when more
+    /// than half of the lease was left.
     pub(crate) fn overdue_at(&self) -> Instant {
-        self.until - self.granted / 3
+        self.until - self.granted * 2 / 5
     }
 
     /// The end of the view.

@@ -17,11 +17,13 @@ extern crate alloc;
 mod backoff;
 mod cache;
 mod calls;
+mod endpoints;
 mod handles;
 mod lease;
-mod link;
+mod liveness;
 mod machine;
 mod revocations;
+mod search;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +33,7 @@ pub use cache::{
 pub use calls::Kind;
 pub use machine::{Config, Effects, NodeEvent, Session, SessionEvent};
 pub use revocations::Revoked;
+pub use search::{LinkId, stagger};
 
 use wombat_proto::wire::response;
 

@@ -1,29 +1,28 @@
 //! The machine itself: calls and answers in, requests and results out.
 
+mod links;
+
 use crate::Answer;
-use crate::backoff::Backoff;
 use crate::cache::{Cache, CacheChange, CacheStats, Entries};
 use crate::calls::{Calls, Kind};
 use crate::handles::Handles;
 use crate::lease::{LeaseView, Passed};
-use crate::link::Link;
+use crate::liveness::UpLink;
 use crate::revocations::{Revocations, Revoked};
+use crate::search::{LinkId, Search};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
+use links::LONGEST_ATTACH;
 use wombat_proto::limits::IDLE_END;
 use wombat_proto::wire::{self, Request, Response, event, request::Call};
 use wombat_proto::{Epoch, Error, HandleId, Instant, Result, Rho, SessionId, Slot};
 
-/// How long a new connection may take, at least and at most, to answer Hello, and again to speak for the
-/// session: beyond that there is nobody behind it, or nobody who has time.
-const LEAST_ATTACH: Duration = Duration::from_millis(500);
-/// See [`LEAST_ATTACH`].
-const ATTACH_WITHIN: Duration = Duration::from_secs(4);
-
 /// What a session needs to know of its client.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Where the replicas of the cell are reached, `host:port`, in the order in which they are tried first.
+    pub endpoints: Vec<String>,
     /// The cell that is wanted; empty: whichever answers.
     pub cell: String,
     /// What the client says of itself, for people.
@@ -77,8 +76,8 @@ pub struct Effects {
     /// What readers may use, and may not any more: to be carried out, in order, before anything is sent. Then
     /// [`Session::cache_until`] may be told to them.
     pub cache: Vec<CacheChange>,
-    /// Requests to send on the connection.
-    pub send: Vec<Request>,
+    /// Requests to send, each on its link.
+    pub send: Vec<(LinkId, Request)>,
     /// Calls that have ended.
     pub done: Vec<(u64, Result<Answer>)>,
     /// Changes in the life of the session, in order.
@@ -87,10 +86,10 @@ pub struct Effects {
     pub node_events: Vec<NodeEvent>,
     /// Locks that somebody breaks.
     pub revoked: Vec<Revoked>,
-    /// Connect to somewhere: to this address first, if there is one.
-    pub connect: Option<Option<String>>,
-    /// Give up the connection.
-    pub disconnect: bool,
+    /// Connections to make, each to its address.
+    pub connect: Vec<(LinkId, String)>,
+    /// Connections to give up, made or not, after everything else.
+    pub disconnect: Vec<LinkId>,
 }
 
 /// The identity that the cell gave the session.
@@ -108,10 +107,12 @@ pub struct Session {
     /// The time, as far as it was told.
     now: Instant,
     cell: String,
-    link: Link,
-    backoff: Backoff,
-    /// Where the master was said to be.
-    hint: Option<String>,
+    /// The link that speaks for the session.
+    up: Option<UpLink>,
+    /// The search for the master, while there is no such link or its other end does not answer.
+    search: Search,
+    /// Whether it needs no link before the next call: it was idle, and is ended.
+    resting: bool,
     identity: Option<Identity>,
     epoch: Epoch,
     lease: LeaseView,
@@ -143,9 +144,9 @@ impl Session {
         Session {
             now,
             cell: config.cell.clone(),
-            link: Link::Down { retry_at: now },
-            backoff: Backoff::new(config.seed),
-            hint: None,
+            up: None,
+            search: Search::new(&config.endpoints, config.seed),
+            resting: false,
             identity: None,
             epoch: Epoch::NONE,
             lease: LeaseView::new(config.rho, config.grace),
@@ -216,27 +217,18 @@ impl Session {
         if self.expired {
             return None;
         }
-        let lease = self.identity.map(|_| match self.link {
-            Link::Up => self.lease.deadline().min(self.lease.overdue_at()),
-            _ => self.lease.deadline(),
-        });
-        let retry = match self.link {
-            Link::Down { retry_at } => Some(retry_at),
-            Link::Greeting { since: Some(since) } | Link::Attaching { sent: since } => {
-                Some(since + self.attach_within())
-            }
-            _ => None,
-        };
+        let lease = self.identity.map(|_| self.lease.deadline());
         let idle = self.idle_since.map(|since| since + IDLE_END).filter(|_| self.retiring.is_none());
-        let cache = self.cache.next_due(self.now).filter(|_| self.link == Link::Up);
+        let cache = self.cache.next_due(self.now).filter(|_| self.up.is_some());
+        let links = self.next_link_deadline();
         let others = [self.calls.next_due(), self.gives_up_at(), self.revocations.next_due(), cache];
-        [lease, retry, idle].into_iter().chain(others).flatten().min()
+        [lease, links, idle].into_iter().chain(others).flatten().min()
     }
 
     /// Without a session there is none to expire: its calls wait for one for as long as they would in jeopardy.
     fn gives_up_at(&self) -> Option<Instant> {
         let since = self.calls.waits_since().filter(|_| self.identity.is_none())?;
-        Some(since + self.config.grace.max(ATTACH_WITHIN))
+        Some(since + self.config.grace.max(LONGEST_ATTACH))
     }
 
     /// Takes a call in and gives it its number, under which it will be done.
@@ -249,9 +241,7 @@ impl Session {
         if let Call::Close(close) = &call {
             self.handles.closed(close.handle.as_ref());
         }
-        if self.link == Link::Resting {
-            self.link = Link::Down { retry_at: self.now };
-        }
+        self.resting = false;
         if self.expired {
             let number = self.calls.number();
             effects.done.push((number, Err(Error::SessionExpired)));
@@ -263,34 +253,8 @@ impl Session {
         number
     }
 
-    /// The shell has a connection.
-    pub fn connected(&mut self, effects: &mut Effects) {
-        if self.expired {
-            effects.disconnect = true; // It was lost while the connection was made.
-            return;
-        }
-        self.link = Link::Greeting { since: None };
-        // Whichever cell answered first, from then on it must be the same.
-        let cell = if self.identity.is_some() { &self.cell } else { &self.config.cell };
-        // Long before this client gives up the connection, whose other side may be cut off from the master.
-        let wait_ms = (self.attach_within() / 2).as_millis() as u32;
-        let hello = wire::Hello { version: wire::VERSION, cell: cell.clone(), wait_ms, relay: false };
-        let number = self.calls.number();
-        effects.send.push(Request { number, call: Some(Call::Hello(hello)), ..Request::default() });
-    }
-
-    /// The connection is gone, or could not be made.
-    pub fn disconnected(&mut self, now: Instant) {
-        self.now = now;
-        if self.retiring.is_some() {
-            return self.rest();
-        }
-        self.link = Link::Down { retry_at: now + self.backoff.next() };
-        self.keep_alive = None;
-    }
-
     /// A frame arrived.
-    pub fn received(&mut self, now: Instant, response: Response, effects: &mut Effects) {
+    pub fn received(&mut self, now: Instant, link: LinkId, response: Response, effects: &mut Effects) {
         self.now = now;
         let Response { number, cachable, result, .. } = response;
         let result = match result {
@@ -301,18 +265,22 @@ impl Session {
         if self.expired {
             return; // What else the connection has brought.
         }
-        match self.link {
-            Link::Greeting { .. } => self.greeted(now, result, effects),
-            Link::Attaching { sent } => self.attached(now, sent, result, effects),
-            Link::Up if self.keep_alive.is_some_and(|(pending, _)| pending == number) => {
-                self.kept_alive(now, result, effects);
+        match &self.up {
+            Some(up) if up.link == link => {
+                if up.is_probe(number) {
+                    self.probe_answered(now, result, effects);
+                } else if self.keep_alive.is_some_and(|(pending, _)| pending == number) {
+                    self.kept_alive(now, result, effects);
+                } else if self.retiring == Some(number) {
+                    self.rest(effects);
+                } else {
+                    self.answered(now, number, result, cachable.as_ref(), effects);
+                }
+                let calls_wait = self.calls.any_but_acquires();
+                self.up.iter_mut().for_each(|up| up.received(now, calls_wait));
             }
-            Link::Up if self.retiring == Some(number) => {
-                effects.disconnect = true;
-                self.rest();
-            }
-            Link::Up => self.answered(now, number, result, cachable.as_ref(), effects),
-            Link::Down { .. } | Link::Connecting | Link::Resting => {}
+            _ if self.search.is_candidate(link) => self.candidate_answered(now, link, result, effects),
+            _ => {} // It was given up.
         }
     }
 
@@ -325,18 +293,10 @@ impl Session {
         self.tend_idleness(effects);
         if self.identity.is_some() {
             match self.lease.pass(now) {
-                Passed::Nothing if self.link == Link::Up && self.lease.overdue_at() <= now => {
-                    self.hang_up(now, effects);
-                }
                 Passed::Nothing => {}
                 Passed::Jeopardy => {
                     effects.session_events.push(SessionEvent::Jeopardy);
                     self.cache.clear(&mut effects.cache);
-                    // A KeepAlive that was not answered for so long will not be: the other side may be gone
-                    // without a word, and nothing is sent in jeopardy that would bring that to light.
-                    if self.link == Link::Up {
-                        self.hang_up(now, effects);
-                    }
                 }
                 Passed::Grace => return self.expire(effects),
             }
@@ -345,42 +305,30 @@ impl Session {
             // None of them was ever sent in a session that might still be.
             let calls = self.calls.abandon().into_keys();
             self.cache.abandon();
-            effects.done.extend(calls.map(|number| (number, Err(Error::NoQuorum))));
+            let what = self.search.describe(now);
+            effects.done.extend(calls.map(|number| (number, Err(Error::unreachable(&what)))));
         }
-        let within = self.attach_within();
-        match &mut self.link {
-            Link::Greeting { since: since @ None } => *since = Some(now),
-            Link::Greeting { since: Some(since) } | Link::Attaching { sent: since }
-                if *since + within <= now =>
-            {
-                self.hang_up(now, effects);
-            }
-            _ => {}
-        }
-        if matches!(self.link, Link::Down { retry_at } if retry_at <= now) {
-            self.link = Link::Connecting;
-            effects.connect = Some(self.hint.take());
-        }
+        self.maintain_links(now, effects);
         for number in self.calls.due(now) {
             self.send(number, effects);
         }
         // The master waits to hear of it: this KeepAlive takes the place of the one that is pending.
         let to_tell = self.revocations.obey(now) | self.cache.wants_lease(now);
-        if to_tell && self.link == Link::Up {
+        if to_tell && self.up.is_some() {
             self.send_keep_alive(now, effects);
         }
     }
 
     /// Ends a session that was idle for long. It holds nothing, so nothing is lost; the next call begins another.
     fn tend_idleness(&mut self, effects: &mut Effects) {
-        if !self.is_idle() || self.link != Link::Up || self.ending {
+        if !self.is_idle() || self.up.is_none() || self.ending {
             self.idle_since = None;
             return;
         }
         let since = *self.idle_since.get_or_insert(self.now);
         if self.now >= since + IDLE_END && self.retiring.is_none() {
             let number = self.calls.number();
-            effects.send.push(self.request(number, Call::EndSession(wire::EndSession {}), Kind::Read));
+            self.transmit(number, Call::EndSession(wire::EndSession {}), Kind::Read, effects);
             self.retiring = Some(number);
             self.cache.shut(&mut effects.cache);
         }
@@ -391,100 +339,15 @@ impl Session {
     }
 
     /// The session is over, and nobody needs another yet.
-    fn rest(&mut self) {
+    fn rest(&mut self, effects: &mut Effects) {
+        self.close_links(effects);
         (self.identity, self.retiring, self.keep_alive, self.idle_since) = (None, None, None, None);
         self.lease = LeaseView::new(self.config.rho, self.config.grace);
         self.config.cell.clone_from(&self.cell); // The next session is with no other.
         (self.epoch, self.last_event) = (Epoch::NONE, 0);
         self.revocations.clear();
         self.cache.reopen();
-        self.link = if self.calls.is_empty() { Link::Resting } else { Link::Down { retry_at: self.now } };
-    }
-
-    /// How long a greeting or an attach may take. A session that exists has no time to lose with a server that
-    /// only seems to be there; to create one may take longer.
-    fn attach_within(&self) -> Duration {
-        match self.identity {
-            Some(_) => (self.lease.granted() / 6).clamp(LEAST_ATTACH, ATTACH_WITHIN),
-            None => ATTACH_WITHIN,
-        }
-    }
-
-    fn greeted(&mut self, now: Instant, result: Result<Answer>, effects: &mut Effects) {
-        let welcome = match result {
-            Ok(Answer::Welcome(welcome)) => welcome,
-            Err(error) => return self.refused(now, error, effects),
-            Ok(_) => return self.hang_up(now, effects),
-        };
-        if welcome.epoch == 0 {
-            self.hint = (!welcome.master.is_empty()).then_some(welcome.master);
-            return self.hang_up(now, effects);
-        }
-        self.cell = welcome.cell;
-        let number = self.calls.number();
-        let (session, call) = match self.identity {
-            None => {
-                let (client, caches) = (self.config.client.clone(), self.cache.is_on());
-                let sequencers = self.config.sequencers.clone();
-                (0, Call::CreateSession(wire::CreateSession { client, caches, sequencers }))
-            }
-            Some(Identity { id, secret_high, secret_low }) => {
-                (id.0, Call::ResumeSession(wire::ResumeSession { secret_high, secret_low }))
-            }
-        };
-        effects.send.push(Request { session, number, call: Some(call), ..Request::default() });
-        self.link = Link::Attaching { sent: now };
-    }
-
-    fn attached(&mut self, now: Instant, sent: Instant, result: Result<Answer>, effects: &mut Effects) {
-        let opened = match result {
-            Ok(Answer::SessionOpened(opened)) => opened,
-            Err(Error::SessionExpired | Error::SessionUnknown) => return self.expire(effects),
-            Err(error) => return self.refused(now, error, effects),
-            Ok(_) => return self.hang_up(now, effects),
-        };
-        self.identity = Some(Identity {
-            id: SessionId(opened.session),
-            secret_high: opened.secret_high,
-            secret_low: opened.secret_low,
-        });
-        self.link = Link::Up;
-        self.calls.forget_overload();
-        self.meet_epoch(Epoch(opened.epoch), effects);
-        self.extend(now, sent, Duration::ZERO, opened.lease_ms, effects);
-        self.send_keep_alive(now, effects);
-        self.send_all(effects);
-    }
-
-    /// The cell does not want this client as it is, or cannot have it now.
-    fn refused(&mut self, now: Instant, error: Error, effects: &mut Effects) {
-        match error {
-            Error::NotMaster { hint } => self.hint = hint,
-            // What was wrong with the request will be wrong again: whoever waits for the session is told.
-            Error::InvalidArgument { .. } | Error::TooLarge { .. } | Error::QuotaExceeded { .. }
-                if self.identity.is_none() =>
-            {
-                self.expired = true;
-                for (number, _) in self.calls.abandon() {
-                    effects.done.push((number, Err(error.clone())));
-                }
-                self.refusal = Some(error);
-            }
-            _ => {}
-        }
-        self.hang_up(now, effects);
-    }
-
-    fn hang_up(&mut self, now: Instant, effects: &mut Effects) {
-        effects.disconnect = true;
-        self.disconnected(now);
-    }
-
-    fn extend(&mut self, now: Instant, sent: Instant, held: Duration, lease_ms: u32, effects: &mut Effects) {
-        let lease = Duration::from_millis(lease_ms.into());
-        if self.lease.extend(now, sent, held, lease) {
-            effects.session_events.push(SessionEvent::Safe);
-        }
+        self.resting = self.calls.is_empty();
     }
 
     /// Notes the master's epoch. A new one is a fail-over: events count from one again.
@@ -528,7 +391,7 @@ impl Session {
             reads_cache,
             ..wire::KeepAlive::default()
         };
-        effects.send.push(self.request(number, Call::KeepAlive(keep_alive), Kind::Read));
+        self.transmit(number, Call::KeepAlive(keep_alive), Kind::Read, effects);
     }
 
     fn kept_alive(&mut self, now: Instant, result: Result<Answer>, effects: &mut Effects) {
@@ -536,7 +399,10 @@ impl Session {
         match result {
             Ok(Answer::KeptAlive(kept)) => {
                 // Not before an answer: a connection that breaks as soon as it is made is not tried in a storm.
-                self.backoff.reset();
+                if let Some(up) = &mut self.up {
+                    up.answered();
+                    self.search.endpoints.served(now, &up.endpoint);
+                }
                 self.meet_epoch(Epoch(kept.epoch), effects);
                 let held = Duration::from_micros(kept.held_us);
                 if Epoch(kept.epoch) == self.epoch {
@@ -561,15 +427,11 @@ impl Session {
             }
             // It has ended, as it was asked to.
             Err(Error::SessionExpired) if self.retiring.is_some() => {
-                effects.disconnect = true;
-                self.rest();
+                self.rest(effects);
             }
             Err(Error::SessionExpired | Error::SessionUnknown) => self.expire(effects),
-            Err(Error::NotMaster { hint }) => {
-                self.hint = hint;
-                self.hang_up(now, effects);
-            }
-            _ => self.hang_up(now, effects),
+            Err(Error::NotMaster { hint }) => self.leave(now, hint, effects),
+            _ => self.leave(now, None, effects),
         }
     }
 
@@ -605,13 +467,10 @@ impl Session {
                 self.meet_epoch(current, effects);
                 return self.send_all(effects);
             }
-            Err(Error::NotMaster { hint }) => {
-                self.hint = hint;
-                return self.hang_up(now, effects);
-            }
-            Err(Error::StaleEpoch { .. }) => return self.hang_up(now, effects),
+            Err(Error::NotMaster { hint }) => return self.leave(now, hint, effects),
+            Err(Error::StaleEpoch { .. }) => return self.leave(now, None, effects),
             Err(Error::Overloaded { retry_after }) => {
-                pending.not_before = Some(now + retry_after + self.backoff.jitter(retry_after));
+                pending.not_before = Some(now + retry_after + self.search.jitter(retry_after));
                 return;
             }
             Err(Error::SessionExpired | Error::SessionUnknown) if pending.kind != Kind::Sessionless => {
@@ -620,7 +479,10 @@ impl Session {
             _ => {}
         }
         let Some((pending, released)) = self.calls.answered(number) else { return };
-        self.backoff.reset();
+        if let Some(up) = &mut self.up {
+            up.answered();
+            self.search.endpoints.served(now, &up.endpoint);
+        }
         self.cache.answered(number, (&pending.call, &result), cachable, self.epoch, &mut effects.cache);
         // Whatever has become of it, an Acquire that was taken back is over: sent again to a new master, which
         // knows nothing of that, it would take a lock for nobody.
@@ -646,7 +508,7 @@ impl Session {
         if kind == Kind::Acquire && self.calls.is_taken_back(number) {
             return;
         }
-        let up = self.link == Link::Up && self.retiring.is_none();
+        let up = self.up.is_some() && self.retiring.is_none();
         if !self.calls.admit(number, kind) || !up || !self.lease.is_safe() {
             return;
         }
@@ -661,7 +523,8 @@ impl Session {
         {
             acquire.waited_ms = now.since(pending.since).as_millis() as u64;
         }
-        effects.send.push(self.request(number, call, kind));
+        self.transmit(number, call, kind, effects);
+        self.up.iter_mut().for_each(|up| up.sent(now));
     }
 
     fn send_all(&mut self, effects: &mut Effects) {
@@ -670,7 +533,9 @@ impl Session {
         }
     }
 
-    fn request(&self, number: u64, call: Call, kind: Kind) -> Request {
+    /// Hands a request out, on the session's link.
+    fn transmit(&self, number: u64, call: Call, kind: Kind, effects: &mut Effects) {
+        let Some(up) = &self.up else { return };
         let session = match kind {
             Kind::Sessionless => 0,
             _ => self.identity.map_or(0, |identity| identity.id.0),
@@ -679,7 +544,8 @@ impl Session {
             Kind::Change => self.calls.acknowledged(),
             _ => 0,
         };
-        Request { session, number, epoch: self.epoch.0, acknowledged, call: Some(call) }
+        let request = Request { session, number, epoch: self.epoch.0, acknowledged, call: Some(call) };
+        effects.send.push((up.link, request));
     }
 
     /// The session is lost. A change that was sent may have taken effect; nobody can tell any more.
@@ -691,6 +557,6 @@ impl Session {
             effects.done.push((number, Err(if unknown { Error::Unknown } else { Error::SessionExpired })));
         }
         effects.session_events.push(SessionEvent::Expired);
-        effects.disconnect = true;
+        self.close_links(effects);
     }
 }

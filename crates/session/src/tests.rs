@@ -1,9 +1,10 @@
 //! Scripts: what is said to a session, what it answers, what time does to it. None of them waits.
 
 mod cache;
+mod search;
 
-use crate::{Answer, Config, Effects, Session, SessionEvent};
-use alloc::string::String;
+use crate::{Answer, Config, Effects, LinkId, Session, SessionEvent};
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 use wombat_proto::wire::{self, Request, Response, event::Kind, request::Call};
@@ -16,6 +17,8 @@ struct Script {
     session: Session,
     now: Instant,
     effects: Effects,
+    /// The connection that was asked for last.
+    link: LinkId,
     /// The number of the KeepAlive that was sent last.
     pending: u64,
     /// Whether it has a cache.
@@ -30,7 +33,16 @@ impl Script {
 
     /// One with a cache of so many bytes.
     fn with_cache(cache_bytes: usize) -> Script {
+        let mut script = Script::with_endpoints(&["a:1"], cache_bytes);
+        script.tick();
+        assert_eq!(script.connects(), ["a:1"]);
+        script
+    }
+
+    /// One that has asked for nothing yet.
+    fn with_endpoints(endpoints: &[&str], cache_bytes: usize) -> Script {
         let config = Config {
+            endpoints: endpoints.iter().map(ToString::to_string).collect(),
             cell: String::new(),
             client: "script".into(),
             sequencers: Vec::new(),
@@ -40,16 +52,36 @@ impl Script {
             seed: 1,
         };
         let now = Instant::from_nanos(1_000_000_000_000);
-        let mut script = Script {
+        Script {
             session: Session::new(config, now),
             now,
             effects: Effects::default(),
+            link: LinkId(0),
             pending: 0,
             caches: cache_bytes > 0,
-        };
-        script.tick();
-        assert_eq!(script.effects.connect.take(), Some(None));
-        script
+        }
+    }
+
+    /// The addresses of the connections that are asked for.
+    fn connects(&mut self) -> Vec<String> {
+        let connects = core::mem::take(&mut self.effects.connect);
+        self.link = connects.last().map_or(self.link, |(link, _)| *link);
+        connects.into_iter().map(|(_, address)| address).collect()
+    }
+
+    /// Whether the session gives connections up.
+    fn hangs_up(&mut self) -> bool {
+        !core::mem::take(&mut self.effects.disconnect).is_empty()
+    }
+
+    /// The connection was made.
+    fn connected(&mut self) {
+        self.session.connected(self.now, self.link, &mut self.effects);
+    }
+
+    /// The connection broke, or could not be made.
+    fn disconnected(&mut self) {
+        self.session.disconnected(self.now, self.link, "connection reset", &mut self.effects);
     }
 
     /// A session that is up, its first KeepAlive pending.
@@ -67,7 +99,7 @@ impl Script {
     }
 
     fn greet(&mut self) {
-        self.session.connected(&mut self.effects);
+        self.connected();
         assert!(matches!(self.sent()[..], [Call::Hello(_)]));
         let welcome = wire::Welcome { cell: "test".into(), epoch: 1, ..wire::Welcome::default() };
         self.receive(0, Ok(Answer::Welcome(welcome)));
@@ -85,9 +117,9 @@ impl Script {
 
     /// Loses the connection and makes another, to a master of that epoch.
     fn reconnect(&mut self, epoch: u64) {
-        self.session.disconnected(self.now);
+        self.disconnected();
         self.pass(Duration::from_secs(1));
-        assert!(self.effects.connect.take().is_some());
+        assert!(!self.connects().is_empty());
         self.greet();
         assert!(matches!(self.sent()[..], [Call::ResumeSession(_)]));
         self.open_session(epoch);
@@ -100,7 +132,7 @@ impl Script {
     fn receive_cachable(&mut self, number: u64, cachable: Option<wire::Cachable>, result: Result<Answer>) {
         let result = Some(result.unwrap_or_else(|error| Answer::Error((&error).into())));
         let response = Response { session: 5, number, cachable, result };
-        self.session.received(self.now, response, &mut self.effects);
+        self.session.received(self.now, self.link, response, &mut self.effects);
     }
 
     fn submit(&mut self, call: Call) -> u64 {
@@ -118,6 +150,7 @@ impl Script {
 
     fn requests(&mut self) -> Vec<Request> {
         let requests = core::mem::take(&mut self.effects.send);
+        let requests: Vec<Request> = requests.into_iter().map(|(_, request)| request).collect();
         let keep_alive = |request: &&Request| matches!(request.call, Some(Call::KeepAlive(_)));
         self.pending = requests.iter().rfind(keep_alive).map_or(self.pending, |request| request.number);
         requests
@@ -179,14 +212,14 @@ fn the_view_counts_from_sending_and_with_the_slower_clock() {
 #[test]
 fn jeopardy_then_safe_when_a_master_is_found_in_time() {
     let mut script = Script::up();
-    script.session.disconnected(script.now);
+    script.disconnected();
     script.pass(LEASE);
     assert_eq!(script.events(), [SessionEvent::Jeopardy]);
     // Calls wait.
     let number = script.submit(get());
     assert!(script.sent().is_empty());
     script.pass(GRACE - Duration::from_secs(5));
-    script.effects.connect = None;
+    script.connects();
     script.reconnect(2);
     let epoch = wombat_proto::Epoch(2);
     assert_eq!(script.events(), [SessionEvent::FailedOver { epoch }, SessionEvent::Safe]);
@@ -198,7 +231,7 @@ fn jeopardy_then_safe_when_a_master_is_found_in_time() {
 fn expired_when_grace_has_passed_and_every_call_fails() {
     let mut script = Script::up();
     let (change, read) = (script.submit(set()), script.submit(get()));
-    script.session.disconnected(script.now);
+    script.disconnected();
     let unsent = script.submit(set());
     script.pass(LEASE + GRACE);
     assert!(script.events().contains(&SessionEvent::Expired));
@@ -304,9 +337,11 @@ fn events_come_once_and_count_anew_with_each_master() {
 #[test]
 fn a_session_that_the_master_does_not_know_is_lost_at_once() {
     let mut script = Script::up();
-    script.session.disconnected(script.now);
-    script.pass(Duration::from_secs(1));
+    script.disconnected();
+    script.tick();
+    script.connects();
     script.greet();
+    script.sent();
     script.receive(0, Err(Error::SessionExpired));
     assert!(script.events().contains(&SessionEvent::Expired));
 }
@@ -315,7 +350,7 @@ fn a_session_that_the_master_does_not_know_is_lost_at_once() {
 fn a_refusal_that_will_not_change_is_told_and_not_repeated() {
     let mut script = Script::new();
     let waits = script.submit(get());
-    script.session.connected(&mut script.effects);
+    script.connected();
     let refusal = Error::invalid("this is the cell other");
     script.receive(0, Err(refusal.clone()));
     assert_eq!(script.done(), [(waits, Err(refusal))]);
@@ -325,12 +360,11 @@ fn a_refusal_that_will_not_change_is_told_and_not_repeated() {
 #[test]
 fn a_replica_that_is_not_the_master_tells_where_it_is() {
     let mut script = Script::new();
-    script.session.connected(&mut script.effects);
+    script.connected();
     let elsewhere = wire::Welcome { master: "host:1".into(), ..wire::Welcome::default() };
     script.receive(0, Ok(Answer::Welcome(elsewhere)));
-    assert!(script.effects.disconnect);
-    script.pass(Duration::from_secs(1));
-    assert_eq!(script.effects.connect, Some(Some("host:1".into())));
+    assert_eq!(script.connects(), ["host:1"], "at once");
+    assert!(!script.hangs_up(), "it is asked again if that one does not answer");
 }
 
 #[test]
@@ -355,14 +389,13 @@ fn a_lost_session_stays_lost_whatever_the_connection_still_brings() {
 #[test]
 fn a_session_that_is_lost_while_a_connection_is_made_is_not_kept_alive_on_it() {
     let mut script = Script::up();
-    script.session.disconnected(script.now);
+    script.disconnected();
     script.pass(LEASE + GRACE - Duration::from_secs(1));
-    assert!(script.effects.connect.take().is_some());
+    assert!(!script.connects().is_empty());
     script.pass(Duration::from_secs(1));
     assert!(script.events().contains(&SessionEvent::Expired));
-    script.effects.disconnect = false;
-    script.session.connected(&mut script.effects);
-    assert!(script.effects.disconnect, "nobody has a use for the connection");
+    script.connected();
+    assert!(script.hangs_up(), "nobody has a use for the connection");
     let welcome = wire::Welcome { cell: "test".into(), epoch: 1, ..wire::Welcome::default() };
     script.receive(0, Ok(Answer::Welcome(welcome)));
     script.open_session(2);
@@ -371,18 +404,19 @@ fn a_session_that_is_lost_while_a_connection_is_made_is_not_kept_alive_on_it() {
 }
 
 #[test]
-fn a_silent_connection_is_given_up_for_another_in_jeopardy() {
+fn a_silent_link_is_replaced_in_jeopardy() {
     let mut script = Script::up();
     let number = script.submit(set());
     script.requests();
     script.pass(LEASE);
     assert_eq!(script.events(), [SessionEvent::Jeopardy]);
-    assert!(script.effects.disconnect);
-    script.pass(Duration::from_secs(1));
-    assert!(script.effects.connect.take().is_some());
+    script.requests();
+    assert_eq!(script.connects(), ["a:1"]);
     script.greet();
     assert!(matches!(script.sent()[..], [Call::ResumeSession(_)]));
+    assert!(!script.hangs_up(), "the other has not proved better yet");
     script.open_session(1);
+    assert!(script.hangs_up());
     assert_eq!(script.events(), [SessionEvent::Safe]);
     assert!(script.requests().iter().any(|request| request.number == number));
 }
@@ -390,22 +424,21 @@ fn a_silent_connection_is_given_up_for_another_in_jeopardy() {
 #[test]
 fn a_server_that_does_not_answer_a_greeting_is_given_up() {
     let mut script = Script::new();
-    script.session.connected(&mut script.effects);
+    script.connected();
     script.tick();
     script.requests();
     let silence = script.session.next_deadline().expect("silence has an end");
     script.now = silence;
     script.tick();
-    assert!(script.effects.disconnect);
+    assert!(script.hangs_up());
     script.pass(Duration::from_secs(1));
-    assert!(script.effects.connect.take().is_some());
-    script.effects.disconnect = false;
+    assert!(!script.connects().is_empty());
     script.greet();
     assert!(matches!(script.sent()[..], [Call::CreateSession(_)]));
     script.tick();
     script.now = script.session.next_deadline().expect("silence has an end");
     script.tick();
-    assert!(script.effects.disconnect);
+    assert!(script.hangs_up());
 }
 
 #[test]
@@ -413,12 +446,12 @@ fn a_connection_that_breaks_as_soon_as_it_speaks_for_the_session_is_not_tried_in
     let mut script = Script::up();
     let (mut waits, mut keep_alive) = (Vec::new(), 0);
     for _ in 0..12 {
-        script.session.disconnected(script.now);
+        script.disconnected();
         let retry = script.session.next_deadline().expect("it tries again");
         waits.push(retry.since(script.now));
         script.now = retry;
         script.tick();
-        assert!(script.effects.connect.take().is_some());
+        assert!(!script.connects().is_empty());
         script.greet();
         script.requests();
         script.open_session(1);
@@ -427,7 +460,7 @@ fn a_connection_that_breaks_as_soon_as_it_speaks_for_the_session_is_not_tried_in
     assert!(waits[11] >= Duration::from_millis(400), "{waits:?}");
     // One that has served for a while starts anew.
     script.keep_alive(keep_alive, Duration::ZERO, 1, (1, Vec::new()));
-    script.session.disconnected(script.now);
+    script.disconnected();
     let retry = script.session.next_deadline().expect("it tries again");
     assert!(retry.since(script.now) <= Duration::from_millis(10));
 }
@@ -435,14 +468,15 @@ fn a_connection_that_breaks_as_soon_as_it_speaks_for_the_session_is_not_tried_in
 #[test]
 fn a_session_looks_for_its_own_cell_only() {
     let mut script = Script::up();
-    script.session.disconnected(script.now);
-    script.pass(Duration::from_secs(1));
-    script.session.connected(&mut script.effects);
+    script.disconnected();
+    script.tick();
+    script.connects();
+    script.connected();
     let [Call::Hello(hello)] = &script.sent()[..] else { panic!("no Hello") };
     assert_eq!(hello.cell, "test");
     // A replica of another cell, among the endpoints, is no reason to give up.
     script.receive(0, Err(Error::invalid("this is the cell other")));
-    assert!(script.effects.disconnect && script.events().is_empty());
+    assert!(script.hangs_up() && script.events().is_empty());
     assert!(script.session.next_deadline().is_some());
 }
 
@@ -542,19 +576,6 @@ fn an_acquire_does_not_overtake_a_release_that_waits_for_its_turn() {
     assert_eq!(script.requests()[0].number, another);
 }
 
-#[test]
-fn a_master_that_is_late_with_its_answer_is_left_while_the_lease_still_lasts() {
-    let mut script = Script::up();
-    // It holds a KeepAlive for half of the lease; at two thirds it is overdue.
-    script.pass(LEASE / 2);
-    assert!(!script.effects.disconnect);
-    script.pass(LEASE / 6);
-    assert!(core::mem::take(&mut script.effects.disconnect), "there is time to find another");
-    assert!(script.effects.session_events.is_empty(), "and nothing is lost yet");
-    script.pass(Duration::from_secs(1));
-    assert!(script.effects.connect.is_some());
-}
-
 fn opened(id: u64, ephemeral: bool, events: u32) -> Result<Answer> {
     let handle = Some(wire::Handle { id, events, ..wire::Handle::default() });
     let stat = Some(wire::Stat { ephemeral, ..wire::Stat::default() });
@@ -629,11 +650,11 @@ fn a_session_that_is_idle_for_a_minute_ends_and_the_next_call_begins_another() {
     let call = script.submit(get());
     assert!(script.requests().is_empty());
     script.receive(end.number, done());
-    assert!(script.effects.disconnect && script.events().is_empty(), "nothing is lost, nobody is told");
+    assert!(script.hangs_up() && script.events().is_empty(), "nothing is lost, nobody is told");
     assert_eq!((script.session.id(), script.session.is_expired()), (None, false));
     script.tick();
-    assert_eq!(script.effects.connect.take(), Some(None));
-    script.session.connected(&mut script.effects);
+    assert_eq!(script.connects(), ["a:1"]);
+    script.connected();
     let sent = script.sent();
     assert!(
         matches!(&sent[..], [Call::Hello(hello)] if hello.cell == "test"),
@@ -669,32 +690,32 @@ fn a_session_says_that_it_is_idle_only_if_it_made_no_call_since_it_said_somethin
 fn a_session_at_rest_asks_for_nothing_until_it_is_asked() {
     let mut script = Script::up();
     assert_eq!(script.keep(Duration::from_secs(60)).len(), 1);
-    script.session.disconnected(script.now); // Whether its end was heard or not.
+    script.disconnected(); // Whether its end was heard or not.
     assert_eq!((script.session.id(), script.session.next_deadline()), (None, None));
     script.pass(Duration::from_secs(1000));
-    assert!(script.effects.connect.is_none() && script.events().is_empty());
+    assert!(script.connects().is_empty() && script.events().is_empty());
     script.submit(get());
     script.tick();
-    assert_eq!(script.effects.connect, Some(None));
+    assert_eq!(script.connects(), ["a:1"]);
 }
 
 #[test]
 fn a_call_that_wakes_a_session_at_rest_does_not_wait_for_ever() {
     let mut script = Script::up();
     assert_eq!(script.keep(Duration::from_secs(60)).len(), 1);
-    script.session.disconnected(script.now);
+    script.disconnected();
     let number = script.submit(get());
     script.tick();
     let due = script.now + GRACE;
     while script.now < due {
         assert!(script.done().is_empty());
-        if script.effects.connect.take().is_some() {
-            script.session.disconnected(script.now); // Nobody is there.
+        if !script.connects().is_empty() {
+            script.disconnected(); // Nobody is there.
         }
         script.now = script.session.next_deadline().expect("it waits for something").max(script.now);
         script.tick();
     }
-    assert_eq!(script.done(), [(number, Err(Error::NoQuorum))]);
+    assert_eq!(script.done(), [(number, Err(Error::unreachable("a:1: connection reset")))]);
     assert!(!script.session.is_expired(), "there may be somebody tomorrow");
 }
 
@@ -712,6 +733,7 @@ fn an_acquire_that_is_sent_again_says_for_how_long_it_has_waited() {
     };
     assert_eq!(waited(&mut script), 0);
     script.pass(Duration::from_secs(3));
+    script.requests();
     script.reconnect(2);
     assert_eq!(waited(&mut script), 4000, "a second of it to reconnect");
 }
@@ -723,10 +745,16 @@ fn who_is_sent_away_tries_again_at_once_but_not_for_ever() {
     let pending = script.requests()[0].number;
     script.receive(pending, Err(Error::NotMaster { hint: Some("next:1".into()) }));
     script.tick();
-    assert_eq!(script.effects.connect.take(), Some(Some("next:1".into())), "no time passes");
-    script.session.disconnected(script.now);
+    assert_eq!(script.connects(), ["next:1"], "no time passes");
+    script.disconnected();
     script.tick();
-    assert!(script.effects.connect.is_none(), "the second attempt waits a little");
+    assert_eq!(script.connects(), ["a:1"], "it may serve again");
+    script.disconnected();
+    script.tick();
+    assert_eq!(script.connects(), ["next:1"]);
+    script.disconnected();
+    script.tick();
+    assert!(script.connects().is_empty(), "the second attempt waits a little");
 }
 
 #[test]
@@ -788,9 +816,9 @@ fn a_notice_that_ends_without_a_connection_is_told_with_the_next() {
     let mut script = Script::up();
     revoke(&mut script, &[(7, 70)]);
     script.requests();
-    script.session.disconnected(script.now);
+    script.disconnected();
     script.pass(LEASE / 3);
-    script.effects.connect = None;
+    script.connects();
     script.greet();
     script.sent();
     script.open_session(1);

@@ -32,6 +32,18 @@ enum Command {
         #[arg(long)]
         trace: bool,
     },
+    /// A whole cell in which some replicas and endpoints are silent: clients find the master in time
+    Search {
+        /// How many seeds
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// The first of them
+        #[arg(long, default_value_t = 1)]
+        first_seed: u64,
+        /// Tell every event
+        #[arg(long)]
+        trace: bool,
+    },
     /// The agreement alone, under every fault that there is
     Paxos {
         /// How many seeds
@@ -62,13 +74,10 @@ pub(crate) type Planted = std::convert::Infallible;
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Cell { seeds, first_seed, trace } => {
-            let mut tally = cell::Tally::default();
-            run_seeds("cell", first_seed, seeds, trace, |seed, trace| {
-                let outcome = cell::World::new(seed, trace).run();
-                tally.add(&outcome.tally);
-                (outcome.events, outcome)
-            });
-            println!("in all, in both runs: {tally}");
+            run_cells("cell", first_seed, seeds, trace, cell::World::new);
+        }
+        Command::Search { seeds, first_seed, trace } => {
+            run_cells("search", first_seed, seeds, trace, cell::World::searching);
         }
         Command::Paxos {
             seeds,
@@ -88,6 +97,22 @@ fn main() -> ExitCode {
         Command::Plants(hunt) => return paxos::plants::hunt(&hunt),
     }
     ExitCode::SUCCESS
+}
+
+fn run_cells(
+    command: &'static str,
+    first: u64,
+    seeds: u64,
+    trace: bool,
+    world: impl Fn(u64, bool) -> cell::World,
+) {
+    let mut tally = cell::Tally::default();
+    run_seeds(command, first, seeds, trace, |seed, trace| {
+        let outcome = world(seed, trace).run();
+        tally.add(&outcome.tally);
+        (outcome.events, outcome)
+    });
+    println!("in all, in both runs: {tally}");
 }
 
 /// Runs seeds, each twice: the same seed does the same, or a failure could not be looked at again. A panic

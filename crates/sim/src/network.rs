@@ -53,6 +53,8 @@ pub(crate) struct Network {
     /// Who will not hear anything for good, and who will not be heard.
     deaf: BTreeSet<ReplicaId>,
     mute: BTreeSet<ReplicaId>,
+    /// Whom nothing reaches and from whom nothing comes until all is healed.
+    silent: BTreeSet<ReplicaId>,
     /// How long a message takes if all is well, at most.
     usual: Duration,
 }
@@ -72,7 +74,11 @@ impl Network {
     ) -> impl Iterator<Item = Duration> + use<> {
         let weather = &self.weather;
         let odd = weather.odd.kind == kind;
-        let cut = self.blocked.contains(&(from, to)) || self.mute.contains(&from) || self.deaf.contains(&to);
+        let silent = self.silent.contains(&from) || self.silent.contains(&to);
+        let cut = silent
+            || self.blocked.contains(&(from, to))
+            || self.mute.contains(&from)
+            || self.deaf.contains(&to);
         let copies = match () {
             () if cut || random.chance(weather.lost) => 0,
             () if odd && random.chance(weather.odd.lost) => 0,
@@ -93,6 +99,7 @@ impl Network {
     pub(crate) fn heal(&mut self) {
         self.weather = Weather::default();
         self.blocked.clear();
+        self.silent.clear();
     }
 
     /// Cuts a replica off for good: from what the others say, from being heard, or from both.
@@ -104,6 +111,11 @@ impl Network {
         if way != 1 {
             self.mute.insert(id);
         }
+    }
+
+    /// Cuts a replica off until all is healed.
+    pub(crate) fn silence(&mut self, id: ReplicaId) {
+        self.silent.insert(id);
     }
 
     /// Puts up a partition of some shape.

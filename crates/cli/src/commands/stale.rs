@@ -66,11 +66,7 @@ pub(crate) async fn stat(settings: &Settings, path: &str, json: bool) -> Result<
 async fn connect(settings: &Settings) -> Result<StaleReader, Failure> {
     let cell = settings.cell.as_deref().unwrap_or_default();
     let within = settings.connect_timeout.min(ANSWER_WITHIN);
-    let reader = StaleReader::connect(settings.endpoints.iter().cloned(), cell, within).await;
-    reader.map_err(|error| match error {
-        Error::NotFound { what } => Failure::unreachable(&what),
-        error => Failure::from(error),
-    })
+    Ok(StaleReader::connect(settings.endpoints.iter().cloned(), cell, within).await?)
 }
 
 /// Says how old it may be, beside what was read.

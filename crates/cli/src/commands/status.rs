@@ -75,7 +75,7 @@ pub(crate) async fn status(settings: &Settings, json: bool) -> Result<u8, Failur
         }
     }
     match master {
-        Master::Unknown => Err(no_master(settings, &views)),
+        Master::Unknown => Err(no_master(&views)),
         _ => Ok(0),
     }
 }
@@ -91,7 +91,7 @@ pub(crate) async fn transfer(settings: &Settings, to: u32) -> Result<u8, Failure
             let (at, _) = at.expect("it was reached");
             relay_transfer(at, to, ANSWER_WITHIN).await?;
         }
-        Master::Unknown => return Err(no_master(settings, &views)),
+        Master::Unknown => return Err(no_master(&views)),
     }
     let by = tokio::time::Instant::now() + settings.connect_timeout;
     while tokio::time::Instant::now() < by {
@@ -145,13 +145,11 @@ async fn ask_all(settings: &Settings) -> Views {
 }
 
 /// No replica that was reached knows of a master. Others may.
-fn no_master(settings: &Settings, views: &Views) -> Failure {
+fn no_master(views: &Views) -> Failure {
     let reached: Vec<&Status> = views.values().flatten().collect();
     let outside = outside(views);
     if reached.is_empty() {
-        let why: Vec<String> =
-            views.values().filter_map(|view| Some(view.as_ref().err()?.to_string())).collect();
-        let failure = Failure::unreachable(&format!("{}: {}", settings.endpoints.join(", "), why.join("; ")));
+        let failure = Failure::from(unreached(views));
         return match outside.is_empty() {
             false => {
                 failure.hint("a replica that is not in its cell yet answers nobody: are all founders up?")
@@ -183,9 +181,19 @@ fn no_master(settings: &Settings, views: &Views) -> Failure {
     Failure::new(crate::exit::UNREACHABLE, "NoQuorum", text).hint(hint)
 }
 
+/// What was wrong with each endpoint.
+fn unreached(views: &Views) -> Error {
+    let wrong = views.iter().filter_map(|(at, view)| match view {
+        Ok(_) => None,
+        Err(Error::Unreachable { what }) => Some(what.clone()),
+        Err(error) => Some(format!("{at} answered: {error}")),
+    });
+    Error::unreachable(wrong.collect::<Vec<_>>().join("; "))
+}
+
 /// Who is there, and in no cell yet: whoever closes without an answer.
 fn outside(views: &Views) -> Vec<&str> {
-    let is_outside = |error: &Error| matches!(error, Error::NotFound { what } if what.contains("closed without an answer"));
+    let is_outside = |error: &Error| matches!(error, Error::Unreachable { what } if what.contains("closed without an answer"));
     views.iter().filter(|(_, view)| view.as_ref().is_err_and(is_outside)).map(|(at, _)| at.as_str()).collect()
 }
 

@@ -6,7 +6,7 @@ use wombat_proto::limits::KEPT_HANDLES;
 use wombat_proto::wire::request::Call;
 use wombat_proto::wire::response::Result as Answer;
 use wombat_proto::{Epoch, Rho};
-use wombat_session::{Config, Effects, Session};
+use wombat_session::{Config, Effects, LinkId, Session};
 
 const NODE: Instance = Instance(7);
 
@@ -15,6 +15,7 @@ struct Script {
     effects: Effects,
     store: Arc<Store>,
     publisher: Publisher,
+    link: LinkId,
     /// The KeepAlive that is pending.
     keep_alive: u64,
 }
@@ -23,6 +24,7 @@ impl Script {
     /// A session that is up, without a cache lease.
     fn new() -> Script {
         let config = Config {
+            endpoints: vec!["a:1".into()],
             cell: String::new(),
             client: "script".into(),
             sequencers: Vec::new(),
@@ -34,9 +36,11 @@ impl Script {
         let store = Arc::new(Store::new(true));
         let publisher = Publisher::new(Arc::clone(&store));
         let (session, effects) = (Session::new(config, clock::now()), Effects::default());
-        let mut script = Script { session, effects, store, publisher, keep_alive: 0 };
+        let mut script = Script { session, effects, store, publisher, link: LinkId(0), keep_alive: 0 };
         script.session.tick(clock::now(), &mut script.effects);
-        script.session.connected(&mut script.effects);
+        let (link, _) = script.effects.connect.pop().unwrap();
+        script.link = link;
+        script.session.connected(clock::now(), link, &mut script.effects);
         script.answer(0, 0, Answer::Welcome(wire::Welcome { epoch: 1, ..Default::default() }));
         let opened = wire::SessionOpened { session: 5, lease_ms: 60_000, epoch: 1, ..Default::default() };
         script.answer(0, 0, Answer::SessionOpened(opened));
@@ -47,8 +51,8 @@ impl Script {
     fn answer(&mut self, number: u64, epoch: u64, result: Answer) {
         let cachable = (epoch > 0).then(|| wire::Cachable { epoch, ..Default::default() });
         let response = wire::Response { session: 5, number, cachable, result: Some(result) };
-        self.session.received(clock::now(), response, &mut self.effects);
-        for request in self.effects.send.drain(..) {
+        self.session.received(clock::now(), self.link, response, &mut self.effects);
+        for (_, request) in self.effects.send.drain(..) {
             if matches!(request.call, Some(Call::KeepAlive(_))) {
                 self.keep_alive = request.number;
             }

@@ -4,7 +4,7 @@ use crate::world::{Client, LEASE, World, acquire, may_create, set};
 use std::time::Duration;
 use wombat_proto::limits::{
     CACHE_LEASE, CACHED_ABSENCES_PER_DIRECTORY, CACHED_ENTRIES_PER_SESSION, INVALIDATIONS_PER_SESSION,
-    SHORTEST_CACHE_LEASE,
+    SHORTEST_CACHE_LEASE, keep_alive_hold,
 };
 use wombat_proto::wire::{self, invalidation::What, open::Create, request::Call, response::Result as Answer};
 use wombat_proto::{Error, Instance};
@@ -714,9 +714,10 @@ fn keep_alives_keep_step_with_the_cache_lease_only_where_the_cache_is_used() {
     assert_eq!(reader.lease, CACHE_LEASE);
     let unused = wire::KeepAlive { events_acknowledged: 1, ..wire::KeepAlive::default() };
     reader.keep_alive = world.send(&mut reader.client, Call::KeepAlive(unused));
-    world.pass(LEASE / 3);
+    let hold = keep_alive_hold(LEASE);
+    world.pass(hold * 3 / 4);
     assert!(!world.hears(&mut reader));
-    world.pass(LEASE / 4);
+    world.pass(hold / 4);
     assert!(world.hears(&mut reader));
     assert_eq!(reader.lease, Duration::ZERO);
 }

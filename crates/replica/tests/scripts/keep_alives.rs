@@ -4,7 +4,7 @@ use crate::world::{Client, LEASE, World, acquire, may_create};
 use prost::Message;
 use std::time::Duration;
 use wombat_proto::Error;
-use wombat_proto::limits::FRAME_BYTES;
+use wombat_proto::limits::{FRAME_BYTES, keep_alive_hold};
 use wombat_proto::wire::event::{BELOW, Kind};
 use wombat_proto::wire::{self, request::Call, response::Result as Answer};
 use wombat_replica::Input;
@@ -21,17 +21,19 @@ fn kept_alive(world: &mut World, client: &Client, number: u64) -> wire::KeptAliv
 }
 
 #[test]
-fn a_keep_alive_is_held_until_half_of_the_lease_is_over() {
+fn a_keep_alive_is_held_as_long_as_a_fail_over_leaves_half_of_the_lease() {
     let mut world = World::new();
     let mut client = world.client();
     let number = world.send(&mut client, keep_alive(0));
-    // Some are answered an eighth of a lease earlier, so that a crowd does not stay in step.
-    world.pass(LEASE * 3 / 8 - Duration::from_millis(1));
+    let hold = keep_alive_hold(LEASE);
+    assert_eq!(hold, LEASE / 2 - Duration::from_millis(2500));
+    // Some are answered an eighth of that time earlier, so that sessions do not stay in step.
+    world.pass(hold * 7 / 8 - Duration::from_millis(1));
     assert!(world.answer(&client, number).is_none());
-    world.pass(LEASE / 8 + Duration::from_millis(1));
+    world.pass(hold / 8 + Duration::from_millis(1));
     let kept = kept_alive(&mut world, &client, number);
     assert_eq!(u128::from(kept.lease_ms), LEASE.as_millis());
-    assert!((4_500_000..=6_000_000).contains(&kept.held_us), "{}", kept.held_us);
+    assert!((3_062_500..=3_500_000).contains(&kept.held_us), "{}", kept.held_us);
 }
 
 /// Whatever comes meanwhile: the heartbeats go out with the ticks.
@@ -127,7 +129,7 @@ fn nobody_is_kept_waiting_by_a_crowd_that_always_has_news() {
     let file = world.open(&mut writer, "/ls/test/file");
     let mut last = world.client();
     let number = world.send(&mut last, keep_alive(0));
-    world.pass(LEASE * 3 / 8 - Duration::from_millis(100));
+    world.pass(keep_alive_hold(LEASE) * 7 / 8 - Duration::from_millis(100));
     for turn in 0.. {
         world.write(&mut writer, file, "news").unwrap();
         world.now += Duration::from_millis(100);
@@ -135,7 +137,7 @@ fn nobody_is_kept_waiting_by_a_crowd_that_always_has_news() {
         if let Some(Ok(Answer::KeptAlive(_))) = world.answer(&last, number) {
             break;
         }
-        assert!(turn < 20, "half of a lease is over");
+        assert!(turn < 20, "the KeepAlive is due");
         for (client, number, heard) in &mut crowd {
             if let Some(Ok(Answer::KeptAlive(kept))) = world.answer(client, *number) {
                 *heard = kept.first_event + kept.events.len() as u64 - 1;

@@ -307,11 +307,11 @@ fn jeopardy_drops_everything() {
     let mut script = Script::caching();
     script.keep_node(NODE, "a");
     script.told();
-    script.session.disconnected(script.now);
+    script.disconnected();
     script.pass(LEASE);
     assert_eq!(script.events(), [SessionEvent::Jeopardy]);
     assert!(matches!(script.told()[..], [CacheChange::Clear(_)]));
-    script.effects.connect = None;
+    script.connects();
     script.reconnect(1);
     assert_eq!(script.events(), [SessionEvent::Safe]);
     script.grant(Duration::ZERO, C);
@@ -347,7 +347,7 @@ fn a_session_that_ended_for_being_idle_leaves_nothing_to_the_next() {
     script.receive(end.number, done());
     script.submit(get());
     script.tick();
-    assert!(script.effects.connect.take().is_some());
+    assert!(!script.connects().is_empty());
     script.greet();
     script.sent();
     script.open_session(1);

@@ -6,7 +6,7 @@ mod looks;
 mod shelf;
 
 use super::history::History;
-use super::machine::address;
+use super::links::Line;
 use super::oracle::Oracle;
 use super::swarm::Swarm;
 use super::tally::Tally;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use wombat_proto::limits::CLIENT_CACHE_BYTES;
 use wombat_proto::wire::{self, Handle, event::Kind, request::Call, response::Result as Answer};
 use wombat_proto::{Epoch, Error, HandleId, Instance, Instant, LockMode, Rho, Sequencer, SessionId, Token};
-use wombat_session::{Config, Effects, NodeEvent, Revoked, Session};
+use wombat_session::{Config, Effects, LinkId, NodeEvent, Revoked, Session};
 
 pub(super) const GRACE: Duration = Duration::from_secs(12);
 /// Most calls that a client has under way.
@@ -93,12 +93,11 @@ pub(super) struct Client {
     pub(super) name: usize,
     pub(super) session: Session,
     pub(super) clock: Clock,
-    pub(super) connection: Option<u64>,
+    /// Its ends of connections.
+    pub(super) lines: BTreeMap<LinkId, Line>,
     pub(super) stopped_until: Duration,
     pub(super) dead: bool,
     finished: bool,
-    /// The replica that it tries next if nobody gives it a hint.
-    next: u32,
     lock_delay_ms: u32,
     handles: [Option<Handle>; PLACES],
     closed: Option<Handle>,
@@ -141,11 +140,18 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(name: usize, real: Duration, swarm: &Swarm, random: &mut Random) -> Client {
+    pub(super) fn new(
+        name: usize,
+        endpoints: Vec<String>,
+        real: Duration,
+        swarm: &Swarm,
+        random: &mut Random,
+    ) -> Client {
         let clock = if swarm.worst_clocks { Clock::worst(random) } else { Clock::new(random) };
         let caches = random.chance(swarm.caching);
         let config = Config {
-            cell: String::new(),
+            endpoints,
+            cell: "sim".into(),
             client: format!("client {name}"),
             sequencers: Vec::new(),
             cache_bytes: match caches {
@@ -166,11 +172,10 @@ impl Client {
             name,
             session: Session::new(config, clock.read(real)),
             clock,
-            connection: None,
+            lines: BTreeMap::new(),
             stopped_until: Duration::ZERO,
             dead: false,
             finished: false,
-            next: random.below(5) as u32,
             lock_delay_ms: if random.chance(400) { random.below(4000) as u32 } else { 0 },
             handles: [None; PLACES],
             closed: None,
@@ -242,16 +247,6 @@ impl Client {
     /// How many may share a lock.
     pub(super) fn permits(lock: usize) -> usize {
         if lock == SEMAPHORE { PERMITS as usize } else { usize::MAX }
-    }
-
-    /// Where to connect to: where the master was said to be, or to each in turn.
-    pub(super) fn endpoint(&mut self, hint: Option<String>, replicas: u32) -> u32 {
-        let hinted =
-            hint.and_then(|hint| (1..=replicas).find(|id| address(wombat_proto::ReplicaId(*id)) == hint));
-        hinted.unwrap_or_else(|| {
-            self.next += 1;
-            self.next % replicas + 1
-        })
     }
 
     /// Whether it takes one more thing in mind.
@@ -532,7 +527,9 @@ impl Client {
             (Doing::Looking(look), result) => self.looked(look, result, tally),
             (Doing::Nesting, result) => self.nested(result, tally),
             // Nothing was asked of anybody: there was no cell to begin a session with, for longer than the grace.
-            (_, Err(Error::NoQuorum)) if self.session.id().is_none() => tally.count("calls without a cell"),
+            (_, Err(Error::Unreachable { .. })) if self.session.id().is_none() => {
+                tally.count("calls without a cell")
+            }
             (Doing::Ending, Ok(_) | Err(Error::SessionExpired))
             | (Doing::Lost, Err(Error::SessionExpired)) => {}
             (doing, result) => panic!("client {}: {doing:?} ended with {result:?}", self.name),

@@ -27,6 +27,8 @@ pub(super) struct Connections {
     pub(super) slowness_ms: u64,
     /// Between whom nothing passes, until when. What is sent meanwhile arrives later.
     cuts: BTreeMap<(usize, ReplicaId), Duration>,
+    /// The same between any client and a replica.
+    silent: BTreeMap<ReplicaId, Duration>,
 }
 
 impl Connections {
@@ -62,13 +64,25 @@ impl Connections {
         self.cuts.insert((client, replica), until);
     }
 
+    /// Until `until` nothing passes between any client and a replica.
+    pub(super) fn silence(&mut self, replica: ReplicaId, until: Duration) {
+        self.silent.insert(replica, until);
+    }
+
     pub(super) fn is_cut(&self, client: usize, replica: ReplicaId, now: Duration) -> bool {
-        self.cuts.get(&(client, replica)).is_some_and(|until| *until > now)
+        self.passes_at(client, replica, now) > now
+    }
+
+    /// When what is sent now passes.
+    fn passes_at(&self, client: usize, replica: ReplicaId, now: Duration) -> Duration {
+        let cuts = [self.cuts.get(&(client, replica)), self.silent.get(&replica)];
+        cuts.into_iter().flatten().fold(now, |at, until| at.max(*until))
     }
 
     pub(super) fn heal(&mut self) {
         self.slowness_ms = 0;
         self.cuts.clear();
+        self.silent.clear();
     }
 
     /// When a message that is sent now arrives at the replica; `None`: there is no connection.
@@ -79,8 +93,8 @@ impl Connections {
         random: &mut Random,
     ) -> Option<Duration> {
         let delay = random.millis(0, 1 + self.slowness_ms);
+        let passes = self.get(id).map(|one| self.passes_at(one.client, one.replica, now))?;
         let connection = self.all.get_mut(&id)?;
-        let passes = self.cuts.get(&(connection.client, connection.replica)).map_or(now, |cut| now.max(*cut));
         connection.last_to_replica = connection.last_to_replica.max(passes + delay);
         Some(connection.last_to_replica)
     }
@@ -88,8 +102,8 @@ impl Connections {
     /// When a message that is sent now arrives at the client.
     pub(super) fn reaches_client(&mut self, id: u64, now: Duration, random: &mut Random) -> Option<Duration> {
         let delay = random.millis(0, 1 + self.slowness_ms);
+        let passes = self.get(id).map(|one| self.passes_at(one.client, one.replica, now))?;
         let connection = self.all.get_mut(&id)?;
-        let passes = self.cuts.get(&(connection.client, connection.replica)).map_or(now, |cut| now.max(*cut));
         connection.last_to_client = connection.last_to_client.max(passes + delay);
         Some(connection.last_to_client)
     }

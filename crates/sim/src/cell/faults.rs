@@ -13,6 +13,9 @@ impl World {
         if self.now > self.faults_until {
             return self.heal();
         }
+        if self.search.is_some() {
+            return self.search_fault();
+        }
         let wait = self.random.duration(Duration::from_millis(20), self.swarm.pause);
         self.after(wait, Event::Fault);
         if self.random.chance(self.swarm.floods) {
@@ -160,13 +163,6 @@ impl World {
         }
         let down = self.random.duration(Duration::ZERO, self.swarm.down);
         self.after(down, Event::Start(id));
-    }
-
-    /// A client has died.
-    pub(super) fn bury(&mut self, client: usize) {
-        if let Some(id) = self.clients[client].connection.take() {
-            self.hang_up(id);
-        }
     }
 
     /// The end of all trouble. The dead among the clients stay dead; who is stopped goes on when it was to.

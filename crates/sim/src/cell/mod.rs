@@ -7,8 +7,10 @@
 //! | `machine.rs` | what stands around a replica: the shell's part |
 //! | `client.rs`, `client/choices.rs` | an application and its session, and what it does next |
 //! | `client/shelf.rs`, `client/looks.rs` | what its threads read from its cache, and what it looks at |
+//! | `links.rs` | the connections that clients make |
 //! | `connections.rs` | the network between clients and replicas |
 //! | `swarm.rs`, `faults.rs` | what goes wrong |
+//! | `search.rs` | runs in which the master is hard to find, and the bound for that |
 //! | `history.rs` | what must hold of the log, command by command |
 //! | `locks.rs`, `events.rs` | the same of locks, and of what is told of changes |
 //! | `stale.rs` | the same of reads at any replica |
@@ -21,10 +23,12 @@ mod connections;
 mod events;
 mod faults;
 mod history;
+mod links;
 mod locks;
 mod machine;
 mod oracle;
 mod reading;
+mod search;
 mod stale;
 mod swarm;
 mod tally;
@@ -39,6 +43,14 @@ mod tests {
 
     /// Seeds of their own, so that they are not only those that everybody tries first.
     const FIRST: u64 = 9_000_000;
+
+    #[test]
+    fn the_master_is_found_within_the_bound() {
+        for seed in FIRST..FIRST + 20 {
+            let run = || World::searching(seed, false).run();
+            std::panic::catch_unwind(run).unwrap_or_else(|_| panic!("seed {seed} failed"));
+        }
+    }
 
     #[test]
     fn seeds_pass_and_do_the_same_twice() {

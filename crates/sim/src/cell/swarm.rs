@@ -3,7 +3,7 @@
 
 use crate::random::Random;
 use std::time::Duration;
-use wombat_proto::limits::SHORTEST_CACHE_LEASE;
+use wombat_proto::limits::{CACHE_LEASE, MASTER_LEASE, SHORTEST_CACHE_LEASE};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fault {
@@ -168,6 +168,30 @@ impl Swarm {
                 leases_vary: random.chance(300),
                 segment_bytes: 1024 * (4 + random.below(60)),
             },
+        }
+    }
+
+    /// Nothing goes wrong, and the terms are the usual ones, or near them.
+    pub(super) fn quiet(random: &mut Random) -> Swarm {
+        let session_lease = Duration::from_secs([8, 12, 20][random.below(3) as usize]);
+        let drawn = Swarm::draw(random);
+        Swarm {
+            weights: [0; ALL.len()],
+            hunts: 0,
+            dies_in_step: 0,
+            down: Duration::from_secs(60),
+            copies: 0,
+            strands: 0,
+            floods: 0,
+            disk: drawn.disk.min(Duration::from_millis(5)),
+            terms: Terms {
+                master_lease: MASTER_LEASE,
+                session_lease,
+                cache_lease: CACHE_LEASE,
+                leases_vary: false,
+                ..drawn.terms
+            },
+            ..drawn
         }
     }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Tally {
     counts: BTreeMap<&'static str, u64>,
+    greatest: BTreeMap<&'static str, u64>,
 }
 
 impl Tally {
@@ -17,6 +18,12 @@ impl Tally {
         *self.counts.entry(what).or_default() += times;
     }
 
+    /// Notes the greatest of some numbers.
+    pub(super) fn at_most(&mut self, what: &'static str, number: u64) {
+        let greatest = self.greatest.entry(what).or_default();
+        *greatest = number.max(*greatest);
+    }
+
     pub(super) fn of(&self, what: &'static str) -> u64 {
         self.counts.get(what).copied().unwrap_or(0)
     }
@@ -26,12 +33,15 @@ impl Tally {
         for (what, count) in &other.counts {
             *self.counts.entry(what).or_default() += count;
         }
+        for (what, number) in &other.greatest {
+            self.at_most(what, *number);
+        }
     }
 }
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (place, (what, count)) in self.counts.iter().enumerate() {
+        for (place, (what, count)) in self.counts.iter().chain(&self.greatest).enumerate() {
             write!(f, "{}{count} {what}", if place == 0 { "" } else { ", " })?;
         }
         Ok(())

@@ -4,28 +4,25 @@ use super::cache::Caches;
 use super::client::Client;
 use super::connections::Connections;
 use super::history::{History, Witness};
+use super::links::Endpoint;
 use super::machine::Machine;
 use super::oracle::Oracle;
+use super::search::Watch;
 use super::swarm::Swarm;
 use super::tally::Tally;
 use crate::network::Network;
 use crate::random::{Clock, Random};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wombat_proto::wire::{
-    Close, Opened, Request, Response, error::Code, event::Kind, request::Call, response::Result as Answer,
-};
+use wombat_proto::wire::{Opened, Request, Response, error::Code, event::Kind, response::Result as Answer};
 use wombat_proto::{HandleId, Instant, ReplicaId, SessionId, Slot};
 use wombat_replica::{ConnectionId, Input, PeerMessage, Stage};
-use wombat_session::{NodeEvent, SessionEvent};
+use wombat_session::{LinkId, NodeEvent, SessionEvent};
 
 /// By when, after the faults, everything must have ended well.
 const HEALED: Duration = Duration::from_secs(120);
 /// Most clients of a run.
 const CLIENTS: usize = 16;
-/// How long a client waits for a connection that nobody answers.
-const ATTEMPT: Duration = Duration::from_secs(2);
-
 /// Something that is about to happen.
 pub(super) enum Event {
     /// A request arrives at the replica's end of a connection, a response at the client's.
@@ -34,8 +31,10 @@ pub(super) enum Event {
     /// A connection's end is noticed by the replica, or by the client.
     LostAtReplica(u64),
     LostAtClient(u64),
-    /// A client's attempt to connect to a replica ends.
-    Connected(usize, ReplicaId),
+    /// A client's attempt to connect ends.
+    Connected(usize, LinkId, Endpoint),
+    /// A replica of another cell refuses a client's request of that number.
+    Refused(usize, LinkId, u64),
     /// A replica hears of another.
     Arrive(ReplicaId, ReplicaId, PeerMessage),
     /// A replica notices that its connection to another is gone.
@@ -79,6 +78,8 @@ pub(crate) struct World {
     pub(super) history: History,
     pub(super) caches: Caches,
     pub(super) swarm: Swarm,
+    /// In a run about the search for the master: what must hold of it.
+    pub(super) search: Option<Watch>,
     pub(super) faults_until: Duration,
     pub(super) healed: bool,
     pub(super) outcome: Outcome,
@@ -106,6 +107,21 @@ impl World {
     pub(crate) fn new(seed: u64, trace: bool) -> World {
         let mut random = Random::new(seed);
         let swarm = Swarm::draw(&mut random);
+        let replicas = [1, 3, 3, 3, 5][random.below(5) as usize];
+        World::with(swarm, replicas, None, random, trace)
+    }
+
+    /// A run about the search for the master: nothing else goes wrong.
+    pub(crate) fn searching(seed: u64, trace: bool) -> World {
+        let mut random = Random::new(seed);
+        let swarm = Swarm::quiet(&mut random);
+        let replicas = [3, 5][random.below(2) as usize];
+        let watch = Watch::new(replicas, &mut random);
+        World::with(swarm, replicas, Some(watch), random, trace)
+    }
+
+    fn with(swarm: Swarm, replicas: u32, search: Option<Watch>, mut random: Random, trace: bool) -> World {
+        let faults_until = Duration::from_secs(20 + random.below(50));
         let mut world = World {
             now: Duration::ZERO,
             queue: BTreeMap::new(),
@@ -117,14 +133,14 @@ impl World {
             oracle: Oracle::default(),
             history: History::default(),
             caches: Caches::default(),
-            faults_until: Duration::from_secs(20 + random.below(50)),
+            faults_until,
+            search,
             healed: false,
             outcome: Outcome { events: 0, tally: Tally::default(), hash: 0 },
             trace,
             swarm,
             random,
         };
-        let replicas = [1, 3, 3, 3, 5][world.random.below(5) as usize];
         for id in (1..=replicas).map(ReplicaId) {
             let random = &mut world.random;
             let clock = if world.swarm.worst_clocks { Clock::worst(random) } else { Clock::new(random) };
@@ -134,7 +150,10 @@ impl World {
         for _ in 0..3 + world.random.below(6) {
             world.add_client();
         }
-        let first_fault = world.random.millis(1, 5000);
+        let first_fault = match world.search {
+            Some(_) => world.random.millis(5000, 20_000),
+            None => world.random.millis(1, 5000),
+        };
         world.at(first_fault, Event::Fault);
         world.at(Duration::ZERO, Event::ReadStale);
         world
@@ -142,10 +161,34 @@ impl World {
 
     pub(super) fn add_client(&mut self) {
         let name = self.clients.len();
-        let client = Client::new(name, self.now, &self.swarm, &mut self.random);
+        let endpoints = self.endpoints();
+        let client = Client::new(name, endpoints, self.now, &self.swarm, &mut self.random);
+        self.watch_client();
         self.clients.push(client);
         self.schedule_client_tick(name, self.now);
         self.will_act(name, Duration::ZERO);
+    }
+
+    /// Adds a client, unless there are enough.
+    pub(super) fn add_client_if_room(&mut self) {
+        if self.clients.len() < CLIENTS {
+            self.add_client();
+        }
+    }
+
+    /// The endpoints that a client is given: all replicas in some order, and perhaps some that lead nowhere.
+    fn endpoints(&mut self) -> Vec<String> {
+        let random = &mut self.random;
+        if let Some(watch) = &self.search {
+            return watch.endpoints(random);
+        }
+        let mut endpoints: Vec<Endpoint> = self.machines.keys().map(|id| Endpoint::Replica(*id)).collect();
+        while random.chance(200) {
+            endpoints.push(Endpoint::BAD[random.below(4) as usize]);
+        }
+        let first = random.below(endpoints.len() as u64) as usize;
+        endpoints.rotate_left(first);
+        endpoints.iter().enumerate().map(|(number, endpoint)| endpoint.address(number)).collect()
     }
 
     /// A client does something soon, unless it has enough in mind.
@@ -188,6 +231,7 @@ impl World {
             self.happen(event);
             self.read_cached(client.unwrap_or(some));
             self.check_master();
+            self.check_search();
             // What clients believe can have become wrong only by what they have done, or by the log.
             if client.is_some() || self.history.last() != last {
                 self.check_clients();
@@ -206,7 +250,10 @@ impl World {
             Event::Response(connection, _) | Event::LostAtClient(connection) => {
                 Some(self.connections.get(*connection)?.client)
             }
-            Event::Connected(client, _) | Event::ClientTick(client, _) | Event::Act(client) => Some(*client),
+            Event::Connected(client, ..)
+            | Event::Refused(client, ..)
+            | Event::ClientTick(client, _)
+            | Event::Act(client) => Some(*client),
             _ => None,
         }
     }
@@ -236,7 +283,8 @@ impl World {
             Event::Response(connection, response) => (2, connection ^ response.number << 8),
             Event::LostAtReplica(connection) => (3, *connection),
             Event::LostAtClient(connection) => (4, *connection),
-            Event::Connected(client, id) => (5, *client as u64 ^ u64::from(id.0) << 8),
+            Event::Connected(client, link, _) => (5, *client as u64 ^ link.0 << 8),
+            Event::Refused(client, link, _) => (17, *client as u64 ^ link.0 << 8),
             Event::Arrive(from, to, _) => (6, u64::from(from.0) << 8 | u64::from(to.0)),
             Event::Tick(id, ..) => (7, u64::from(id.0)),
             Event::Synced(id, life) => (8, u64::from(id.0) | life << 8),
@@ -268,7 +316,7 @@ impl World {
                 }
             }
             Event::Start(id) => eprintln!("{time:9.4} {id} starts"),
-            Event::Connected(client, id) => eprintln!("{time:9.4} client {client} connects to {id}"),
+            Event::Connected(client, _, to) => eprintln!("{time:9.4} client {client} connects to {to:?}"),
             _ => {}
         }
     }
@@ -321,7 +369,8 @@ impl World {
             Event::Tick(..) | Event::Synced(..) | Event::Written(..) => {}
             Event::Response(id, response) => self.response(id, *response),
             Event::LostAtClient(id) => self.lost_at_client(id),
-            Event::Connected(client, id) => self.connected(client, id),
+            Event::Connected(client, link, to) => self.connected(client, link, to),
+            Event::Refused(client, link, number) => self.refused(client, link, number),
             Event::ClientTick(client, due) if self.clients[client].tick_at == Some(due) => {
                 self.clients[client].tick_at = None;
                 self.with_client(client, |client, now, effects| {
@@ -522,7 +571,7 @@ impl World {
     // ---- Clients ----
 
     /// Lets something happen to a client, and carries out what it wants.
-    fn with_client(
+    pub(super) fn with_client(
         &mut self,
         name: usize,
         happen: impl FnOnce(&mut Client, Duration, &mut wombat_session::Effects),
@@ -567,19 +616,12 @@ impl World {
             let pause = self.random.duration(Duration::ZERO, self.swarm.thinking);
             self.will_act(name, pause);
         }
-        if let Some(hint) = effects.connect {
-            let to = ReplicaId(self.clients[name].endpoint(hint, self.machines.len() as u32));
-            let wait = match self.connections.is_cut(name, to, now) {
-                true => ATTEMPT,
-                false => self.random.millis(0, 20),
-            };
-            self.after(wait, Event::Connected(name, to));
+        for (link, address) in effects.connect {
+            self.connect(name, link, &address);
         }
         self.send(name, effects.send);
-        if effects.disconnect
-            && let Some(id) = self.clients[name].connection.take()
-        {
-            self.hang_up(id);
+        for link in effects.disconnect {
+            self.close(name, link);
         }
         let client = &self.clients[name];
         if let Some(deadline) = client.session.next_deadline() {
@@ -617,70 +659,6 @@ impl World {
         self.clients[name].hears(event);
     }
 
-    fn send(&mut self, name: usize, requests: Vec<Request>) {
-        let Some(id) = self.clients[name].connection else { return };
-        let now = self.now;
-        for request in requests {
-            self.oracle.asks(name, &request);
-            self.caches.asks(&request);
-            if let Some(Call::Close(Close { handle: Some(handle) })) = &request.call {
-                self.history.events.closed(name, HandleId(handle.id));
-            }
-            let Some(at) = self.connections.reaches_replica(id, now, &mut self.random) else { continue };
-            if self.random.chance(self.swarm.copies) && !self.healed {
-                let later = self.random.duration(Duration::ZERO, self.swarm.copied_within);
-                self.at(at + later, Event::Request(id, request.clone()));
-            }
-            self.at(at, Event::Request(id, request));
-        }
-    }
-
-    /// A client has given a connection up; the replica hears of it behind all that was sent before.
-    pub(super) fn hang_up(&mut self, id: u64) {
-        let now = self.now;
-        self.connections.leave(id, true);
-        if let Some(at) = self.connections.reaches_replica(id, now, &mut self.random) {
-            self.at(at, Event::LostAtReplica(id));
-        }
-    }
-
-    fn connected(&mut self, name: usize, to: ReplicaId) {
-        if self.clients[name].dead {
-            return;
-        }
-        // Nobody listens while the replica is down, and a cut lets nobody through.
-        if self.machines[&to].running.is_none() || self.connections.is_cut(name, to, self.now) {
-            return self.with_client(name, |client, now, _| {
-                client.session.disconnected(client.clock.read(now));
-            });
-        }
-        self.clients[name].connection = Some(self.connections.connect(name, to));
-        self.with_client(name, |client, _, effects| client.session.connected(effects));
-    }
-
-    fn response(&mut self, id: u64, response: Response) {
-        let Some(connection) = self.connections.get(id).filter(|one| one.at_client) else { return };
-        let name = connection.client;
-        if self.clients[name].connection == Some(id) {
-            self.with_client(name, |client, now, effects| {
-                client.session.received(client.clock.read(now), response, effects);
-            });
-            self.with_client(name, |client, now, effects| {
-                client.session.tick(client.clock.read(now), effects);
-            });
-        }
-    }
-
-    fn lost_at_client(&mut self, id: u64) {
-        let Some(connection) = self.connections.get(id).filter(|one| one.at_client) else { return };
-        let name = connection.client;
-        self.connections.leave(id, true);
-        if self.clients[name].connection == Some(id) {
-            self.clients[name].connection = None;
-            self.with_client(name, |client, now, _| client.session.disconnected(client.clock.read(now)));
-        }
-    }
-
     fn act(&mut self, name: usize) {
         let mut effects = wombat_session::Effects::default();
         let World { now, clients, oracle, history, random, .. } = self;
@@ -690,8 +668,8 @@ impl World {
             self.bury(name);
         }
         let is_finished = self.clients[name].is_finished();
-        if is_finished && !was_finished && !self.healed && self.clients.len() < CLIENTS {
-            self.add_client(); // There is always somebody who wants something.
+        if is_finished && !was_finished && !self.healed {
+            self.add_client_if_room(); // There is always somebody who wants something.
         }
         if !is_finished || self.clients[name].keeps_looking() {
             let thinks =

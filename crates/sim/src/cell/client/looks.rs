@@ -183,7 +183,7 @@ impl Client {
             (Look::Path, Ok(Answer::Opened(opened))) => self.sight.peeked = opened.handle,
             (_, Err(Error::StaleHandle | Error::IsDirectory | Error::NotDirectory)) => {}
             (Look::Path, Err(Error::NotFound { .. })) => {}
-            (_, Err(Error::NoQuorum)) if self.session.id().is_none() => {}
+            (_, Err(Error::Unreachable { .. })) if self.session.id().is_none() => {}
             (look, result) => panic!("client {}: {look:?} ended with {result:?}", self.name),
         }
     }
@@ -232,7 +232,7 @@ impl Client {
                 | Error::IsDirectory
                 | Error::NotDirectory,
             ) => {}
-            Err(Error::NoQuorum) if self.session.id().is_none() => {}
+            Err(Error::Unreachable { .. }) if self.session.id().is_none() => {}
             Err(error) => panic!("client {}: something in the nest ended with {error:?}", self.name),
         }
     }

@@ -1,0 +1,116 @@
+//! Whether the master on the session's link still answers. A link without traffic costs nothing: only when
+//! something that was sent stays without an answer, or a KeepAlive is late, is a Hello sent as a probe. A master
+//! answers that at once, ahead of other requests, also while it is overloaded. One that does not is silent, and
+//! another is searched for; the link is kept until that is found.
+
+use crate::search::LinkId;
+use core::time::Duration;
+use wombat_proto::Instant;
+
+/// A call that is not answered for so long, on a link that brings nothing else, leads to a probe. Each further
+/// probe that is answered waits twice as long: the call takes its time.
+const CALL_PATIENCE: Duration = Duration::from_millis(500);
+/// The longest of these waits.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(8);
+/// How late a KeepAlive is before there is a probe, and how long a probe may take, at least and at most. In
+/// between it is a part of the lease.
+const ALLOWANCE: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
+const ALLOWANCE_PART: u32 = 24;
+
+/// The session's link, and what is known of the other end.
+#[derive(Clone, Debug)]
+pub(crate) struct UpLink {
+    pub(crate) link: LinkId,
+    pub(crate) endpoint: alloc::string::String,
+    /// Since when something that was sent waits for an answer and nothing has arrived.
+    quiet_since: Option<Instant>,
+    /// How many probes were answered since a call was.
+    probes: u32,
+    probe: Option<Probe>,
+    /// After a probe was answered, a KeepAlive that is late leads to no other before that.
+    late_again: Instant,
+}
+
+/// A Hello without an answer.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    number: u64,
+    sent: Instant,
+}
+
+/// How long a probe may take, and how much later than it should a KeepAlive may be answered.
+pub(crate) fn allowance(lease: Duration) -> Duration {
+    (lease / ALLOWANCE_PART).clamp(ALLOWANCE[0], ALLOWANCE[1])
+}
+
+impl UpLink {
+    pub(crate) fn new(link: LinkId, endpoint: alloc::string::String) -> UpLink {
+        UpLink { link, endpoint, quiet_since: None, probes: 0, probe: None, late_again: Instant::default() }
+    }
+
+    /// A call was sent.
+    pub(crate) fn sent(&mut self, now: Instant) {
+        self.quiet_since.get_or_insert(now);
+    }
+
+    /// Something arrived; a call that does not wait for something else is still without an answer or not.
+    pub(crate) fn received(&mut self, now: Instant, calls_wait: bool) {
+        self.quiet_since = calls_wait.then_some(now);
+        self.probe = None;
+    }
+
+    /// A call was answered.
+    pub(crate) fn answered(&mut self) {
+        self.probes = 0;
+    }
+
+    /// Whether this is the answer to the probe.
+    pub(crate) fn is_probe(&self, number: u64) -> bool {
+        self.probe.is_some_and(|probe| probe.number == number)
+    }
+
+    /// The probe was answered.
+    pub(crate) fn probe_answered(&mut self, now: Instant) {
+        self.late_again = now + self.patience();
+        self.probes += 1;
+    }
+
+    pub(crate) fn probed(&mut self, now: Instant, number: u64) {
+        self.probe = Some(Probe { number, sent: now });
+    }
+
+    fn patience(&self) -> Duration {
+        CALL_PATIENCE.saturating_mul(1 << self.probes.min(8)).min(LONGEST_PATIENCE)
+    }
+
+    /// When to send a probe. `late_at`: when the pending KeepAlive is late.
+    fn probe_at(&self, late_at: Option<Instant>) -> Option<Instant> {
+        let call = self.quiet_since.map(|since| since + self.patience());
+        let keep_alive = late_at.map(|at| at.max(self.late_again));
+        call.into_iter().chain(keep_alive).min().filter(|_| self.probe.is_none())
+    }
+
+    pub(crate) fn is_probe_due(&self, now: Instant, late_at: Option<Instant>) -> bool {
+        self.probe_at(late_at).is_some_and(|at| at <= now)
+    }
+
+    fn silent_at(&self, lease: Duration) -> Option<Instant> {
+        self.probe.map(|probe| probe.sent + allowance(lease))
+    }
+
+    /// Whether the probe was not answered in time.
+    pub(crate) fn is_silent(&self, now: Instant, lease: Duration) -> bool {
+        self.silent_at(lease).is_some_and(|at| at <= now)
+    }
+
+    /// When one of these changes.
+    pub(crate) fn next_deadline(
+        &self,
+        now: Instant,
+        late_at: Option<Instant>,
+        lease: Duration,
+    ) -> Option<Instant> {
+        let silent = self.silent_at(lease).filter(|at| *at > now);
+        self.probe_at(late_at).into_iter().chain(silent).min()
+    }
+}

@@ -1,0 +1,187 @@
+//! The connections that clients make: to replicas, and to endpoints behind which there is none. The session says
+//! which, and gives up those that do not answer.
+
+use super::client::Client;
+use super::machine::address;
+use super::world::{Event, World};
+use std::time::Duration;
+use wombat_proto::wire::{Close, Request, Response, request::Call, response::Result as Answer};
+use wombat_proto::{Error, HandleId, ReplicaId};
+use wombat_session::LinkId;
+
+/// What an endpoint leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Endpoint {
+    Replica(ReplicaId),
+    /// Nothing: packets are dropped.
+    Dropped,
+    /// Something that takes the connection and never answers.
+    Mute,
+    /// Nothing that listens.
+    Refusing,
+    /// A replica of another cell.
+    Foreign,
+}
+
+impl Endpoint {
+    pub(super) const BAD: [Endpoint; 4] =
+        [Endpoint::Dropped, Endpoint::Mute, Endpoint::Refusing, Endpoint::Foreign];
+
+    /// Its address. Several that lead nowhere have different numbers.
+    pub(super) fn address(self, number: usize) -> String {
+        match self {
+            Endpoint::Replica(id) => address(id),
+            bad => format!("{}-{number}", format!("{bad:?}").to_lowercase()),
+        }
+    }
+
+    /// What is at an address of a cell of so many replicas.
+    fn of(at: &str, replicas: usize) -> Endpoint {
+        let replica = (1..=replicas as u32).map(ReplicaId).find(|id| address(*id) == at);
+        let bad = || Endpoint::BAD.into_iter().find(|bad| at.starts_with(&format!("{bad:?}").to_lowercase()));
+        replica.map(Endpoint::Replica).or_else(bad).expect("an endpoint of the run")
+    }
+}
+
+/// The client's end of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Line {
+    /// To a replica.
+    Connection(u64),
+    /// To something else.
+    Other(Endpoint),
+}
+
+impl Client {
+    /// The link that a connection to a replica belongs to.
+    fn link_of(&self, connection: u64) -> Option<LinkId> {
+        let found = self.lines.iter().find(|(_, line)| **line == Line::Connection(connection));
+        found.map(|(link, _)| *link)
+    }
+}
+
+impl World {
+    pub(super) fn connect(&mut self, name: usize, link: LinkId, at: &str) {
+        let endpoint = Endpoint::of(at, self.machines.len());
+        let dropped = match endpoint {
+            Endpoint::Dropped => true,
+            Endpoint::Replica(id) => self.connections.is_cut(name, id, self.now),
+            _ => false,
+        };
+        if !dropped {
+            let wait = self.random.millis(0, 20);
+            self.after(wait, Event::Connected(name, link, endpoint));
+        }
+    }
+
+    pub(super) fn connected(&mut self, name: usize, link: LinkId, endpoint: Endpoint) {
+        if self.clients[name].dead {
+            return;
+        }
+        let line = match endpoint {
+            // A cut lets nobody through.
+            Endpoint::Replica(id) if self.connections.is_cut(name, id, self.now) => return,
+            // Nobody listens while the replica is down.
+            Endpoint::Replica(id) if self.machines[&id].running.is_none() => None,
+            Endpoint::Replica(id) => Some(Line::Connection(self.connections.connect(name, id))),
+            Endpoint::Refusing => None,
+            other => Some(Line::Other(other)),
+        };
+        let Some(line) = line else {
+            return self.with_client(name, |client, now, effects| {
+                client.session.disconnected(client.clock.read(now), link, "connection refused", effects);
+            });
+        };
+        self.clients[name].lines.insert(link, line);
+        let links = self.clients[name].lines.len() as u64;
+        self.outcome.tally.at_most("links of a client at most", links);
+        self.with_client(name, |client, now, effects| {
+            client.session.connected(client.clock.read(now), link, effects);
+        });
+    }
+
+    pub(super) fn send(&mut self, name: usize, requests: Vec<(LinkId, Request)>) {
+        let now = self.now;
+        for (link, request) in requests {
+            let id = match self.clients[name].lines.get(&link) {
+                Some(Line::Connection(id)) => *id,
+                Some(Line::Other(Endpoint::Foreign)) => {
+                    let wait = self.random.millis(0, 5);
+                    self.after(wait, Event::Refused(name, link, request.number));
+                    continue;
+                }
+                _ => continue,
+            };
+            self.oracle.asks(name, &request);
+            self.caches.asks(&request);
+            if let Some(Call::Close(Close { handle: Some(handle) })) = &request.call {
+                self.history.events.closed(name, HandleId(handle.id));
+            }
+            let Some(at) = self.connections.reaches_replica(id, now, &mut self.random) else { continue };
+            if self.random.chance(self.swarm.copies) && !self.healed {
+                let later = self.random.duration(Duration::ZERO, self.swarm.copied_within);
+                self.at(at + later, Event::Request(id, request.clone()));
+            }
+            self.at(at, Event::Request(id, request));
+        }
+    }
+
+    /// A client gives up a connection, made or not.
+    pub(super) fn close(&mut self, name: usize, link: LinkId) {
+        if let Some(Line::Connection(id)) = self.clients[name].lines.remove(&link) {
+            self.hang_up(id);
+        }
+    }
+
+    /// A client has given a connection up; the replica hears of it behind all that was sent before.
+    fn hang_up(&mut self, id: u64) {
+        let now = self.now;
+        self.connections.leave(id, true);
+        if let Some(at) = self.connections.reaches_replica(id, now, &mut self.random) {
+            self.at(at, Event::LostAtReplica(id));
+        }
+    }
+
+    /// A client has died.
+    pub(super) fn bury(&mut self, name: usize) {
+        for (_, line) in std::mem::take(&mut self.clients[name].lines) {
+            if let Line::Connection(id) = line {
+                self.hang_up(id);
+            }
+        }
+    }
+
+    pub(super) fn response(&mut self, id: u64, response: Response) {
+        let Some(connection) = self.connections.get(id).filter(|one| one.at_client) else { return };
+        let name = connection.client;
+        if let Some(link) = self.clients[name].link_of(id) {
+            self.received(name, link, response);
+        }
+    }
+
+    /// A replica of another cell refuses a client.
+    pub(super) fn refused(&mut self, name: usize, link: LinkId, number: u64) {
+        let error = Error::invalid("this is another cell");
+        let result = Some(Answer::Error((&error).into()));
+        self.received(name, link, Response { number, result, ..Response::default() });
+    }
+
+    fn received(&mut self, name: usize, link: LinkId, response: Response) {
+        self.with_client(name, |client, now, effects| {
+            client.session.received(client.clock.read(now), link, response, effects);
+        });
+        self.with_client(name, |client, now, effects| client.session.tick(client.clock.read(now), effects));
+    }
+
+    pub(super) fn lost_at_client(&mut self, id: u64) {
+        let Some(connection) = self.connections.get(id).filter(|one| one.at_client) else { return };
+        let name = connection.client;
+        self.connections.leave(id, true);
+        if let Some(link) = self.clients[name].link_of(id) {
+            self.clients[name].lines.remove(&link);
+            self.with_client(name, |client, now, effects| {
+                client.session.disconnected(client.clock.read(now), link, "connection reset", effects);
+            });
+        }
+    }
+}
