@@ -221,6 +221,49 @@ fn said(raw: &mut Raw, asked: &[(u64, &str)]) -> Vec<String> {
     said
 }
 
+/// The replica that is frozen may stand at any place of a client's list: first, in the middle, last. No client comes
+/// near the point at which what runs under its lock would be stopped.
+#[test]
+fn locks_outlast_a_frozen_master_in_every_order_of_the_endpoints() {
+    const LEASE: Duration = Duration::from_secs(12);
+    let dir = tempfile::tempdir().unwrap();
+    let five = Five::start_with(dir.path(), 3, &["--session-lease", "12s"]);
+    let master = five.master();
+    run(async {
+        let mut clients = Vec::new();
+        for first in 0..3 {
+            let mut endpoints = five.addresses();
+            endpoints.rotate_left(first);
+            let cell = Cell::connect(endpoints).await.unwrap();
+            let node = open(&cell, &format!("/ls/local/order-{first}")).await;
+            let guard = node.acquire(LockMode::Exclusive).await.unwrap();
+            clients.push((cell, node, guard));
+        }
+        let epoch = clients[0].0.epoch();
+        five.freeze(master);
+        // A write is answered by the next master, long before a KeepAlive would be late.
+        let begun = std::time::Instant::now();
+        clients[0].1.set("written meanwhile").await.unwrap();
+        eprintln!("a write took {:?}", begun.elapsed());
+        for (cell, _, guard) in &clients {
+            let found = async {
+                while cell.epoch() <= epoch {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = guard.unsafe_within(LEASE / 4) => panic!("what runs under the lock is stopped"),
+                () = found => {}
+            }
+        }
+        five.wake(master);
+        for (_, _, guard) in clients {
+            guard.release().await.unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_cell_that_was_frozen_for_longer_than_the_lease_has_lost_nothing() {
     let dir = tempfile::tempdir().unwrap();

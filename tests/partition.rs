@@ -8,7 +8,10 @@ mod common;
 use common::five::Five;
 use common::network::{Network, PORT, address};
 use common::wait_for;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 /// The hosts of the replicas.
 const HOSTS: usize = 5;
@@ -115,4 +118,72 @@ fn observer_that_does_not_reach_the_master_is_told_about_it() {
     });
     let said = common::shown(&failed);
     assert!(!said.contains("has no master") && said.contains("may have one"), "{said}");
+}
+
+/// The hosts of the master and of another replica send nothing any more. Commands that run under locks go on, in
+/// whichever order their clients have the endpoints, and new clients find the cell.
+#[test]
+fn two_silent_hosts_of_five_cost_no_lock() {
+    const CLIENT: usize = HOSTS;
+    /// After that a client that has found no other master has lost its lock.
+    const LEASE: Duration = Duration::from_secs(6);
+    let Some(network) = Network::make(HOSTS + 1) else {
+        return eprintln!("no namespaces here: run it as root");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (_cell, all) = start(dir.path(), &network);
+    let (master, epoch) = wait_for("a master", || network.master_seen_by(0));
+    let mut endpoints: Vec<&str> = all.split(',').collect();
+    let mut locks = Vec::new();
+    for turn in 0..2 * HOSTS {
+        endpoints.rotate_left(1);
+        if turn == HOSTS {
+            endpoints.reverse();
+        }
+        let (path, list) = (format!("/ls/local/lock-{turn}"), endpoints.join(","));
+        let mut lock = network
+            .command(CLIENT, &["lock", &path, "--endpoints", &list, "--", "sh", "-c", "echo; sleep 25"]);
+        let mut lock = Process(lock.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        let mut began = String::new();
+        BufReader::new(lock.0.stdout.as_mut().unwrap()).read_line(&mut began).unwrap();
+        locks.push(lock);
+    }
+
+    let silent = [master, (master + 1) % HOSTS];
+    network.connect(|from, _| !silent.contains(&from));
+    let begun = Instant::now();
+    let witness = (master + 2) % HOSTS;
+    wait_for("another master", || network.master_seen_by(witness).filter(|(_, later)| *later > epoch));
+    // The silent ones come first in the list. Each would cost two seconds if it were waited for.
+    endpoints.sort_by_key(|at| !silent.iter().any(|host| **at == format!("{}:{PORT}", address(*host))));
+    let list = endpoints.join(",");
+    let takes = |arguments: &[&str]| {
+        let begun = Instant::now();
+        network.wombat(CLIENT, arguments).expect("it succeeds");
+        begun.elapsed()
+    };
+    let best = |arguments: &[&str]| (0..4).map(|_| takes(arguments)).min().expect("four");
+    let (session, direct) = (
+        best(&["put", "/ls/local/x", "there", "--endpoints", &list]),
+        best(&["get", "--stale", "/ls/local/x", "--endpoints", &list]),
+    );
+    assert!(session.max(direct) < Duration::from_millis(1500), "{session:?}, without a session {direct:?}");
+    wait_for("the lease to be over", || (begun.elapsed() > LEASE).then_some(()));
+    for (number, lock) in locks.iter_mut().enumerate() {
+        if lock.0.try_wait().unwrap().is_some() {
+            let mut said = String::new();
+            lock.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            panic!("lock {number}: {said}");
+        }
+    }
+}
+
+/// A process that does not outlive the test.
+struct Process(std::process::Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        common::signal(self.0.id(), "TERM");
+        let _it_is_gone = self.0.wait();
+    }
 }

@@ -115,7 +115,8 @@ fn a_cell_that_is_not_there() {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(6), "{}", shown(&output));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("127.0.0.1:1") && said.contains("wombat dev"), "{said}");
+    assert!(said.contains("127.0.0.1:1: connection refused") && said.contains("wombat dev"), "{said}");
+    assert!(!said.contains("does not exist"), "{said}");
 }
 
 #[test]

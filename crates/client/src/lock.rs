@@ -147,7 +147,7 @@ impl LockGuard {
 
     /// Runs a task while the lock is surely held, and stops it, by dropping it, when it is so for no longer than
     /// `margin`. The margin has to cover the longest stretch that the task goes without awaiting anything, and
-    /// to stay well below half of the session lease, which is about what is left before a KeepAlive.
+    /// to stay well below half of the session lease, which is left after a fail-over.
     ///
     /// Errors: [`Lost`] if the task was stopped, or not begun.
     ///

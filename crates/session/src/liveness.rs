@@ -3,7 +3,7 @@
 //! answers that at once, ahead of other requests, also while it is overloaded. One that does not is silent, and
 //! another is searched for; the link is kept until that is found.
 
-use crate::search::LinkId;
+use crate::search::{LinkId, RELAY_AFTER};
 use core::time::Duration;
 use wombat_proto::Instant;
 
@@ -16,12 +16,19 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(8);
 /// between it is a part of the lease.
 const ALLOWANCE: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
 const ALLOWANCE_PART: u32 = 24;
+/// How often a session whose link a follower relays looks whether it reaches the master itself, and for how long:
+/// not for as long as it takes to ask for another relay.
+const DIRECT_LOOK_INTERVAL: Duration = Duration::from_secs(30);
+const DIRECT_LOOK: Duration = Duration::from_millis(900);
+const _: () = assert!(DIRECT_LOOK.as_millis() < RELAY_AFTER.as_millis());
 
 /// The session's link, and what is known of the other end.
 #[derive(Clone, Debug)]
 pub(crate) struct UpLink {
     pub(crate) link: LinkId,
     pub(crate) endpoint: alloc::string::String,
+    /// Since when a follower relays it, if one does.
+    relayed_since: Option<Instant>,
     /// Since when something that was sent waits for an answer and nothing has arrived.
     quiet_since: Option<Instant>,
     /// How many probes were answered since a call was.
@@ -44,8 +51,20 @@ pub(crate) fn allowance(lease: Duration) -> Duration {
 }
 
 impl UpLink {
-    pub(crate) fn new(link: LinkId, endpoint: alloc::string::String) -> UpLink {
-        UpLink { link, endpoint, quiet_since: None, probes: 0, probe: None, late_again: Instant::default() }
+    pub(crate) fn new(
+        link: LinkId,
+        endpoint: alloc::string::String,
+        relayed_since: Option<Instant>,
+    ) -> UpLink {
+        UpLink {
+            link,
+            endpoint,
+            relayed_since,
+            quiet_since: None,
+            probes: 0,
+            probe: None,
+            late_again: Instant::default(),
+        }
     }
 
     /// A call was sent.
@@ -103,6 +122,19 @@ impl UpLink {
         self.silent_at(lease).is_some_and(|at| at <= now)
     }
 
+    /// When the session looks for a link of its own to the master next, or is done with that.
+    fn direct_look(&self, now: Instant) -> Option<[Instant; 2]> {
+        let since = self.relayed_since?;
+        let turn = now.since(since).as_nanos() / DIRECT_LOOK_INTERVAL.as_nanos() + 1;
+        let end = since + DIRECT_LOOK_INTERVAL.saturating_mul(u32::try_from(turn).unwrap_or(u32::MAX));
+        Some([end - DIRECT_LOOK, end])
+    }
+
+    /// Whether to look for a link of its own to the master.
+    pub(crate) fn looks_for_direct_link(&self, now: Instant) -> bool {
+        self.direct_look(now).is_some_and(|[start, _]| start <= now)
+    }
+
     /// When one of these changes.
     pub(crate) fn next_deadline(
         &self,
@@ -111,6 +143,7 @@ impl UpLink {
         lease: Duration,
     ) -> Option<Instant> {
         let silent = self.silent_at(lease).filter(|at| *at > now);
-        self.probe_at(late_at).into_iter().chain(silent).min()
+        let look = self.direct_look(now).into_iter().flatten().find(|at| *at > now);
+        self.probe_at(late_at).into_iter().chain(silent).chain(look).min()
     }
 }

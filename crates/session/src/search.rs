@@ -32,7 +32,7 @@ pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How soon a follower is asked again, at first and at last.
 const ASK_AGAIN: [Duration; 2] = [Duration::from_millis(150), Duration::from_secs(1)];
 /// How long the search lasts before a follower is asked for a relay: a new master takes no longer to be known.
-const RELAY_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const RELAY_AFTER: Duration = Duration::from_secs(1);
 /// Most candidates at one time.
 const CANDIDATES: usize = 8;
 
@@ -72,7 +72,7 @@ enum State {
     /// A follower, to be asked again.
     Standby { ask_at: Instant },
     /// The request that attaches the session was sent, to the master of that epoch.
-    Attaching { sent: Instant, epoch: u64 },
+    Attaching { sent: Instant, epoch: u64, relayed: bool },
 }
 
 /// How long after an attempt the next one begins, of so many endpoints.
@@ -327,7 +327,13 @@ impl Search {
 
     /// A candidate says that it is the master of that epoch. Returns whether to attach the session to it: not
     /// while that goes on at the master of an epoch that is as late.
-    pub(crate) fn attach(&mut self, now: Instant, link: LinkId, epoch: u64, steps: &mut Vec<Step>) -> bool {
+    pub(crate) fn attach(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        (epoch, relayed): (u64, bool),
+        steps: &mut Vec<Step>,
+    ) -> bool {
         let attaching = self.candidates.iter().find_map(|candidate| match candidate.state {
             State::Attaching { epoch, .. } => Some((candidate.link, epoch)),
             _ => None,
@@ -345,7 +351,7 @@ impl Search {
             None => {}
         }
         let Some(candidate) = self.get_mut(link) else { return false };
-        candidate.state = State::Attaching { sent: now, epoch };
+        candidate.state = State::Attaching { sent: now, epoch, relayed };
         candidate.answers += 1;
         let endpoint = candidate.endpoint.clone();
         self.endpoints.answered(now, &endpoint, "it is the master".into());
@@ -353,12 +359,13 @@ impl Search {
         true
     }
 
-    /// The session is attached to a candidate, which is none any more. Returns its endpoint. The search is over.
-    pub(crate) fn attached(&mut self, link: LinkId, steps: &mut Vec<Step>) -> Option<String> {
+    /// The session is attached to a candidate, which is none any more. Returns its endpoint, and whether a follower
+    /// relays the link. The search is over.
+    pub(crate) fn attached(&mut self, link: LinkId, steps: &mut Vec<Step>) -> Option<(String, bool)> {
         let place = self.candidates.iter().position(|candidate| candidate.link == link)?;
-        let endpoint = self.candidates.remove(place).endpoint;
+        let Candidate { endpoint, state, .. } = self.candidates.remove(place);
         self.end(steps);
-        Some(endpoint)
+        Some((endpoint, matches!(state, State::Attaching { relayed: true, .. })))
     }
 
     /// A candidate refuses this client; `Err` if all endpoints do, so that it is in vain to go on.

@@ -47,11 +47,12 @@ impl Peer {
         }
     }
 
-    /// The next request that is no KeepAlive.
+    /// The next request that is no KeepAlive, and no probe of a client that has waited for long on a busy machine.
     async fn call(&mut self) -> (Request, Call) {
         loop {
             let request = self.request().await;
             match request.call.clone().unwrap() {
+                Call::Hello(_) => self.welcome(&request).await,
                 Call::KeepAlive(_) => self.keep_alive = Some(request),
                 call => return (request, call),
             }
@@ -73,12 +74,17 @@ impl Peer {
         self.answer(request, Answer::Error((&error).into())).await;
     }
 
+    /// Says that this is the master.
+    async fn welcome(&mut self, hello: &Request) {
+        let welcome = wire::Welcome { cell: "fake".into(), epoch: 1, ..wire::Welcome::default() };
+        self.answer(hello, Answer::Welcome(welcome)).await;
+    }
+
     /// Greets a client and opens its session, or opens it again. Returns how it asked for that.
     async fn attach(&mut self) -> Call {
-        let (hello, call) = self.call().await;
-        assert!(matches!(call, Call::Hello(_)), "{call:?}");
-        let welcome = wire::Welcome { cell: "fake".into(), epoch: 1, ..wire::Welcome::default() };
-        self.answer(&hello, Answer::Welcome(welcome)).await;
+        let hello = self.request().await;
+        assert!(matches!(hello.call, Some(Call::Hello(_))), "{hello:?}");
+        self.welcome(&hello).await;
         let (attach, call) = self.call().await;
         assert!(matches!(call, Call::CreateSession(_) | Call::ResumeSession(_)), "{call:?}");
         let opened =
@@ -389,6 +395,82 @@ fn a_wait_of_more_milliseconds_than_can_be_said_is_not_a_short_one() {
         let (_, call) = peer.call().await;
         let Call::Acquire(acquire) = call else { panic!("{call:?}") };
         assert_eq!(acquire.timeout_ms, u64::MAX);
+    });
+}
+
+/// An address that takes connections and never answers.
+async fn mute() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
+/// An address at which nothing listens.
+async fn refusing() -> String {
+    mute().await.1
+}
+
+#[test]
+fn a_client_passes_silent_endpoints_by_in_every_order() {
+    run(async {
+        let ((_first, first), (_second, second)) = (mute().await, mute().await);
+        for place in 0..5 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut endpoints = vec![first.clone(), second.clone(), refusing().await, refusing().await];
+            endpoints.insert(place, listener.local_addr().unwrap().to_string());
+            let begun = std::time::Instant::now();
+            let (cell, _peer) = tokio::join!(Cell::connect(endpoints), async {
+                let mut peer = Peer::accept(&listener).await;
+                peer.attach().await;
+                peer
+            });
+            cell.unwrap();
+            // An answer of a silent endpoint is waited for two seconds and more.
+            assert!(begun.elapsed() < Duration::from_millis(1500), "{place}: {:?}", begun.elapsed());
+        }
+    });
+}
+
+#[test]
+fn a_name_of_several_addresses_is_searched_like_a_list() {
+    run(async {
+        // `localhost` is ::1 and 127.0.0.1 on most machines: whichever of them answers.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let name = format!("localhost:{}", listener.local_addr().unwrap().port());
+        let (cell, _peer) = tokio::join!(Cell::connect([name]), async {
+            let mut peer = Peer::accept(&listener).await;
+            peer.attach().await;
+            peer
+        });
+        cell.unwrap();
+    });
+}
+
+#[test]
+fn an_unreachable_cell_says_what_became_of_each_endpoint() {
+    run(async {
+        let ((_listener, mute), refusing) = (mute().await, refusing().await);
+        let follower = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = follower.local_addr().unwrap().to_string();
+        let mut config = Config::new([mute.clone(), refusing.clone(), at.clone()]);
+        config.connect_timeout = Duration::from_millis(1500);
+        let connect = Cell::connect_with(config);
+        let follow = async {
+            let mut peer = Peer::accept(&follower).await;
+            loop {
+                let hello = peer.request().await;
+                let welcome = wire::Welcome { cell: "fake".into(), ..wire::Welcome::default() };
+                peer.answer(&hello, Answer::Welcome(welcome)).await;
+            }
+        };
+        let failed = tokio::select! {
+            failed = connect => failed.err(),
+            () = follow => unreachable!("it answers for ever"),
+        };
+        let Some(Error::Unreachable { what }) = failed else { panic!("{failed:?}") };
+        assert!(what.contains(&format!("{mute}: no answer within 1.")), "{what}");
+        assert!(what.contains(&format!("{refusing}: connection refused")), "{what}");
+        assert!(what.contains(&format!("{at} answered: no master known")), "{what}");
     });
 }
 

@@ -136,8 +136,9 @@ impl Session {
             let number = self.hello(up.link, Duration::ZERO, false, effects);
             self.up.as_mut().expect("it is there").probed(now, number);
         }
-        let suspect =
-            self.up.as_ref().filter(|up| up.is_silent(now, lease) || self.lease.overdue_at() <= now);
+        let suspect = self.up.as_ref().filter(|up| {
+            up.is_silent(now, lease) || self.lease.overdue_at() <= now || up.looks_for_direct_link(now)
+        });
         match (&self.up, suspect) {
             (Some(_), None) => {
                 return self.take_steps(effects, |search, steps| search.end_unless_attaching(steps));
@@ -178,8 +179,8 @@ impl Session {
                 self.take_steps(effects, |search, steps| search.follows(now, link, master, steps));
             }
             Ok(Answer::Welcome(welcome)) => {
-                let (mut steps, epoch) = (Vec::new(), welcome.epoch);
-                let attach = self.search.attach(now, link, epoch, &mut steps);
+                let (mut steps, relayed) = (Vec::new(), welcome.relayed_by != 0);
+                let attach = self.search.attach(now, link, (welcome.epoch, relayed), &mut steps);
                 self.carry_out(steps, effects);
                 if attach {
                     self.cell = welcome.cell;
@@ -229,10 +230,10 @@ impl Session {
             Ok(_) => return self.refused(now, link, &Error::Unknown, effects),
         };
         let mut steps = Vec::new();
-        let Some(endpoint) = self.search.attached(link, &mut steps) else { return };
+        let Some((endpoint, relayed)) = self.search.attached(link, &mut steps) else { return };
         self.carry_out(steps, effects);
         // It has proved better than the link that was suspected.
-        if let Some(old) = self.up.replace(UpLink::new(link, endpoint)) {
+        if let Some(old) = self.up.replace(UpLink::new(link, endpoint, relayed.then_some(now))) {
             effects.disconnect.push(old.link);
         }
         self.identity = Some(Identity {

@@ -36,7 +36,7 @@ struct Race {
     endpoints: BTreeMap<String, At>,
     links: BTreeMap<LinkId, String>,
     /// What arrives when.
-    arrivals: Vec<(Instant, LinkId, Result<Answer>)>,
+    arrivals: Vec<(Instant, (LinkId, u64), Result<Answer>)>,
     begun: Instant,
     /// The attempts, with their time in milliseconds.
     attempts: Vec<String>,
@@ -44,6 +44,8 @@ struct Race {
     most: usize,
     /// How many relays were asked for.
     relays: usize,
+    /// Whether KeepAlives are answered, after a second.
+    keeps: bool,
 }
 
 impl Race {
@@ -62,6 +64,7 @@ impl Race {
             attempts: Vec::new(),
             most: 0,
             relays: 0,
+            keeps: false,
         }
     }
 
@@ -98,10 +101,10 @@ impl Race {
             let (due, later) =
                 core::mem::take(&mut self.arrivals).into_iter().partition(|(at, ..)| *at <= now);
             self.arrivals = later;
-            let due: Vec<(Instant, LinkId, Result<Answer>)> = due;
-            for (_, link, result) in due {
+            let due: Vec<(Instant, (LinkId, u64), Result<Answer>)> = due;
+            for (_, (link, number), result) in due {
                 self.script.link = link;
-                self.script.receive(0, result);
+                self.script.receive(number, result);
                 self.carry_out();
             }
         }
@@ -139,8 +142,10 @@ impl Race {
                 self.relays += usize::from(request.call.as_ref().is_some_and(asks));
                 let answer =
                     self.links.get(&link).and_then(|address| answer(self.endpoints[address], &request));
+                let answer = answer.or_else(|| Some((1000, kept_alive(&request).filter(|_| self.keeps)?)));
                 if let Some((after, result)) = answer {
-                    self.arrivals.push((self.script.now + Duration::from_millis(after), link, result));
+                    let at = self.script.now + Duration::from_millis(after);
+                    self.arrivals.push((at, (link, request.number), result));
                 }
             }
             for link in core::mem::take(&mut self.script.effects.disconnect) {
@@ -148,6 +153,13 @@ impl Race {
             }
         }
     }
+}
+
+/// The answer to a KeepAlive that was held for a second.
+fn kept_alive(request: &Request) -> Option<Result<Answer>> {
+    let Some(Call::KeepAlive(_)) = &request.call else { return None };
+    let (lease_ms, held_us) = (LEASE.as_millis() as u32, 1_000_000);
+    Some(Ok(Answer::KeptAlive(wire::KeptAlive { lease_ms, held_us, epoch: 7, ..Default::default() })))
 }
 
 /// What an endpoint answers, and after how many milliseconds.
@@ -159,7 +171,11 @@ fn answer(at: At, request: &Request) -> Option<(u64, Result<Answer>)> {
     };
     let slowly = |after, answer: Option<(u64, Result<Answer>)>| answer.map(|(_, answer)| (after, answer));
     match (at, request.call.as_ref()?) {
-        (At::Relays(_), Call::Hello(hello)) if hello.relay => welcome(7, "master"),
+        (At::Relays(_), Call::Hello(hello)) if hello.relay => {
+            let welcome =
+                wire::Welcome { cell: "test".into(), epoch: 7, relayed_by: 2, ..Default::default() };
+            Some((0, Ok(Answer::Welcome(welcome))))
+        }
         (At::Relays(_), Call::CreateSession(_) | Call::ResumeSession(_)) => answer(At::Master(0), request),
         (At::Follows(master) | At::Relays(master), Call::Hello(_)) => welcome(0, master),
         (At::Lost, Call::Hello(hello)) => slowly(u64::from(hello.wait_ms), welcome(0, "")),
@@ -216,10 +232,19 @@ fn a_master_that_a_follower_names_is_tried_at_once() {
 fn a_master_that_only_followers_reach_is_reached_through_one_of_them() {
     use At::*;
     let mut race = Race::new(&[("a", Relays("m")), ("b", Relays("m")), ("m", Dropped)]);
+    race.keeps = true;
     race.run(|race| race.up().is_some(), 60_000);
     assert!(matches!(race.up().as_deref(), Some("a" | "b")));
     assert!((1000..2000).contains(&race.elapsed()), "the master has time to answer: {}", race.elapsed());
     assert_eq!(race.relays, 1, "one at a time is asked");
+    // The master is preferred as soon as it is reached, and the relay kept until then.
+    race.begun = race.script.now;
+    race.run(|_| false, 40_000);
+    assert!(matches!(race.up().as_deref(), Some("a" | "b")));
+    race.endpoints.insert("m".into(), Master(0));
+    race.run(|race| race.up().as_deref() == Some("m"), 61_000);
+    assert_eq!((race.up().as_deref(), race.relays), (Some("m"), 1));
+    assert!(race.script.events().is_empty());
 }
 
 #[test]
