@@ -1,17 +1,16 @@
 //! The connections of a session: those that are being made, and those that are there.
 
 use bytes::BytesMut;
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::io::ErrorKind::{
     BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
     TimedOut,
 };
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::task::{AbortHandle, JoinSet};
 use wombat_proto::frame;
 use wombat_proto::wire::{Request, Response};
 use wombat_session::LinkId;
@@ -47,20 +46,24 @@ struct Open {
     outward: BytesMut,
 }
 
+/// A connection that is being made. It belongs to the session's task, not to one of its own: so it ends with the
+/// session, and whatever the runtime does.
+struct Attempting {
+    link: LinkId,
+    attempt: Pin<Box<dyn Future<Output = Result<Attempt, String>> + Send>>,
+}
+
 /// All connections of a session.
 #[derive(Default)]
 pub(crate) struct Links {
-    attempts: JoinSet<(LinkId, Result<Attempt, String>)>,
-    /// By which an attempt is given up.
-    aborts: Vec<(LinkId, AbortHandle)>,
+    attempts: Vec<Attempting>,
     open: Vec<Open>,
 }
 
 impl Links {
     /// Connects to `endpoint`, whose name is resolved anew each time.
     pub(crate) fn connect(&mut self, link: LinkId, endpoint: String) {
-        let abort = self.attempts.spawn(async move { (link, attempt(&endpoint).await) });
-        self.aborts.push((link, abort));
+        self.attempts.push(Attempting { link, attempt: Box::pin(async move { attempt(&endpoint).await }) });
     }
 
     /// Queues a request.
@@ -73,9 +76,7 @@ impl Links {
     /// Gives a connection up, made or not, with what is queued on it.
     pub(crate) fn close(&mut self, link: LinkId) {
         self.open.retain(|open| open.link != link);
-        for (_, abort) in self.aborts.extract_if(.., |(attempt, _)| *attempt == link) {
-            abort.abort();
-        }
+        self.attempts.retain(|one| one.link != link);
     }
 
     /// The next response that has arrived, or why the connection is of no use.
@@ -86,31 +87,35 @@ impl Links {
 
     /// What happens next to one of them.
     pub(crate) async fn next(&mut self) -> (LinkId, LinkEvent) {
-        let Links { attempts, aborts, open } = self;
-        tokio::select! {
-            biased;
-            event = next_event(open) => event,
-            (link, attempt) = next_attempt(attempts) => {
-                let known = aborts.extract_if(.., |(attempt, _)| *attempt == link).count() > 0;
-                match attempt {
-                    Ok(Attempt::Connected(stream)) if known => {
-                        let (inward, outward) = (BytesMut::new(), BytesMut::new());
-                        open.push(Open { link, stream, inward, outward });
-                        (link, LinkEvent::Connected)
-                    }
-                    Ok(Attempt::Connected(_)) => (link, LinkEvent::Sent), // It was given up meanwhile.
-                    Ok(Attempt::Resolved(addresses)) => (link, LinkEvent::Resolved(addresses)),
-                    Err(problem) => (link, LinkEvent::Lost(problem)),
+        poll_fn(|context| match poll_open(&mut self.open, context) {
+            Poll::Ready(event) => Poll::Ready(event),
+            Poll::Pending => self.poll_attempts(context),
+        })
+        .await
+    }
+
+    fn poll_attempts(&mut self, context: &mut Context<'_>) -> Poll<(LinkId, LinkEvent)> {
+        for place in 0..self.attempts.len() {
+            let Poll::Ready(ended) = self.attempts[place].attempt.as_mut().poll(context) else { continue };
+            let link = self.attempts.swap_remove(place).link;
+            let event = match ended {
+                Ok(Attempt::Connected(stream)) => {
+                    let (inward, outward) = (BytesMut::new(), BytesMut::new());
+                    self.open.push(Open { link, stream, inward, outward });
+                    LinkEvent::Connected
                 }
-            }
+                Ok(Attempt::Resolved(addresses)) => LinkEvent::Resolved(addresses),
+                Err(problem) => LinkEvent::Lost(problem),
+            };
+            return Poll::Ready((link, event));
         }
+        Poll::Pending
     }
 
     /// Goes on on the runtime that this is called on. Returns the connections that are lost with the one before:
     /// those that were being made.
     pub(crate) fn move_here(&mut self) -> Vec<LinkId> {
-        self.attempts = JoinSet::new();
-        let mut lost: Vec<LinkId> = self.aborts.drain(..).map(|(link, _)| link).collect();
+        let mut lost: Vec<LinkId> = self.attempts.drain(..).map(|one| one.link).collect();
         for mut open in std::mem::take(&mut self.open) {
             match open.stream.into_std().and_then(TcpStream::from_std) {
                 Ok(stream) => {
@@ -125,41 +130,26 @@ impl Links {
 }
 
 /// Sends or receives on the first connection that is ready.
-async fn next_event(open: &mut [Open]) -> (LinkId, LinkEvent) {
-    poll_fn(|context| {
-        for one in open.iter_mut() {
-            let link = one.link;
-            if !one.outward.is_empty()
-                && let Poll::Ready(written) = pin!(one.stream.write_buf(&mut one.outward)).poll(context)
-            {
-                let event = written.map_or_else(|error| LinkEvent::Lost(why(&error)), |_| LinkEvent::Sent);
-                return Poll::Ready((link, event));
-            }
-            one.inward.reserve(READ_BYTES);
-            if let Poll::Ready(read) = pin!(one.stream.read_buf(&mut one.inward)).poll(context) {
-                let event = match read {
-                    Ok(0) => LinkEvent::Lost("closed without an answer".into()),
-                    Ok(_) => LinkEvent::Received,
-                    Err(error) => LinkEvent::Lost(why(&error)),
-                };
-                return Poll::Ready((link, event));
-            }
+fn poll_open(open: &mut [Open], context: &mut Context<'_>) -> Poll<(LinkId, LinkEvent)> {
+    for one in open {
+        let link = one.link;
+        if !one.outward.is_empty()
+            && let Poll::Ready(written) = pin!(one.stream.write_buf(&mut one.outward)).poll(context)
+        {
+            let event = written.map_or_else(|error| LinkEvent::Lost(why(&error)), |_| LinkEvent::Sent);
+            return Poll::Ready((link, event));
         }
-        Poll::Pending
-    })
-    .await
-}
-
-async fn next_attempt(
-    attempts: &mut JoinSet<(LinkId, Result<Attempt, String>)>,
-) -> (LinkId, Result<Attempt, String>) {
-    loop {
-        match attempts.join_next().await {
-            Some(Ok(ended)) => return ended,
-            Some(Err(_given_up)) => {}
-            None => pending().await,
+        one.inward.reserve(READ_BYTES);
+        if let Poll::Ready(read) = pin!(one.stream.read_buf(&mut one.inward)).poll(context) {
+            let event = match read {
+                Ok(0) => LinkEvent::Lost("closed without an answer".into()),
+                Ok(_) => LinkEvent::Received,
+                Err(error) => LinkEvent::Lost(why(&error)),
+            };
+            return Poll::Ready((link, event));
         }
     }
+    Poll::Pending
 }
 
 async fn attempt(endpoint: &str) -> Result<Attempt, String> {

@@ -464,6 +464,7 @@ fn an_unreachable_cell_says_what_became_of_each_endpoint() {
             }
         };
         let failed = tokio::select! {
+            biased;
             failed = connect => failed.err(),
             () = follow => unreachable!("it answers for ever"),
         };
