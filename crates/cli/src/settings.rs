@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use wombat_client::{Cell, Config, Sequencer};
+use wombat_client::{Cell, Config, Error, Sequencer};
 use wombat_server::DEFAULT_PORT;
 
 /// The client's configuration file.
