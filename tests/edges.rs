@@ -30,6 +30,11 @@ impl Process {
     fn start(command: &mut Command) -> Process {
         Process(command.stdin(Stdio::null()).env_remove("RUST_LOG").spawn().unwrap())
     }
+
+    /// Waits for the end of the process, and no longer than a test may wait.
+    fn code(&mut self) -> Option<i32> {
+        wait_for("the end of a process", || self.0.try_wait().unwrap()).code()
+    }
 }
 
 fn serve(dir: &Path, address: &str, log: &str) -> Command {
@@ -108,7 +113,7 @@ fn server_whose_log_nobody_drains_serves_and_stops() {
     let mut server = Process::start(serve(dir.path(), at, "debug").stderr(writer));
     check_that_it_serves(at);
     common::signal(server.0.id(), "TERM");
-    assert_eq!(server.0.wait().unwrap().code(), Some(0));
+    assert_eq!(server.code(), Some(0));
     drop(reader);
 }
 
@@ -121,7 +126,7 @@ fn server_that_cannot_start_ends_though_nobody_drains_its_log() {
     let (reader, mut writer) = small_pipe();
     writer.write_all(&[b'x'; 4096]).unwrap();
     let mut server = Process::start(serve(dir.path(), &at, "info").stderr(writer));
-    assert_eq!(server.0.wait().unwrap().code(), Some(1));
+    assert_eq!(server.code(), Some(1));
     drop(reader);
 }
 
@@ -143,7 +148,7 @@ fn dev_cell_under_a_paused_pager_serves() {
 
 fn wait_for_end(mut process: Process) {
     common::signal(process.0.id(), "TERM");
-    assert!(process.0.wait().unwrap().success());
+    assert_eq!(process.code(), Some(0));
 }
 
 /// A client without a place: it is welcome, and may have no session.
