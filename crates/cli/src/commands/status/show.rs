@@ -15,8 +15,11 @@ pub(super) fn show(master: &Master<'_>, views: &Views) {
         Master::Named { address, epoch, by } => {
             let by: Vec<String> = by.iter().map(ToString::to_string).collect();
             let rows = [
-                ("master", format!("{address}, epoch {epoch}, as replica {} says", by.join(", "))),
-                ("from here", "the master cannot be reached; its own figures are not known".to_owned()),
+                (
+                    "master",
+                    format!("{address}, epoch {epoch}, by replicas that follow it: {}", by.join(", ")),
+                ),
+                ("from here", "the master is not reached, so its own figures are not known".to_owned()),
                 ("quorum", quorum_of_followers(views)),
             ];
             show_rows(&rows);
