@@ -241,6 +241,10 @@ pub(crate) struct Serve {
     /// The master lease: how long the others wait for a master that is gone [default: 300ms]
     #[arg(long, value_name = "DURATION", env = "WOMBAT_MASTER_LEASE", value_parser = duration)]
     pub(crate) master_lease: Option<Duration>,
+    /// The longest master lease that a master asks for by itself, when round trips are too long for the usual one
+    /// [default: 3s]
+    #[arg(long, value_name = "DURATION", env = "WOMBAT_MAX_MASTER_LEASE", value_parser = duration)]
+    pub(crate) max_master_lease: Option<Duration>,
     /// Where to tell metrics, at http://HOST:PORT/metrics, to whoever can connect [default: nowhere]
     #[arg(long, value_name = "HOST:PORT", env = "WOMBAT_METRICS")]
     pub(crate) metrics: Option<String>,

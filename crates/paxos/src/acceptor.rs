@@ -250,14 +250,13 @@ impl Paxos {
             return;
         }
         self.vouched(mark, chosen);
-        if lease > self.lease_bound {
-            self.lease_bound = lease;
-            self.lease_record = self.record(Record::LeaseBound(lease));
-        }
-        self.grant = Some(Grant::new(ballot, self.now + lease));
+        self.failed_campaigns = 0;
+        self.record_lease_bound(lease);
+        self.grant_lease(ballot, lease);
         self.postpone_election();
         let mark = self.freshness.mark(self.now);
-        let granted = Message::Granted { ballot, sequence, chosen: self.chosen_durable, mark };
+        let received = self.run.as_ref().map_or(base, |run| run.through);
+        let granted = Message::Granted { ballot, sequence, chosen: self.chosen_durable, mark, received };
         let is_durable = self.durable >= self.promise_record.max(self.lease_record);
         if is_durable || planted!(self, GrantNotSynced) {
             // Not behind any other record: a lease must not wait for a slow disk.

@@ -3,17 +3,28 @@
 //! To ask first is what keeps a replica that hears from few others from deposing a master that all others
 //! hear: only who is connected to a quorum of replicas without a master goes on.
 
+use crate::config::MOST_DOUBLINGS;
 use crate::leader::Leadership;
 use crate::{Message, Paxos, Role, planted};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use wombat_proto::{Accepted, Ballot, Instant, ReplicaId, Slot, Value};
 
+/// For how many times the usual wait for an answer a replica asks whether it would be elected, and then prepares,
+/// before it gives up.
+const PRE_VOTE: u32 = 8;
+const PHASE_1: u32 = 4;
+
+/// How often the wait after a phase 1 in vain is doubled at most.
+const MOST_BACK_OFF: u32 = 4;
+
 /// A pre-vote.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Asking {
     pub(crate) round: u64,
     granted: BTreeSet<ReplicaId>,
+    /// When to ask again those who have not answered.
+    pub(crate) again_at: Instant,
     /// When to give up.
     pub(crate) until: Instant,
 }
@@ -77,12 +88,20 @@ impl Paxos {
             return self.tell_what_is_chosen();
         }
         let round = self.highest_round.max(self.promised.round) + 1;
-        let until = self.now + 2 * self.config.resend;
-        self.role = Role::Asking(Asking { round, granted: [self.config.replica].into(), until });
-        for voter in self.other_voters() {
-            self.send(voter, Message::Ask { round, chosen: self.chosen });
-        }
+        let (again_at, until) = (self.now, self.now + PRE_VOTE * self.config.resend);
+        self.role = Role::Asking(Asking { round, granted: [self.config.replica].into(), again_at, until });
+        self.ask();
         self.count_grants();
+    }
+
+    /// Asks those who have not answered yet.
+    fn ask(&mut self) {
+        let voters = self.other_voters();
+        let Role::Asking(asking) = &mut self.role else { return };
+        asking.again_at = self.now + 2 * self.config.resend;
+        let (round, chosen) = (asking.round, self.chosen);
+        let open = voters.into_iter().filter(|voter| !asking.granted.contains(voter));
+        self.out.send.extend(open.map(|voter| (voter, Message::Ask { round, chosen })));
     }
 
     /// Who has no vote can only tell the others how much it knows: a new voter may not even know that it is
@@ -155,7 +174,7 @@ impl Paxos {
         assert!(ballot > self.promised, "a candidate's ballot is higher than what it has promised");
         self.role = Role::Following;
         self.promise(ballot);
-        let until = self.now + 4 * self.config.resend;
+        let until = self.now + PHASE_1 * self.config.resend;
         self.role = Role::Preparing(Candidacy {
             reports: Reports::default(),
             resend_at: self.now + self.config.resend,
@@ -263,6 +282,7 @@ impl Paxos {
     pub(crate) fn tick_candidate(&mut self) {
         match &mut self.role {
             Role::Asking(asking) if self.now >= asking.until => self.give_up(),
+            Role::Asking(asking) if self.now >= asking.again_at => self.ask(),
             Role::Preparing(candidacy) if self.now >= candidacy.until => self.give_up(),
             Role::Preparing(candidacy) if self.now >= candidacy.resend_at => {
                 candidacy.resend_at = self.now + self.config.resend;
@@ -272,25 +292,32 @@ impl Paxos {
         }
     }
 
-    /// Stops campaigning, and tries again a little later.
+    /// Stops campaigning, and tries again a little later. When candidates have got in each other's way, they spread
+    /// out further each time: the first must have its answers before the next begins.
     pub(crate) fn give_up(&mut self) {
+        let most = self.config.lease * (1 << self.failed_campaigns);
+        if matches!(self.role, Role::Preparing(_)) {
+            self.failed_campaigns = (self.failed_campaigns + 1).min(MOST_BACK_OFF);
+        }
         self.role = Role::Following;
-        self.election_at = self.now + self.jitter(self.config.lease);
+        self.election_at = self.now + self.jitter(most);
     }
 
     /// The master hands over: it serves no longer, so nothing is in the way.
-    pub(crate) fn take_over(&mut self, from: ReplicaId, ballot: Ballot) {
+    pub(crate) fn take_over(&mut self, from: ReplicaId, ballot: Ballot, stalls: u32) {
         let follows = self.promised == ballot && ballot.replica == from && from != self.config.replica;
         if follows && matches!(self.role, Role::Following) && self.may_vote() && !self.is_silent() {
             self.grant = None;
             self.released = ballot;
+            self.stalls = stalls.min(MOST_DOUBLINGS);
             self.start_preparing(self.highest_round.max(ballot.round) + 1);
         }
     }
 
     pub(crate) fn lead(&mut self, reports: Reports) {
-        let leadership = Leadership::new(self.chosen, reports, self.now);
+        let leadership = Leadership::new(self.chosen, reports, self.config.lease, self.now);
         self.role = Role::Leading(leadership);
+        self.failed_campaigns = 0;
         self.meet_peers();
         self.send_heartbeats();
         self.pump();

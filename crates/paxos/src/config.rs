@@ -9,6 +9,12 @@ use wombat_proto::{Accepted, Ballot, Incarnation, ReplicaId, Rho, Slot};
 /// Leases in a row that a master may miss before another takes its place, when nothing else is known of it.
 const PATIENCE: u32 = 4;
 
+/// Leases without a single proposal chosen after which a master makes way.
+const STALL: u32 = 8;
+
+/// How often [`Config::stall`] is doubled at most.
+pub(crate) const MOST_DOUBLINGS: u32 = 3;
+
 /// How a replica takes part.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
@@ -18,11 +24,16 @@ pub struct Config {
     pub incarnation: Incarnation,
     /// The master lease M (P§2.2).
     pub lease: Duration,
+    /// How long a lease a master asks for at most, when round trips are too long for the usual one.
+    pub longest_lease: Duration,
     /// How long a replica that hears nothing of the master waits before it looks for another, and for how long
     /// a master that hears from no quorum hopes to: at least the lease. A master that only stalls keeps its
     /// office for that long; one whose connection breaks ([`crate::Paxos::lost`]) is followed by another as
     /// soon as its lease has ended.
     pub patience: Duration,
+    /// For how long a master keeps its lease though none of its proposals is chosen, and though another might do
+    /// better: then it makes way. Twice as long for each master in a row that had to ([`MOST_DOUBLINGS`]).
+    pub stall: Duration,
     /// How often a master asks for its lease to be extended.
     pub heartbeat: Duration,
     /// How long to wait for an answer before saying something again.
@@ -53,7 +64,9 @@ impl Config {
             replica,
             incarnation: Incarnation(0),
             lease: unset,
+            longest_lease: unset,
             patience: unset,
+            stall: unset,
             heartbeat: unset,
             resend: unset,
             rho: Rho::default(),
@@ -71,7 +84,16 @@ impl Config {
     /// The same with another master lease, and with what goes with it.
     pub fn with_lease(self, lease: Duration) -> Config {
         let patience = PATIENCE * lease;
-        Config { lease, patience, heartbeat: lease / 8, resend: lease, ..self }
+        let longest_lease = lease.max(self.longest_lease);
+        Config {
+            lease,
+            longest_lease,
+            patience,
+            stall: STALL * lease,
+            heartbeat: lease / 8,
+            resend: lease,
+            ..self
+        }
     }
 }
 

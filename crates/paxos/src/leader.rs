@@ -1,17 +1,17 @@
 //! The master: phase 2, pipelined in a bounded window, and its lease.
 
-use crate::acceptor::Grant;
 use crate::candidate::Reports;
+use crate::lease::Heartbeats;
 use crate::{Batch, Config, Mark, Message, Outcome, Paxos, Role, Values, planted};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
 use wombat_proto::limits::CELL_REPLICAS;
-use wombat_proto::{Ballot, Error, Instant, Members, Record, ReplicaId, Result, Slot, Value};
+use wombat_proto::{Ballot, Error, Instant, Members, ReplicaId, Result, Slot, Value};
 
-/// How many heartbeats it remembers the time of.
-const HEARTBEATS_KEPT: usize = 256;
+/// Most bytes of values in one message to a replica on whose way messages are lost: it fits one packet.
+pub(crate) const SMALL_BATCH_BYTES: usize = 1000;
 
 /// What a replica knows while it leads.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -27,19 +27,20 @@ pub(crate) struct Leadership {
     /// Everyone that it talks to, itself among them, by id. They are few, so they are found by looking.
     pub(crate) peers: Vec<Peer>,
     /// What it has proposed since it was last sealed: the values of the slots before `next`.
-    gathered: Vec<Value>,
+    pub(crate) gathered: Vec<Value>,
     /// Its own acceptances on their way to the disk: record and slot.
-    own: VecDeque<(u64, Slot)>,
-    /// Since when its disk has been so far behind that it takes no proposals.
-    choked: Option<Instant>,
+    pub(crate) own: VecDeque<(u64, Slot)>,
+    /// Its proposals that are not chosen, oldest first: the last slot of those that were sealed together, and
+    /// when that was.
+    pub(crate) open: VecDeque<(Slot, Instant)>,
+    /// When a proposal was chosen last, or the first of those that are open was made, if that was later. While
+    /// its disk is too far behind, this stands still.
+    pub(crate) progress_at: Instant,
     /// The bytes of commands that are proposed and not chosen.
     pub(crate) bytes: usize,
-    /// The number of the last heartbeat, and when the latest ones were sent, oldest first.
-    sequence: u64,
-    sent: VecDeque<Instant>,
-    heartbeat_at: Instant,
+    pub(crate) heartbeats: Heartbeats,
     resend_prepares_at: Instant,
-    elected_at: Instant,
+    pub(crate) elected_at: Instant,
     /// To whom mastership is being transferred, and until when that may take.
     pub(crate) transfer: Option<(ReplicaId, Instant)>,
 }
@@ -51,12 +52,20 @@ pub(crate) struct Peer {
     /// Every slot from the base to here is accepted there under this ballot, durably.
     pub(crate) matched: Slot,
     /// The last slot sent to it.
-    sent: Slot,
+    pub(crate) sent: Slot,
     resend_at: Instant,
     /// The newest heartbeat that it has granted; 0: none.
-    granted: u64,
+    pub(crate) granted: u64,
+    /// Until when it has granted the lease at least, by this replica's clock.
+    pub(crate) leased_until: Instant,
+    /// How long a heartbeat and its answer take, smoothed; unknown before the first.
+    pub(crate) round_trip: Option<Duration>,
+    /// Until when it is sent small messages only, because some were lost on the way.
+    pub(crate) lossy_until: Instant,
     /// The newest mark on its grants.
-    mark: Option<Mark>,
+    pub(crate) mark: Option<Mark>,
+    /// Every slot from the base to here has arrived there, durable or not.
+    pub(crate) received: Slot,
     /// What it knows to be chosen, durably.
     pub(crate) chosen: Slot,
     /// When it was heard of last.
@@ -64,7 +73,7 @@ pub(crate) struct Peer {
 }
 
 impl Leadership {
-    pub(crate) fn new(base: Slot, reports: Reports, now: Instant) -> Leadership {
+    pub(crate) fn new(base: Slot, reports: Reports, lease: Duration, now: Instant) -> Leadership {
         Leadership {
             base,
             next: base.next(),
@@ -73,11 +82,10 @@ impl Leadership {
             peers: Vec::new(),
             gathered: Vec::new(),
             own: VecDeque::new(),
-            choked: None,
+            open: VecDeque::new(),
+            progress_at: now,
             bytes: 0,
-            sequence: 0,
-            sent: VecDeque::new(),
-            heartbeat_at: now,
+            heartbeats: Heartbeats::new(lease, now),
             resend_prepares_at: now,
             elected_at: now,
             transfer: None,
@@ -96,19 +104,13 @@ impl Leadership {
         self.peers.iter().find(|peer| peer.id == id)
     }
 
-    fn peer_mut(&mut self, id: ReplicaId) -> Option<&mut Peer> {
+    pub(crate) fn peer_mut(&mut self, id: ReplicaId) -> Option<&mut Peer> {
         self.peers.iter_mut().find(|peer| peer.id == id)
-    }
-
-    /// When the heartbeat of that number was sent, if it is remembered.
-    fn sent_at(&self, sequence: u64) -> Option<Instant> {
-        let ago = self.sequence.checked_sub(sequence)? as usize;
-        self.sent.len().checked_sub(1 + ago).map(|place| self.sent[place])
     }
 }
 
 /// The greatest number that a quorum of voters has reached.
-fn reached_by_quorum(members: &Members, of: impl Fn(ReplicaId) -> u64) -> u64 {
+pub(crate) fn reached_by_quorum(members: &Members, of: impl Fn(ReplicaId) -> u64) -> u64 {
     // Greatest first.
     let mut reached = [0; CELL_REPLICAS];
     let voters = members.voters.len().min(CELL_REPLICAS);
@@ -193,44 +195,10 @@ impl Paxos {
         self.successor
     }
 
-    /// Whether, at `now`, no other replica can be master, and this one knows everything that was chosen: what
-    /// a read checks after it was done (P§2.2).
-    pub fn lease_holds(&self, now: Instant) -> bool {
-        match &self.role {
-            Role::Leading(leadership) => {
-                self.is_settled(leadership) && (self.is_sole_voter() || now < self.lease_until(leadership))
-            }
-            _ => false,
-        }
-    }
-
     /// Whether its first own value is chosen, and it is not on its way out.
     pub(crate) fn is_settled(&self, leadership: &Leadership) -> bool {
         let barrier_chosen = leadership.barrier.is_some_and(|barrier| self.chosen >= barrier);
         (barrier_chosen || planted!(self, BarrierIgnored)) && leadership.transfer.is_none()
-    }
-
-    /// When the lease ends: M after the sending of the newest heartbeat that a quorum of everyone who governs
-    /// an open slot has granted, on the slowest of clocks.
-    pub(crate) fn lease_until(&self, leadership: &Leadership) -> Instant {
-        let granted = |id| leadership.peer(id).map_or(0, |peer| peer.granted);
-        let granted = if planted!(self, OneConfigurationLeased) {
-            reached_by_quorum(self.configurations.newest(), granted)
-        } else {
-            self.governing().map(|members| reached_by_quorum(members, granted)).min().unwrap_or(0)
-        };
-        if granted == 0 {
-            return Instant::default();
-        }
-        let Some(mut sent) = leadership.sent_at(granted) else { return Instant::default() };
-        if planted!(self, LeaseFromReceipt) {
-            let heard = leadership.peers.iter().map(|peer| peer.heard).max();
-            sent = heard.unwrap_or(sent);
-        }
-        if planted!(self, DriftIgnored) {
-            return sent + self.config.lease;
-        }
-        sent + self.config.rho.shorten(self.config.lease)
     }
 
     /// Refuses when there is no room for a proposal of so many bytes.
@@ -245,15 +213,10 @@ impl Paxos {
         }
         let full = leadership.next.0 > self.chosen.0 + self.config.window
             || leadership.bytes + bytes > self.config.bytes_in_flight
-            || self.is_choked(leadership)
+            || self.is_disk_stalled(leadership)
             || !leadership.reports.values.is_empty()
             || !self.may_propose(leadership, leadership.next);
         if full { overloaded } else { Ok(()) }
-    }
-
-    /// Whether too much waits for its own disk, though others choose without it.
-    fn is_choked(&self, leadership: &Leadership) -> bool {
-        leadership.own.len() as u64 >= 4 * self.config.window
     }
 
     /// Whether those who vote on a slot have promised it to this ballot.
@@ -269,6 +232,7 @@ impl Paxos {
     }
 
     fn append(&mut self, value: Value) -> Result<Slot> {
+        self.note_proposal();
         let Role::Leading(leadership) = &mut self.role else { return Err(Error::NotMaster { hint: None }) };
         let slot = leadership.next;
         assert!(slot.incarnation() == slot.next().incarnation(), "an incarnation has run out of slots");
@@ -290,9 +254,10 @@ impl Paxos {
         let (first, last) = (leadership.first_gathered(), leadership.last_proposed());
         let values = leadership.gathered.drain(..).collect();
         self.keep(Batch { ballot, first, values });
-        let record = self.records;
+        let (record, now) = (self.records, self.now);
         if let Role::Leading(leadership) = &mut self.role {
             leadership.own.push_back((record, last));
+            leadership.open.push_back((last, now));
         }
     }
 
@@ -422,7 +387,7 @@ impl Paxos {
     }
 
     /// A master that has no vote any more hands over, once one of those who have knows that it has.
-    fn leave_if_removed(&mut self) {
+    pub(crate) fn leave_if_removed(&mut self) {
         let (newest, from) = (self.configurations.newest(), self.configurations.newest_from());
         let Role::Leading(leadership) = &self.role else { return };
         if newest.is_voter(self.config.replica) || from > self.chosen.next() || leadership.transfer.is_some()
@@ -443,7 +408,7 @@ impl Paxos {
         if leadership.peer(to).is_some_and(|peer| peer.matched == last) {
             let ballot = self.promised;
             self.step_down();
-            self.send(to, Message::TakeOver { ballot });
+            self.send(to, Message::TakeOver { ballot, stalls: 0 });
         }
     }
 
@@ -456,65 +421,23 @@ impl Paxos {
         leadership.peers.retain(|peer| ids.contains(&peer.id));
         for id in ids {
             if leadership.peer(id).is_none() {
-                let (matched, sent, granted, mark) = (Slot(0), base, 0, None);
-                let (chosen, heard) = (Slot(0), now);
-                leadership.peers.push(Peer { id, matched, sent, resend_at, granted, mark, chosen, heard });
+                leadership.peers.push(Peer {
+                    id,
+                    matched: Slot(0),
+                    sent: base,
+                    resend_at,
+                    granted: 0,
+                    leased_until: Instant::default(),
+                    round_trip: None,
+                    lossy_until: Instant::default(),
+                    mark: None,
+                    received: Slot(0),
+                    chosen: Slot(0),
+                    heard: now,
+                });
             }
         }
         leadership.peers.sort_unstable_by_key(|peer| peer.id);
-    }
-
-    pub(crate) fn send_heartbeats(&mut self) {
-        let (now, own, ballot) = (self.now, self.config.replica, self.promised);
-        let (chosen, lease, chosen_durable) = (self.chosen, self.config.lease, self.chosen_durable);
-        let kept_after = Slot(self.log.first().0 - 1);
-        let vouches = self.lease_holds(now) || planted!(self, VouchedUnleased);
-        let Role::Leading(leadership) = &mut self.role else { return };
-        leadership.heartbeat_at = now + self.config.heartbeat;
-        leadership.sequence += 1;
-        leadership.sent.push_back(now);
-        if leadership.sent.len() > HEARTBEATS_KEPT {
-            leadership.sent.pop_front();
-        }
-        let (base, sequence) = (leadership.base, leadership.sequence);
-        for peer in &mut leadership.peers {
-            if peer.id == own {
-                (peer.granted, peer.heard, peer.chosen) = (sequence, now, chosen_durable);
-                continue;
-            }
-            let mark = peer.mark.filter(|_| vouches);
-            let heartbeat = Message::Heartbeat { ballot, base, sequence, lease, chosen, kept_after, mark };
-            self.out.send.push((peer.id, heartbeat));
-        }
-        self.grant = Some(Grant::new(ballot, now + lease));
-        if lease > self.lease_bound && !self.is_sole_voter() {
-            self.lease_bound = lease;
-            self.lease_record = self.record(Record::LeaseBound(lease));
-        }
-        self.record_chosen();
-    }
-
-    pub(crate) fn granted(
-        &mut self,
-        from: ReplicaId,
-        ballot: Ballot,
-        sequence: u64,
-        chosen: Slot,
-        mark: Mark,
-    ) {
-        let now = self.now;
-        if ballot != self.promised {
-            return;
-        }
-        let Role::Leading(leadership) = &mut self.role else { return };
-        let newest = leadership.sequence;
-        if let Some(peer) = leadership.peer_mut(from) {
-            peer.heard = now;
-            peer.granted = peer.granted.max(sequence.min(newest));
-            peer.chosen = peer.chosen.max(chosen);
-            peer.mark = peer.mark.max(Some(mark));
-        }
-        self.leave_if_removed();
     }
 
     /// Someone has promised a higher ballot. A member that did, learner or not, can never follow this master
@@ -546,13 +469,13 @@ impl Paxos {
             >= (self.lease_until(leadership) + patience.saturating_sub(lease))
                 .max(leadership.elected_at + patience);
         let handed_over = leadership.transfer.is_some_and(|(_, until)| now >= until);
-        let choked = self.is_choked(leadership).then(|| leadership.choked.unwrap_or(now));
-        let stuck = choked.is_some_and(|since| now >= since + patience);
-        if handed_over || stuck || (lapsed && !sole && !planted!(self, LapseIgnored)) {
+        if handed_over || (lapsed && !sole && !planted!(self, LapseIgnored)) {
             return self.step_down();
         }
+        if self.should_make_way(leadership) {
+            return self.make_way();
+        }
         let Role::Leading(leadership) = &mut self.role else { return };
-        leadership.choked = choked;
         let base = leadership.base;
         for peer in &mut leadership.peers {
             if now >= peer.resend_at {
@@ -565,7 +488,7 @@ impl Paxos {
             self.resend_prepares();
         }
         let Role::Leading(leadership) = &self.role else { return };
-        if now >= leadership.heartbeat_at {
+        if now >= leadership.heartbeats.due_at {
             self.send_heartbeats();
         }
     }
@@ -576,7 +499,7 @@ impl Paxos {
             // It may have been about to hand over to one that is no member any more.
             return leadership.transfer.map(|(_, until)| until);
         }
-        let mut due = leadership.heartbeat_at;
+        let mut due = leadership.heartbeats.due_at;
         for peer in &leadership.peers {
             if peer.sent > peer.matched {
                 due = due.min(peer.resend_at);
@@ -588,7 +511,7 @@ impl Paxos {
     /// Sends every replica what it does not have yet, as far ahead of what it has acknowledged as the window
     /// allows.
     pub(crate) fn stream(&mut self) {
-        let (own, ballot, chosen) = (self.config.replica, self.promised, self.chosen);
+        let (own, ballot, chosen, now) = (self.config.replica, self.promised, self.chosen, self.now);
         let Role::Leading(leadership) = &mut self.role else { return };
         let (base, last) = (leadership.base, leadership.last_proposed());
         // Those who are equally far share the values.
@@ -600,11 +523,14 @@ impl Paxos {
             let known = peer.matched.max(base);
             let until = last.min(Slot(known.0 + self.config.window));
             peer.sent = peer.sent.max(known);
+            let is_lossy = now < peer.lossy_until;
+            let most_bytes = if is_lossy { SMALL_BATCH_BYTES } else { self.config.batch_bytes };
             while peer.sent < until && peer.sent.next() >= self.log.first() {
                 let first = peer.sent.next();
                 let values = match &shared {
-                    Some((from, to, values)) if (*from, *to) == (first, until) => values.clone(),
-                    _ => match self.log.values(first, until, self.config.batch_bytes) {
+                    Some((from, to, values)) if (*from, *to) == (first, until) && !is_lossy => values.clone(),
+                    _ => match self.log.values(first, until, most_bytes) {
+                        Some(values) if is_lossy => values,
                         Some(values) => shared.insert((first, until, values)).2.clone(),
                         None => break,
                     },

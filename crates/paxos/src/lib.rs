@@ -10,7 +10,9 @@
 //! |---|---|
 //! | `acceptor.rs` | promises, acceptance, granted leases, silence after a restart |
 //! | `candidate.rs` | pre-vote and phase 1 |
-//! | `leader.rs` | phase 2, the master lease, its transfer, changes of members |
+//! | `leader.rs` | phase 2, transfer of mastership, changes of members |
+//! | `lease.rs` | the master lease: heartbeats and grants |
+//! | `stall.rs` | a master whose proposals are not chosen makes way |
 //! | `catch_up.rs` | learning what was chosen, by log or by snapshot |
 //! | `log.rs` | what was accepted and is kept in memory |
 //! | `batch.rs` | values that logs, messages and records share |
@@ -28,10 +30,13 @@ mod config;
 mod configurations;
 mod freshness;
 mod leader;
+mod lease;
 mod log;
 mod message;
+mod notice;
 #[cfg(feature = "plant")]
 mod plant;
+mod stall;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -41,6 +46,7 @@ pub use config::{Config, Recovered};
 pub use configurations::Configurations;
 pub use freshness::Mark;
 pub use message::Message;
+pub use notice::Notice;
 #[cfg(feature = "plant")]
 pub use plant::Plant;
 pub use status::{PeerStatus, Standing, Status};
@@ -87,6 +93,8 @@ pub struct Effects {
     pub received_chunks: Vec<ReceivedChunk>,
     /// Someone needs a snapshot of this replica that is newer than its newest one.
     pub snapshot_wanted: bool,
+    /// What an operator should know.
+    pub notices: Vec<Notice>,
 }
 
 /// How a proposal of an earlier leadership ended. One that is chosen while its proposer leads is only told in
@@ -204,8 +212,12 @@ pub struct Paxos {
     released: Ballot,
     /// To whom it hands over what it leads.
     successor: Option<ReplicaId>,
+    /// How many masters in a row, as far as it knows, have made way because none of their proposals was chosen.
+    stalls: u32,
     /// When it looks for a new master if it hears of none.
     election_at: Instant,
+    /// How often in a row it was not elected though a quorum would have promised it.
+    failed_campaigns: u32,
     /// What it proposed in earlier leaderships and has not seen the end of, by slot.
     orphans: VecDeque<(Slot, Bytes)>,
 
@@ -252,7 +264,9 @@ impl Paxos {
             role: Role::Following,
             released: Ballot::ZERO,
             successor: None,
+            stalls: 0,
             election_at: now,
+            failed_campaigns: 0,
             orphans: VecDeque::new(),
             out: Effects::default(),
             config,
@@ -302,8 +316,8 @@ impl Paxos {
             Message::Heartbeat { ballot, base, sequence, lease, chosen, kept_after, mark } => {
                 self.heartbeat(from, ballot, base, sequence, lease, chosen, kept_after, mark);
             }
-            Message::Granted { ballot, sequence, chosen, mark } => {
-                self.granted(from, ballot, sequence, chosen, mark);
+            Message::Granted { ballot, sequence, chosen, mark, received } => {
+                self.granted(from, ballot, sequence, chosen, mark, received);
             }
             Message::Refused { promised } => self.refused(from, promised),
             Message::Fetch { above } => self.fetch(from, above),
@@ -313,7 +327,7 @@ impl Paxos {
                 self.out.wanted_chunks.push(WantedChunk { to: from, snapshot, index });
             }
             Message::Chunk { snapshot, index, last, bytes } => self.chunk(from, snapshot, index, last, bytes),
-            Message::TakeOver { ballot } => self.take_over(from, ballot),
+            Message::TakeOver { ballot, stalls } => self.take_over(from, ballot, stalls),
         }
     }
 
@@ -362,7 +376,7 @@ impl Paxos {
     pub fn next_deadline(&self) -> Option<Instant> {
         let own = match &self.role {
             Role::Following => self.follower_deadline(),
-            Role::Asking(asking) => Some(asking.until),
+            Role::Asking(asking) => Some(asking.until.min(asking.again_at)),
             Role::Preparing(candidacy) => Some(candidacy.until.min(candidacy.resend_at)),
             Role::Leading(_) => self.leader_deadline(),
         };
@@ -388,6 +402,7 @@ impl Paxos {
         hand_over(&mut out.ended, &mut effects.ended);
         hand_over(&mut out.wanted_chunks, &mut effects.wanted_chunks);
         hand_over(&mut out.received_chunks, &mut effects.received_chunks);
+        hand_over(&mut out.notices, &mut effects.notices);
         effects.snapshot_wanted |= core::mem::take(&mut out.snapshot_wanted);
     }
 
@@ -540,6 +555,7 @@ impl Paxos {
                 self.resolve_orphans(at, value);
             }
             self.chosen = batch.last();
+            self.note_progress();
             self.configurations.note_round(batch.ballot.round);
             self.out.chosen.push(batch);
         }

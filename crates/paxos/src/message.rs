@@ -97,6 +97,8 @@ pub enum Message {
         chosen: Slot,
         /// Comes back in the heartbeats that the master sends after it has heard this.
         mark: Mark,
+        /// Every slot after the base of this ballot, up to here, has arrived, durable or not.
+        received: Slot,
     },
     /// A ballot came that is lower than one promised.
     Refused {
@@ -142,6 +144,8 @@ pub enum Message {
     TakeOver {
         /// The ballot.
         ballot: Ballot,
+        /// How many masters in a row have made way because none of their proposals was chosen.
+        stalls: u32,
     },
 }
 
@@ -166,10 +170,9 @@ impl Message {
             Message::Heartbeat { ballot, base, chosen, kept_after, .. } => {
                 all(&[ballot.round, base.0, chosen.0, kept_after.0])
             }
-            Message::Accepted { ballot, through: slot } | Message::Granted { ballot, chosen: slot, .. } => {
-                all(&[ballot.round, slot.0])
-            }
-            Message::Refused { promised: ballot } | Message::TakeOver { ballot } => all(&[ballot.round]),
+            Message::Accepted { ballot, through } => all(&[ballot.round, through.0]),
+            Message::Granted { ballot, chosen, received, .. } => all(&[ballot.round, chosen.0, received.0]),
+            Message::Refused { promised: ballot } | Message::TakeOver { ballot, .. } => all(&[ballot.round]),
             Message::Learn { chosen, through } => all(&[through.0]) && each(chosen),
             Message::Fetch { above: slot }
             | Message::Truncated { snapshot: slot }

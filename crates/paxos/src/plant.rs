@@ -55,6 +55,10 @@ pub enum Plant {
     VouchedUnreached,
     /// Marks begin anew after a restart.
     MarksRepeat,
+    /// A master stays though none of its proposals is chosen.
+    StallIgnored,
+    /// A lease that is granted for less time replaces one that was granted for more.
+    ShorterGrantReplaces,
 }
 
 impl core::str::FromStr for Plant {
@@ -69,7 +73,7 @@ impl core::str::FromStr for Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 26] = [
+    pub const ALL: [Plant; 28] = [
         Plant::PromiseNotSynced,
         Plant::OwnPromiseNotSynced,
         Plant::AcceptNotSynced,
@@ -96,5 +100,7 @@ impl Plant {
         Plant::VouchedFromReceipt,
         Plant::VouchedUnreached,
         Plant::MarksRepeat,
+        Plant::StallIgnored,
+        Plant::ShorterGrantReplaces,
     ];
 }

@@ -1,6 +1,6 @@
 //! Where a replica stands, for people and for the shell.
 
-use crate::{Paxos, Role};
+use crate::{Notice, Paxos, Role};
 use alloc::vec::Vec;
 use core::time::Duration;
 use wombat_proto::{Ballot, Members, ReplicaId, Slot};
@@ -33,6 +33,14 @@ pub struct Status {
     pub last: Slot,
     /// What is left of its own master lease; zero if it has none.
     pub lease_left: Duration,
+    /// The lease that it asks for while it leads.
+    pub lease: Duration,
+    /// The usual lease, and the longest that it may ask for.
+    pub lease_range: (Duration, Duration),
+    /// How long a heartbeat and its answer take to and from the nearest quorum, while it leads.
+    pub round_trip: Option<Duration>,
+    /// For how long the oldest proposal of its own has not been chosen, while it leads.
+    pub oldest_proposal: Option<Duration>,
     /// The members that were agreed last.
     pub members: Members,
     /// Whether those are in force already, and can do without the ones before.
@@ -52,6 +60,30 @@ pub struct PeerStatus {
     pub chosen: Slot,
     /// For how long nothing was heard of it.
     pub silent_for: Duration,
+    /// How long a heartbeat and its answer take, smoothed.
+    pub round_trip: Option<Duration>,
+    /// The last slot of which it has the value, durable or not.
+    pub received: Slot,
+}
+
+/// After so many master leases without a choice, an operator should know.
+const LONG_WAIT: u32 = 4;
+
+impl Status {
+    /// What an operator should do something about at present.
+    pub fn warnings(&self) -> impl Iterator<Item = Notice> {
+        let (usual, longest) = self.lease_range;
+        let lease = self.lease;
+        let lengthened = self.round_trip.filter(|round_trip| lease > usual || lease < 2 * *round_trip);
+        let lengthened = lengthened.map(|round_trip| Notice::LeaseLengthened { round_trip, lease, longest });
+        let waits = self.oldest_proposal.filter(|age| *age >= LONG_WAIT * lease.max(usual));
+        let lacks = |peer: &&PeerStatus| self.members.is_voter(peer.id) && peer.received <= self.chosen;
+        let waiting = waits.map(|oldest| Notice::NothingChosen {
+            oldest,
+            unreached: self.peers.iter().filter(lacks).map(|peer| peer.id).collect(),
+        });
+        waiting.into_iter().chain(lengthened)
+    }
 }
 
 impl Paxos {
@@ -63,13 +95,18 @@ impl Paxos {
             Role::Asking(_) | Role::Preparing(_) => Standing::Campaigning,
             Role::Leading(_) => Standing::Leading,
         };
+        let (mut oldest_proposal, mut round_trip, mut lease) = (None, None, Duration::ZERO);
         let (lease_left, peers) = match &self.role {
             Role::Leading(leadership) => {
+                (round_trip, lease) = (self.round_trip(leadership), leadership.heartbeats.lease);
+                oldest_proposal = leadership.open.front().map(|(_, at)| self.now.since(*at));
                 let peers = leadership.peers.iter().map(|peer| PeerStatus {
                     id: peer.id,
                     accepted: peer.matched,
                     chosen: peer.chosen,
                     silent_for: self.now.since(peer.heard),
+                    round_trip: peer.round_trip,
+                    received: peer.received.max(peer.matched),
                 });
                 (self.lease_until(leadership).since(self.now), peers.collect())
             }
@@ -82,6 +119,10 @@ impl Paxos {
             chosen: self.chosen,
             last: self.log.last().max(self.chosen),
             lease_left,
+            lease,
+            lease_range: (self.config.lease, self.config.longest_lease),
+            round_trip,
+            oldest_proposal,
             members: self.configurations.newest().clone(),
             members_in_force: self.members_in_force(),
             peers,

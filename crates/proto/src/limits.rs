@@ -28,6 +28,8 @@ pub const PEER_FRAME_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes that wait to be sent to another replica, on each lane, before what comes further is dropped. One that
 /// reads nothing holds twice as much: as much again is on its way.
 pub const PEER_OUTBOX_BYTES: usize = 32 * 1024 * 1024;
+/// Largest datagram between replicas, in bytes: it fits any path of the internet in one piece.
+pub const PEER_DATAGRAM_BYTES: usize = 1200;
 /// Most replicas in a cell, learners included.
 pub const CELL_REPLICAS: usize = 15;
 /// Longest address of a replica, `host:port`, in bytes.
@@ -127,6 +129,8 @@ pub const PROPOSAL_BYTES_IN_FLIGHT: usize = 64 * 1024 * 1024;
 pub const LOCK_DELAY: Duration = Duration::from_secs(60);
 /// The master lease when nothing else is configured (P§2.2: a few seconds).
 pub const MASTER_LEASE: Duration = Duration::from_millis(300);
+/// The longest one that a master asks for by itself, where round trips are too long for [`MASTER_LEASE`].
+pub const MAX_MASTER_LEASE: Duration = Duration::from_secs(3);
 /// Shortest and longest master lease that may be configured.
 pub const SHORTEST_MASTER_LEASE: Duration = Duration::from_millis(100);
 /// See [`SHORTEST_MASTER_LEASE`].

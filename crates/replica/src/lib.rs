@@ -33,7 +33,7 @@ mod waiting;
 pub use chosen::LONGEST_TICK;
 pub use fail_over::Stage;
 pub use snapshot::Snapshot;
-pub use wombat_paxos::{Mark, Message as PaxosMessage, ReceivedChunk, Standing, WantedChunk};
+pub use wombat_paxos::{Mark, Message as PaxosMessage, Notice, ReceivedChunk, Standing, WantedChunk};
 pub use wombat_state::State;
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -71,6 +71,8 @@ pub struct Config {
     pub founders: Members,
     /// The master lease M (P§2.2).
     pub master_lease: Duration,
+    /// The longest one that it asks for as master where round trips are too long for that.
+    pub max_master_lease: Duration,
     /// Makes this replica's choices its own.
     pub seed: u64,
     /// The session lease L that it grants as master (P§2.8).
@@ -210,6 +212,8 @@ pub struct Effects {
     pub stages: Vec<(Epoch, Stage)>,
     /// Applied changes, in words, if the configuration asks for them.
     pub activity: Vec<String>,
+    /// What an operator should know of the agreement.
+    pub notices: Vec<Notice>,
 }
 
 /// Why a replica cannot start from what its disk knew.
@@ -495,6 +499,7 @@ impl Replica {
             self.effects.wanted_chunks.append(&mut effects.wanted_chunks);
             self.effects.received_chunks.append(&mut effects.received_chunks);
             self.effects.snapshot_wanted |= core::mem::take(&mut effects.snapshot_wanted);
+            self.effects.notices.append(&mut effects.notices);
             effects.ended.clear(); // Whoever asked was told to ask the next master.
             let chosen = core::mem::take(&mut effects.chosen);
             self.resign_if_deposed();
@@ -542,7 +547,9 @@ impl Replica {
 
 /// How this replica takes part in the agreement.
 fn paxos_config(config: &Config) -> wombat_paxos::Config {
-    wombat_paxos::Config::new(config.replica, config.seed).with_lease(config.master_lease)
+    let longest_lease = config.max_master_lease;
+    let usual = wombat_paxos::Config::new(config.replica, config.seed);
+    wombat_paxos::Config { longest_lease, ..usual }.with_lease(config.master_lease)
 }
 
 /// The calls that a replica answers whether it is master or not.

@@ -33,6 +33,8 @@ pub struct Config {
     pub cache_lease: Duration,
     /// The master lease (P§2.2): how long the other replicas wait for a master that is gone.
     pub master_lease: Duration,
+    /// The longest master lease that it asks for where round trips are too long for the usual one.
+    pub max_master_lease: Duration,
     /// Where it tells its metrics by HTTP, `host:port`; `None`: nowhere. Whoever can connect may read them.
     pub metrics: Option<String>,
     /// How many clients may be connected from one address; `None`: half of all, and from this machine any number.
@@ -56,6 +58,7 @@ impl Config {
             session_lease: limits::DEFAULT_LEASE,
             cache_lease: limits::CACHE_LEASE,
             master_lease: limits::MASTER_LEASE,
+            max_master_lease: limits::MAX_MASTER_LEASE,
             metrics: None,
             connections_per_address: None,
             activity: false,
@@ -69,6 +72,12 @@ impl Config {
             ("session", self.session_lease, limits::SHORTEST_LEASE, limits::LEASE),
             ("cache", self.cache_lease, limits::SHORTEST_CACHE_LEASE, limits::LEASE),
             ("master", self.master_lease, limits::SHORTEST_MASTER_LEASE, limits::LONGEST_MASTER_LEASE),
+            (
+                "longest master",
+                self.max_master_lease,
+                limits::SHORTEST_MASTER_LEASE,
+                limits::LONGEST_MASTER_LEASE,
+            ),
         ];
         for (whose, lease, shortest, longest) in leases {
             if lease < shortest || lease > longest {

@@ -5,7 +5,7 @@ use crate::chunks::{Incoming, Outgoing};
 use crate::connection::Outbox;
 use crate::disk::{Done, ReplicaDisk};
 use crate::inbox::Inbox;
-use crate::peers::{Own, Peers};
+use crate::peers::{Datagrams, Own, Peers};
 use crate::relay::Master;
 use crate::{Config, ServerError, founding};
 use std::cell::RefCell;
@@ -52,6 +52,7 @@ impl Core {
         identity: &Identity,
         address: String,
         admission: Rc<Admission>,
+        datagrams: Option<Rc<Datagrams>>,
     ) -> Result<Core, ServerError> {
         let (store, recovered) = Store::open(disk, identity, Options::default())?;
         if recovered.dropped_tail_bytes > 0 {
@@ -68,6 +69,7 @@ impl Core {
                 founders: founding::founders(&identity, &address),
                 address,
                 master_lease: config.master_lease,
+                max_master_lease: config.max_master_lease,
                 seed: own.random.borrow_mut().draw(),
                 lease: config.session_lease,
                 cache_lease: config.cache_lease,
@@ -102,7 +104,7 @@ impl Core {
             disk,
             outboxes: BTreeMap::new(),
             admission,
-            peers: Peers::new(own),
+            peers: Peers::new(own, datagrams),
             master: watch::Sender::default(),
             members: (Slot(0), 0),
             incoming: Incoming::default(),
@@ -243,6 +245,9 @@ impl Core {
             for line in self.effects.activity.drain(..) {
                 info!(target: "wombat::activity", "{line}");
             }
+            for notice in self.effects.notices.drain(..) {
+                warn!("{notice}");
+            }
             if let Some(slot) = self.effects.diverged.take() {
                 self.disk
                     .condemn(&format!("the state after slot {slot} is not what the other replicas have"))?;
@@ -352,6 +357,7 @@ fn own(identity: &Identity, address: &str) -> Result<Own, ServerError> {
         nonce,
         founders,
         address: address.to_owned(),
+        key: founding::random()?,
         random: RefCell::new(SplitMix64::new(u64::from_ne_bytes(founding::random()?))),
     })
 }

@@ -54,6 +54,7 @@ pub(crate) async fn found(
         nonce: if config.join { fresh } else { founding_nonce(disk, &fresh)? },
         founders,
         address: address.to_owned(),
+        key: random()?,
         random: RefCell::new(SplitMix64::new(u64::from_ne_bytes(random()?))),
     });
     let answering = tokio::task::spawn_local(answer(listener_of(listener)?, Rc::clone(&own)));

@@ -134,6 +134,15 @@ fn text(status: &Status) -> String {
     gauge("locks_held", "Locks that are held, each holder counted", status.locks_held);
     gauge("locks_waiting", "Requests for locks that wait", status.waiting);
     gauge("master_lease_milliseconds", "What is left of the master lease", status.master_lease_ms);
+    let help = "For how long the oldest proposal of this master has not been chosen";
+    gauge("oldest_proposal_milliseconds", help, status.oldest_proposal_ms);
+    gauge(
+        "master_lease_length_milliseconds",
+        "The master lease that is asked for",
+        status.master_lease_length_ms,
+    );
+    gauge("quorum_round_trip_microseconds", "The round trip to the nearest quorum", status.round_trip_us);
+    gauge("warnings", "Warnings that wombat status shows", status.warnings.len() as u64);
     let help = "Lines of the server's log that could not be written";
     register_counter(&mut all, "log_lines_dropped", help, status.log_lines_dropped);
     if let Some(cache) = &status.cache {

@@ -5,6 +5,7 @@ use crate::core::Core;
 use crate::entrance::{Entrance, IDLE_CHECK_INTERVAL};
 use crate::inbox::Inbox;
 use crate::metrics::Scrapes;
+use crate::peers::Datagrams;
 use crate::{Config, ServerError, founding};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
@@ -195,12 +196,19 @@ fn run(
                 limits.clients
             );
         }
-        let mut core = Core::start(config, disk, &identity, reached_at, Admission::new(limits))?;
+        let datagrams = datagrams(address).await;
+        let mut core = Core::start(config, disk, &identity, reached_at, Admission::new(limits), datagrams)?;
         info!(%address, "serving replica {} of cell {} in {}", identity.replica, config.cell, config.dir.display());
         ready(address);
         let served = serve(&mut core, listener, scrapes, stopped).await;
         served.and(core.close())
     })
+}
+
+/// The socket for datagrams, if the system gives one: replicas do without.
+async fn datagrams(address: SocketAddr) -> Option<Rc<Datagrams>> {
+    let socket = Datagrams::bind(address).await;
+    socket.map(Rc::new).inspect_err(|error| warn!("no datagrams at UDP {address}: {error}")).ok()
 }
 
 /// Serves until told to stop, or until the disk fails.
@@ -212,6 +220,9 @@ async fn serve(
 ) -> Result<(), ServerError> {
     let mut entrance = Entrance::new(listener, core);
     let ways = Rc::clone(entrance.ways());
+    if let Some(datagrams) = core.peers.datagrams(&ways.inbox) {
+        ways.listening.add(datagrams);
+    }
     let mut idle_check = tokio::time::interval(IDLE_CHECK_INTERVAL);
     idle_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Once told to stop: after which epoch, and by when at the latest.

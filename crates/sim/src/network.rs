@@ -4,7 +4,7 @@ use crate::random::Random;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use wombat_paxos::Message;
-use wombat_proto::ReplicaId;
+use wombat_proto::{ReplicaId, Value};
 
 /// How bad it is; chosen for a run.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +55,9 @@ pub(crate) struct Network {
     mute: BTreeSet<ReplicaId>,
     /// Whom nothing reaches and from whom nothing comes until all is healed.
     silent: BTreeSet<ReplicaId>,
+    /// Whose large messages are lost, and whose are for good.
+    narrow: BTreeSet<ReplicaId>,
+    narrow_for_good: BTreeSet<ReplicaId>,
     /// How long a message takes if all is well, at most.
     usual: Duration,
 }
@@ -70,12 +73,15 @@ impl Network {
         from: ReplicaId,
         to: ReplicaId,
         kind: u64,
+        is_large: bool,
         random: &mut Random,
     ) -> impl Iterator<Item = Duration> + use<> {
         let weather = &self.weather;
         let odd = weather.odd.kind == kind;
         let silent = self.silent.contains(&from) || self.silent.contains(&to);
+        let narrow = self.narrow.contains(&from) || self.narrow_for_good.contains(&from);
         let cut = silent
+            || (is_large && narrow)
             || self.blocked.contains(&(from, to))
             || self.mute.contains(&from)
             || self.deaf.contains(&to);
@@ -100,11 +106,17 @@ impl Network {
         self.weather = Weather::default();
         self.blocked.clear();
         self.silent.clear();
+        self.narrow.clear();
     }
 
-    /// Cuts a replica off for good: from what the others say, from being heard, or from both.
+    /// Cuts a replica off for good: from what the others say, from being heard, or from both; or only its large
+    /// messages are lost.
     pub(crate) fn set_apart(&mut self, id: ReplicaId, random: &mut Random) {
-        let way = random.below(3);
+        let way = random.below(4);
+        if way == 3 {
+            self.narrow_for_good.insert(id);
+            return;
+        }
         if way != 0 {
             self.deaf.insert(id);
         }
@@ -116,6 +128,14 @@ impl Network {
     /// Cuts a replica off until all is healed.
     pub(crate) fn silence(&mut self, id: ReplicaId) {
         self.silent.insert(id);
+    }
+
+    /// From now on the large messages of a replica are lost and all others are not, as behind a tunnel that
+    /// drops what does not fit; or no longer.
+    pub(crate) fn toggle_narrow(&mut self, id: ReplicaId) {
+        if !self.narrow.remove(&id) {
+            self.narrow.insert(id);
+        }
     }
 
     /// Puts up a partition of some shape.
@@ -184,6 +204,19 @@ fn late(random: &mut Random) -> Duration {
 
 fn pairs(ids: &[ReplicaId]) -> impl Iterator<Item = (ReplicaId, ReplicaId)> {
     ids.iter().flat_map(move |a| ids.iter().map(move |b| (*a, *b))).filter(|(a, b)| a != b)
+}
+
+/// Whether a message may be larger than a packet: it carries a command, or a part of a snapshot.
+pub(crate) fn is_large(message: &Message) -> bool {
+    let is_command = |value: &Value| matches!(value, Value::Command(_));
+    match message {
+        Message::Accept { values, .. } => values.iter().any(is_command),
+        Message::Promise { accepted: values, .. } | Message::Learn { chosen: values, .. } => {
+            values.iter().any(|one| is_command(&one.value))
+        }
+        Message::Chunk { .. } => true,
+        _ => false,
+    }
 }
 
 /// Which kind of message it is, for [`Odd`].

@@ -23,6 +23,7 @@ struct File {
     #[serde(default)]
     peers: Vec<String>,
     master_lease: Option<String>,
+    max_master_lease: Option<String>,
     session_lease: Option<String>,
     cache_lease: Option<String>,
     metrics: Option<String>,
@@ -75,6 +76,7 @@ fn config(global: &Global, serve: &Serve) -> Result<Config, Failure> {
         (&mut config.session_lease, serve.session_lease, &file.session_lease),
         (&mut config.cache_lease, serve.cache_lease, &file.cache_lease),
         (&mut config.master_lease, serve.master_lease, &file.master_lease),
+        (&mut config.max_master_lease, serve.max_master_lease, &file.max_master_lease),
     ] {
         let from_file = from_file.as_deref().map(parse_duration).transpose()?;
         *lease = said.or(from_file).unwrap_or(*lease);

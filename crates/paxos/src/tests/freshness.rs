@@ -74,6 +74,7 @@ fn who_is_told_more_than_it_knows_waits_until_it_knows() {
     world.run(M);
     world.propose(1, "a").unwrap();
     let accepts = world.take(1, 2);
+    world.lose_values(1, &[2]);
     world.settle();
     assert_eq!(world.commands(1), ["a"]);
     // The mark on the grant of the first comes back with the others.

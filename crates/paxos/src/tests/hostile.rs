@@ -102,12 +102,15 @@ fn message() -> impl Strategy<Value = Message> {
                 mark
             }
         ),
-        (ballot(), number(), slot(), mark()).prop_map(|(ballot, sequence, chosen, mark)| Message::Granted {
-            ballot,
-            sequence,
-            chosen,
-            mark
-        }),
+        (ballot(), number(), slot(), mark(), slot()).prop_map(
+            |(ballot, sequence, chosen, mark, received)| Message::Granted {
+                ballot,
+                sequence,
+                chosen,
+                mark,
+                received
+            }
+        ),
         ballot().prop_map(|promised| Message::Refused { promised }),
         slot().prop_map(|above| Message::Fetch { above }),
         (accepted(), slot()).prop_map(|(chosen, through)| Message::Learn { chosen, through }),
@@ -115,7 +118,7 @@ fn message() -> impl Strategy<Value = Message> {
         (slot(), any::<u32>()).prop_map(|(snapshot, index)| Message::FetchChunk { snapshot, index }),
         (slot(), any::<u32>(), Just(false), bytes())
             .prop_map(|(snapshot, index, last, bytes)| { Message::Chunk { snapshot, index, last, bytes } }),
-        ballot().prop_map(|ballot| Message::TakeOver { ballot }),
+        (ballot(), any::<u32>()).prop_map(|(ballot, stalls)| Message::TakeOver { ballot, stalls }),
     ]
 }
 
@@ -133,7 +136,7 @@ fn fit(message: &mut Message, own: Ballot, from: &mut u32) {
             *from = ballot.replica.0;
         }
         Message::Answer { round, promised, .. } => (*round, *promised) = (own.round, own),
-        Message::TakeOver { ballot } => (*ballot, *from) = (own, own.replica.0),
+        Message::TakeOver { ballot, .. } => (*ballot, *from) = (own, own.replica.0),
         _ => {}
     }
 }

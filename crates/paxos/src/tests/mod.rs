@@ -2,6 +2,8 @@
 
 mod freshness;
 mod hostile;
+mod lease;
 mod mistakes;
+mod stall;
 mod ways;
 mod world;

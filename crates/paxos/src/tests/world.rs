@@ -17,6 +17,9 @@ use wombat_proto::{
 /// The master lease of all scripts.
 pub(crate) const M: Duration = Duration::from_secs(2);
 
+/// How long a master of all scripts hopes for a choice before it makes way.
+pub(crate) const STALL: Duration = Duration::from_secs(8);
+
 /// A disk: what is on it, and what is written and not yet durable.
 #[derive(Default)]
 pub(crate) struct Disk {
@@ -71,6 +74,8 @@ pub(crate) struct World {
     wires: Vec<(u32, u32, Message)>,
     /// From whom to whom nothing goes.
     cut: BTreeSet<(u32, u32)>,
+    /// From whom to whom no values go, as if large packets were lost.
+    narrow: BTreeSet<(u32, u32)>,
     /// What is lost on any way.
     lost: fn(&Message) -> bool,
     snapshots: BTreeMap<Slot, Configurations>,
@@ -110,6 +115,7 @@ impl World {
     pub(crate) fn with(voters: u32, change: impl FnOnce(&mut Config)) -> World {
         let mut config = Config::new(ReplicaId(1), 7);
         (config.lease, config.patience, config.heartbeat, config.resend) = (M, M, M / 8, M / 4);
+        config.stall = STALL;
         config.window = 8;
         change(&mut config);
         let mut world = World {
@@ -118,6 +124,7 @@ impl World {
             hosts: BTreeMap::new(),
             wires: Vec::new(),
             cut: BTreeSet::new(),
+            narrow: BTreeSet::new(),
             lost: |_| false,
             snapshots: BTreeMap::new(),
             trusting: true,
@@ -333,8 +340,14 @@ impl World {
         }
     }
 
+    /// Values that one replica sends to some others are lost from now on, and nothing else is.
+    pub(crate) fn lose_values(&mut self, from: u32, to: &[u32]) {
+        self.narrow.extend(to.iter().map(|to| (from, *to)));
+    }
+
     pub(crate) fn heal(&mut self) {
         self.cut.clear();
+        self.narrow.clear();
         self.lost = |_| false;
     }
 
@@ -429,7 +442,8 @@ impl World {
             assert!(host.applied.insert(slot, value.clone()).is_none(), "slot {slot} comes twice");
         }
         for (to, message) in effects.send {
-            if !self.cut.contains(&(id, to.0)) && !(self.lost)(&message) {
+            let is_narrow = self.narrow.contains(&(id, to.0)) && carries_values(&message);
+            if !self.cut.contains(&(id, to.0)) && !is_narrow && !(self.lost)(&message) {
                 self.wires.push((id, to.0, message));
             }
         }
@@ -485,6 +499,16 @@ impl World {
             let late = self.clock_at(id, *at) < until;
             assert!(!late, "{id} takes itself for complete until {until:?}, and lacks slot {slot}");
         }
+    }
+}
+
+/// Whether a message may be larger than one packet.
+fn carries_values(message: &Message) -> bool {
+    match message {
+        Message::Accept { values, .. } => !values.is_empty(),
+        Message::Promise { accepted, .. } => !accepted.is_empty(),
+        Message::Learn { .. } | Message::Chunk { .. } => true,
+        _ => false,
     }
 }
 

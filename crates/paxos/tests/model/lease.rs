@@ -37,6 +37,7 @@ impl Lease {
             founders: Members::founding(["a:1".into(), "b:1".into(), "c:1".into()]),
             config: Config {
                 lease: Duration::from_nanos(bounds.lease),
+                longest_lease: Duration::from_nanos(bounds.lease),
                 patience: Duration::from_nanos(bounds.lease),
                 heartbeat: Duration::from_nanos(1),
                 resend: Duration::from_nanos(1),

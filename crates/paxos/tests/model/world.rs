@@ -553,9 +553,9 @@ fn is_outdated(packet: &Packet, newer: &Packet) -> bool {
             Message::Heartbeat { ballot: of, sequence: later, .. },
         ) => ballot == of && later > sequence,
         (
-            Message::Granted { ballot, sequence, chosen, .. },
-            Message::Granted { ballot: of, sequence: later, chosen: known, .. },
-        ) => ballot == of && later > sequence && known >= chosen,
+            Message::Granted { ballot, sequence, chosen, received, .. },
+            Message::Granted { ballot: of, sequence: later, chosen: known, received: has, .. },
+        ) => ballot == of && later > sequence && known >= chosen && has >= received,
         (Message::Accepted { ballot, through }, Message::Accepted { ballot: of, through: later }) => {
             ballot == of && later > through
         }

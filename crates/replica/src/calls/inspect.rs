@@ -33,6 +33,10 @@ impl Replica {
             ballot: standing.ballot.to_string(),
             chosen_slot: standing.chosen.0,
             master_lease_ms: standing.lease_left.as_millis() as u64,
+            oldest_proposal_ms: standing.oldest_proposal.map_or(0, |age| age.as_millis() as u64),
+            master_lease_length_ms: standing.lease.as_millis() as u64,
+            round_trip_us: standing.round_trip.map_or(0, |it| it.as_micros() as u64),
+            warnings: standing.warnings().map(|warning| warning.to_string()).collect(),
             standing: match standing.standing {
                 Standing::Leading if self.is_master() => "master",
                 Standing::Leading | Standing::Campaigning => "campaigning",

@@ -119,6 +119,7 @@ impl Replica {
                 accepted_slot: if own { status.last.0 } else { peer.map_or(0, |peer| peer.accepted.0) },
                 chosen_slot: if own { status.chosen.0 } else { peer.map_or(0, |peer| peer.chosen.0) },
                 silent_ms: peer.map_or(0, |peer| peer.silent_for.as_millis() as u64),
+                round_trip_us: peer.and_then(|peer| peer.round_trip).map_or(0, |it| it.as_micros() as u64),
                 live: match peer {
                     Some(peer) => peer.silent_for < self.config.master_lease * LEASES_UNTIL_GONE,
                     None => own && self.is_master(),

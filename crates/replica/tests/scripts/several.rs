@@ -29,6 +29,7 @@ fn config(id: u32) -> Config {
         address: format!("host-{id}"),
         founders: Members::founding((1..=3).map(|id| format!("host-{id}"))),
         master_lease: Duration::from_secs(2),
+        max_master_lease: Duration::from_secs(8),
         seed: u64::from(id),
         lease: Duration::from_secs(12),
         cache_lease: Duration::from_secs(2),

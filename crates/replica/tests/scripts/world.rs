@@ -354,6 +354,7 @@ fn start(
         address: "127.0.0.1:1".into(),
         founders: Members::founding(["127.0.0.1:1".into()]),
         master_lease: Duration::from_secs(2),
+        max_master_lease: Duration::from_secs(8),
         seed: 1,
         lease,
         cache_lease,

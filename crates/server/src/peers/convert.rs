@@ -65,7 +65,7 @@ pub(crate) fn to_frame(message: PeerMessage) -> wire::Frame {
         PeerMessage::Paxos(message) => of_paxos(message),
         PeerMessage::Digest { slot, digest } => Wire::Digest(wire::Digest { slot: slot.0, digest }),
     };
-    wire::Frame { message: Some(message) }
+    wire::Frame { message: Some(message), number: 0 }
 }
 
 fn of_paxos(message: Message) -> Wire {
@@ -107,9 +107,10 @@ fn of_paxos(message: Message) -> Wire {
                 mark: m.map(mark),
             })
         }
-        Message::Granted { ballot: b, sequence, chosen, mark: m } => {
+        Message::Granted { ballot: b, sequence, chosen, mark: m, received } => {
             let (ballot, mark) = (ballot(b), Some(mark(m)));
-            Wire::Granted(wire::Granted { ballot, sequence, chosen: chosen.0, mark })
+            let (chosen, received) = (chosen.0, received.0);
+            Wire::Granted(wire::Granted { ballot, sequence, chosen, mark, received })
         }
         Message::Refused { promised } => Wire::Refused(wire::Refused { promised: ballot(promised) }),
         Message::Fetch { above } => Wire::Fetch(wire::Fetch { above: above.0 }),
@@ -123,7 +124,9 @@ fn of_paxos(message: Message) -> Wire {
         Message::Chunk { snapshot, index, last, bytes } => {
             Wire::Chunk(wire::Chunk { snapshot: snapshot.0, index, last, bytes })
         }
-        Message::TakeOver { ballot: b } => Wire::TakeOver(wire::TakeOver { ballot: ballot(b) }),
+        Message::TakeOver { ballot: b, stalls } => {
+            Wire::TakeOver(wire::TakeOver { ballot: ballot(b), stalls })
+        }
     }
 }
 
@@ -182,6 +185,7 @@ fn to_paxos(message: Wire) -> Option<Message> {
             sequence: granted.sequence,
             chosen: Slot(granted.chosen),
             mark: mark_of(granted.mark.unwrap_or_default()),
+            received: Slot(granted.received),
         },
         Wire::Refused(refused) => Message::Refused { promised: ballot_of(refused.promised)? },
         Wire::Fetch(fetch) => Message::Fetch { above: Slot(fetch.above) },
@@ -196,7 +200,9 @@ fn to_paxos(message: Wire) -> Option<Message> {
             last: chunk.last,
             bytes: chunk.bytes,
         },
-        Wire::TakeOver(take_over) => Message::TakeOver { ballot: ballot_of(take_over.ballot)? },
+        Wire::TakeOver(take_over) => {
+            Message::TakeOver { ballot: ballot_of(take_over.ballot)?, stalls: take_over.stalls }
+        }
         Wire::Digest(_) => return None,
     })
 }

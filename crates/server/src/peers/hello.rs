@@ -28,6 +28,7 @@ impl Own {
             nonce: self.nonce.clone(),
             founders: self.founders.clone(),
             address: self.address.clone(),
+            datagram_key: self.key.to_vec().into(),
         }
     }
 }

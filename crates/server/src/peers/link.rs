@@ -1,5 +1,6 @@
-//! The way to one replica: a connection for each lane, made again whenever it breaks.
+//! The way to one replica: a connection for each lane, made again whenever it breaks, and datagrams beside them.
 
+use super::datagrams::{Datagrams, Sender};
 use super::{Own, hello};
 use crate::outlet::Outlet;
 use std::cell::Cell;
@@ -21,9 +22,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// What must not wait behind what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Lane {
-    /// Heartbeats, leases, elections.
+    /// Heartbeats, leases, elections, acknowledgements: small messages.
     Pulse,
-    /// Values and their acknowledgement.
+    /// Values.
     Log,
     /// Catching up: big transfers.
     Bulk,
@@ -33,19 +34,34 @@ const LANES: [Lane; 3] = [Lane::Pulse, Lane::Log, Lane::Bulk];
 
 impl Lane {
     fn of(message: &PeerMessage) -> Lane {
-        let PeerMessage::Paxos(message) = message else { return Lane::Log };
         match message {
-            Message::Accept { .. } | Message::Accepted { .. } | Message::Promise { .. } => Lane::Log,
+            PeerMessage::Paxos(message) => Lane::of_paxos(message),
+            PeerMessage::Digest { .. } => Lane::Log,
+        }
+    }
+
+    fn of_paxos(message: &Message) -> Lane {
+        match message {
+            Message::Accept { .. } | Message::Promise { .. } => Lane::Log,
             Message::Learn { .. } | Message::Chunk { .. } => Lane::Bulk,
             _ => Lane::Pulse,
         }
     }
 }
 
+/// Whether a message is worth a copy as a datagram, if it is small enough: what leases, elections and proposals
+/// wait for. What asks for much in answer is not.
+fn travels_twice(message: &PeerMessage) -> bool {
+    let PeerMessage::Paxos(message) = message else { return false };
+    !matches!(message, Message::Fetch { .. } | Message::FetchChunk { .. } | Message::Truncated { .. })
+        && Lane::of_paxos(message) != Lane::Bulk
+}
+
 /// The way to a replica.
 pub(super) struct Link {
     pub(super) member: Member,
     queues: [Rc<Queue>; LANES.len()],
+    datagrams: Rc<Sender>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -57,13 +73,16 @@ struct Queue {
 }
 
 impl Link {
-    pub(super) fn new(member: Member, own: &Rc<Own>) -> Link {
+    pub(super) fn new(member: Member, own: &Rc<Own>, datagrams: Option<Rc<Datagrams>>) -> Link {
+        let first = own.random.borrow_mut().draw();
+        let datagrams = Rc::new(Sender::new(datagrams, own.replica, first));
         let queues: [Rc<Queue>; LANES.len()] = Default::default();
         let tasks = queues.iter().zip(LANES).map(|(queue, lane)| {
-            tokio::task::spawn_local(keep_connected(member.clone(), lane, Rc::clone(own), Rc::clone(queue)))
+            let (queue, datagrams) = (Rc::clone(queue), Rc::clone(&datagrams));
+            tokio::task::spawn_local(keep_connected(member.clone(), lane, Rc::clone(own), queue, datagrams))
         });
         let tasks = tasks.collect();
-        Link { member, queues, tasks }
+        Link { member, queues, datagrams, tasks }
     }
 
     /// Whether heartbeats can go out.
@@ -71,21 +90,27 @@ impl Link {
         self.queues[Lane::Pulse as usize].connected.get()
     }
 
-    /// Takes a message for the next [`Link::flush`], or drops it: while there is no connection, and when too much
-    /// waits already.
+    /// Takes a message for the next [`Link::flush`]. While there is no connection, or when too much waits for it
+    /// already, only a datagram goes.
     pub(super) fn send(&self, message: PeerMessage) {
         let queue = &self.queues[Lane::of(&message) as usize];
-        if !queue.connected.get() {
+        let travels_twice = travels_twice(&message);
+        let connected = queue.connected.get() && queue.outlet.len() <= PEER_OUTBOX_BYTES;
+        if !connected && !travels_twice {
             return;
         }
-        if queue.outlet.len() <= PEER_OUTBOX_BYTES {
-            let frame = super::convert::to_frame(message);
+        let mut frame = super::convert::to_frame(message);
+        if travels_twice {
+            self.datagrams.add(&mut frame);
+        }
+        if connected {
             queue.outlet.add(|buffer| frame::write_up_to(&frame, buffer, PEER_FRAME_BYTES));
         }
     }
 
     /// Sends what it has taken.
     pub(super) fn flush(&self) {
+        self.datagrams.flush();
         self.queues.iter().filter(|queue| queue.outlet.len() > 0).for_each(|queue| queue.outlet.send());
     }
 }
@@ -96,7 +121,7 @@ impl Drop for Link {
     }
 }
 
-async fn keep_connected(member: Member, lane: Lane, own: Rc<Own>, queue: Rc<Queue>) {
+async fn keep_connected(member: Member, lane: Lane, own: Rc<Own>, queue: Rc<Queue>, datagrams: Rc<Sender>) {
     let mut wait = FIRST_WAIT;
     let mut told = false;
     loop {
@@ -104,6 +129,9 @@ async fn keep_connected(member: Member, lane: Lane, own: Rc<Own>, queue: Rc<Queu
             Ok((stream, hello)) if hello.replica == member.id.0 && hello.cell_id == own.cell_id => {
                 if lane == Lane::Pulse {
                     info!("connected to replica {} at {}", member.id, member.address);
+                }
+                if let Ok(at) = stream.peer_addr() {
+                    datagrams.meet(at, &hello.datagram_key);
                 }
                 (wait, told) = (FIRST_WAIT, false);
                 queue.connected.set(true);

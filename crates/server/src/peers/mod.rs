@@ -1,14 +1,17 @@
 //! The other replicas: links to them, and what comes in from them.
 
 mod convert;
+mod datagrams;
 pub(crate) mod hello;
 mod link;
 mod listening;
 
+pub(crate) use datagrams::Datagrams;
 pub(crate) use listening::Listening;
 
 use crate::inbox::Inbox;
 use bytes::BytesMut;
+use datagrams::{Arrivals, Key};
 use link::Link;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +40,8 @@ pub(crate) struct Own {
     pub(crate) nonce: String,
     pub(crate) founders: Vec<String>,
     pub(crate) address: String,
+    /// What datagrams to this replica begin with.
+    pub(crate) key: Key,
     /// For waits of different lengths.
     pub(crate) random: RefCell<SplitMix64>,
 }
@@ -52,6 +57,7 @@ impl Own {
 pub(crate) struct Peers {
     own: Rc<Own>,
     links: BTreeMap<ReplicaId, Link>,
+    datagrams: Option<Rc<Datagrams>>,
     /// Those that have introduced themselves, members or not: whoever speaks may get an answer.
     callers: Rc<Callers>,
     members: Vec<Member>,
@@ -66,6 +72,7 @@ pub(crate) struct Callers {
     members: RefCell<BTreeSet<ReplicaId>>,
     /// Each is held once more by every connection of that replica.
     admitted: RefCell<BTreeMap<ReplicaId, Rc<()>>>,
+    arrivals: Arrivals,
 }
 
 impl Callers {
@@ -74,11 +81,22 @@ impl Callers {
     fn admit(&self, id: ReplicaId) -> Option<Rc<()>> {
         let mut admitted = self.admitted.borrow_mut();
         admitted.retain(|_, held| Rc::strong_count(held) > 1);
+        self.arrivals.retain(|id| admitted.contains_key(id));
         let members = self.members.borrow();
         let strangers = admitted.keys().filter(|id| !members.contains(id)).count();
         let welcome = members.contains(&id) || admitted.contains_key(&id) || strangers < CELL_REPLICAS;
         let held = welcome.then(|| admitted.entry(id).or_default())?;
         (Rc::strong_count(held) <= CONNECTIONS_PER_REPLICA).then(|| Rc::clone(held))
+    }
+
+    /// Whether a replica has a connection.
+    fn is_admitted(&self, id: ReplicaId) -> bool {
+        self.admitted.borrow().get(&id).is_some_and(|held| Rc::strong_count(held) > 1)
+    }
+
+    /// Whether a message has not arrived by another way before.
+    fn is_new(&self, from: ReplicaId, number: u64) -> bool {
+        self.arrivals.is_new(from, number)
     }
 
     fn note(&self, member: Member) {
@@ -91,8 +109,16 @@ impl Callers {
 }
 
 impl Peers {
-    pub(crate) fn new(own: Own) -> Peers {
-        Peers { own: Rc::new(own), links: BTreeMap::new(), callers: Rc::default(), members: Vec::new() }
+    /// Without datagrams, connections are all there is.
+    pub(crate) fn new(own: Own, datagrams: Option<Rc<Datagrams>>) -> Peers {
+        let (links, callers, members) = (BTreeMap::new(), Rc::default(), Vec::new());
+        Peers { own: Rc::new(own), links, datagrams, callers, members }
+    }
+
+    /// What takes in the datagrams of other replicas, if there are any.
+    pub(crate) fn datagrams(&self, inbox: &Rc<Inbox>) -> Option<impl Future<Output = ()> + use<>> {
+        let datagrams = self.datagrams.clone()?;
+        Some(datagrams.listen(self.own.key, Rc::clone(&self.callers), Rc::clone(inbox)))
     }
 
     pub(crate) fn own(&self) -> &Rc<Own> {
@@ -122,8 +148,8 @@ impl Peers {
         wanted.extend(self.members.iter().map(|member| (member.id, member.clone())));
         self.links.retain(|id, link| wanted.get(id) == Some(&link.member));
         for (id, member) in wanted {
-            let own = &self.own;
-            self.links.entry(id).or_insert_with(|| Link::new(member, own));
+            let (own, datagrams) = (&self.own, &self.datagrams);
+            self.links.entry(id).or_insert_with(|| Link::new(member, own, datagrams.clone()));
         }
     }
 
@@ -174,19 +200,26 @@ pub(crate) async fn meet(
     if !hello.address.is_empty() && hello.address.len() <= ADDRESS_BYTES {
         callers.note(Member { id: from, address: hello.address });
     }
-    let inbox = Rc::clone(inbox);
+    let (inbox, callers) = (Rc::clone(inbox), Rc::clone(callers));
     Some(async move {
         let _admitted = admitted;
-        listen(&mut stream, from, &mut buffer, &inbox).await;
+        listen(&mut stream, from, &mut buffer, &callers, &inbox).await;
         inbox.peer_lost(from);
     })
 }
 
 /// Takes in what a replica says until its connection ends.
-async fn listen(stream: &mut TcpStream, from: ReplicaId, buffer: &mut BytesMut, inbox: &Inbox) {
+async fn listen(
+    stream: &mut TcpStream,
+    from: ReplicaId,
+    buffer: &mut BytesMut,
+    callers: &Callers,
+    inbox: &Inbox,
+) {
     loop {
         let before = buffer.len();
         match frame::read_up_to::<Frame>(buffer, PEER_FRAME_BYTES) {
+            Ok(Some(frame)) if !callers.is_new(from, frame.number) => {}
             Ok(Some(frame)) => match convert::from_frame(frame) {
                 Some(message) => inbox.peer(from, message, before - buffer.len()).await,
                 None => return warn!("replica {from} says something that this version does not understand"),

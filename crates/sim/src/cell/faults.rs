@@ -85,6 +85,7 @@ impl World {
                 self.network.partition(&ids, master, &mut self.random);
             }
             Fault::Weather => self.network.weather = Weather::draw(&mut self.random),
+            Fault::Narrow => self.network.toggle_narrow(one),
             Fault::Transfer => {
                 let to = ids[self.random.below(ids.len() as u64) as usize];
                 if self.machines[&one].stopped_until <= self.now {

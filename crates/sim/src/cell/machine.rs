@@ -100,6 +100,7 @@ impl Machine {
             address: address(self.id),
             founders: Members::founding(addresses),
             master_lease: terms.master_lease,
+            max_master_lease: terms.master_lease * 4,
             seed: random.next(),
             lease: terms.lease(random),
             cache_lease: terms.cache_lease(random),

@@ -17,6 +17,8 @@ pub(super) enum Fault {
     Partition,
     /// Its quality changes.
     Weather,
+    /// Large messages of a replica to others are lost, or no longer.
+    Narrow,
     /// The master is asked to hand over.
     Transfer,
     /// A replica writes a snapshot.
@@ -35,12 +37,13 @@ pub(super) enum Fault {
     Slowness,
 }
 
-const ALL: [Fault; 13] = [
+const ALL: [Fault; 14] = [
     Fault::Kill,
     Fault::KillMany,
     Fault::Pause,
     Fault::Partition,
     Fault::Weather,
+    Fault::Narrow,
     Fault::Transfer,
     Fault::Snapshot,
     Fault::SlowDisk,

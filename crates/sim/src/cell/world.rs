@@ -10,13 +10,13 @@ use super::oracle::Oracle;
 use super::search::Watch;
 use super::swarm::Swarm;
 use super::tally::Tally;
-use crate::network::Network;
+use crate::network::{self, Network};
 use crate::random::{Clock, Random};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wombat_proto::wire::{Opened, Request, Response, error::Code, event::Kind, response::Result as Answer};
 use wombat_proto::{HandleId, Instant, ReplicaId, SessionId, Slot};
-use wombat_replica::{ConnectionId, Input, PeerMessage, Stage};
+use wombat_replica::{ConnectionId, Input, Notice, PeerMessage, Stage};
 use wombat_session::{LinkId, NodeEvent, SessionEvent};
 
 /// By when, after the faults, everything must have ended well.
@@ -462,6 +462,14 @@ impl World {
         for (epoch, _) in effects.stages.iter().filter(|(_, stage)| matches!(stage, Stage::Serves { .. })) {
             self.caches.serves(*epoch);
         }
+        for notice in &effects.notices {
+            self.tell(&format!("{id}: {notice}"));
+            match notice {
+                Notice::MadeWay { .. } => self.outcome.tally.count("masters that made way"),
+                Notice::LeaseLengthened { .. } => self.outcome.tally.count("longer master leases"),
+                Notice::NothingChosen { .. } => {}
+            }
+        }
         assert_eq!(effects.diverged, None, "I19: replica {id} thinks that it has gone wrong");
         for (to, message) in effects.send {
             if self.dies_now(id) {
@@ -511,11 +519,11 @@ impl World {
 
     /// Sends a message to another replica on its way.
     fn carry(&mut self, from: ReplicaId, to: ReplicaId, message: PeerMessage) {
-        let kind = match &message {
-            PeerMessage::Paxos(message) => crate::network::kind_of(message),
-            PeerMessage::Digest { .. } => 0,
+        let (kind, is_large) = match &message {
+            PeerMessage::Paxos(message) => (network::kind_of(message), network::is_large(message)),
+            PeerMessage::Digest { .. } => (1, false),
         };
-        for delay in self.network.arrivals(from, to, kind.max(1), &mut self.random) {
+        for delay in self.network.arrivals(from, to, kind, is_large, &mut self.random) {
             self.after(delay, Event::Arrive(from, to, message.clone()));
         }
     }

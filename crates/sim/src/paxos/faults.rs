@@ -54,6 +54,7 @@ impl World {
             }
             Fault::Disconnect => self.lose(one),
             Fault::Weather => self.network.weather = Weather::draw(&mut self.random),
+            Fault::Narrow => self.network.toggle_narrow(one),
             Fault::Wipe => self.wipe(one),
             Fault::Transfer => {
                 let master = self.master();

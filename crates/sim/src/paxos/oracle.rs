@@ -24,7 +24,9 @@ pub(super) struct Oracle {
     /// Up to which slot each ballot has proposed.
     proposed: BTreeMap<Ballot, Slot>,
     /// The lease that each ballot has asked for, and the slot that it begins after.
-    ballots: BTreeMap<Ballot, (Duration, Slot)>,
+    ballots: BTreeMap<Ballot, Slot>,
+    /// The lease that each heartbeat has asked for.
+    leases: BTreeMap<(Ballot, u64), Duration>,
     /// Who led in each epoch.
     epochs: BTreeMap<Epoch, Ballot>,
     /// The newest epoch in which anyone held the lease.
@@ -146,7 +148,7 @@ impl Oracle {
     pub(super) fn counts(&self, host: &Host, hosts: &BTreeMap<ReplicaId, Host>) {
         let Some(running) = &host.running else { return };
         let status = running.paxos.status();
-        let base = self.ballots.get(&status.ballot).map_or(Slot(0), |(_, base)| *base);
+        let base = self.ballots.get(&status.ballot).copied().unwrap_or_default();
         for peer in status.peers.iter().filter(|peer| peer.accepted > base) {
             let Some(disk) = hosts.get(&peer.id).map(|host| &host.disk) else { continue };
             let is_so = disk.snapshot_slot() >= peer.accepted
@@ -171,8 +173,8 @@ impl Oracle {
                     assert!(disk.has(one.slot), "replica {id} reports slot {}, not durable", one.slot);
                 }
             }
-            Message::Granted { ballot, .. } => {
-                let lease = self.ballots.get(ballot).map_or(Duration::ZERO, |(lease, _)| *lease);
+            Message::Granted { ballot, sequence, .. } => {
+                let lease = self.leases.get(&(*ballot, *sequence)).copied().unwrap_or_default();
                 assert!(
                     disk.kept.promised >= *ballot,
                     "replica {id} grants a lease without a durable promise"
@@ -180,7 +182,7 @@ impl Oracle {
                 assert!(disk.kept.lease_bound >= lease, "replica {id} grants a lease that it would forget");
             }
             Message::Accepted { ballot, through } => {
-                let base = self.ballots.get(ballot).map_or(Slot(0), |(_, base)| *base);
+                let base = self.ballots.get(ballot).copied().unwrap_or_default();
                 let long_ago = Slot(through.0.saturating_sub(self.window));
                 let first = base.max(long_ago).max(disk.snapshot_slot()).next();
                 for slot in (first.0..=through.0).map(Slot) {
@@ -190,9 +192,10 @@ impl Oracle {
                     assert!(is_so, "replica {id} says that it has accepted slot {slot}");
                 }
             }
-            Message::Heartbeat { ballot, base, lease, chosen, .. } => {
+            Message::Heartbeat { ballot, base, sequence, lease, chosen, .. } => {
+                self.leases.insert((*ballot, *sequence), *lease);
                 assert!(*chosen <= self.last(), "replica {id} says that slot {chosen} is chosen");
-                if self.ballots.insert(*ballot, (*lease, *base)).is_none() {
+                if self.ballots.insert(*ballot, *base).is_none() {
                     for (_, members) in self.configurations_after(*base).entries() {
                         assert!(
                             members.is_quorum(|id| promised(id, *ballot)),

@@ -18,6 +18,8 @@ pub(super) enum Fault {
     Disconnect,
     /// The network's quality changes.
     Weather,
+    /// Large messages of a replica are lost, or no longer.
+    Narrow,
     /// A disk's contents are gone, or cannot be trusted: a new replica has to take its place.
     Wipe,
     /// The master is asked to hand over.
@@ -36,13 +38,14 @@ pub(super) enum Fault {
     Learner,
 }
 
-const ALL: [Fault; 14] = [
+const ALL: [Fault; 15] = [
     Fault::Kill,
     Fault::KillMany,
     Fault::Pause,
     Fault::Partition,
     Fault::Disconnect,
     Fault::Weather,
+    Fault::Narrow,
     Fault::Wipe,
     Fault::Transfer,
     Fault::Snapshot,

@@ -4,7 +4,7 @@ use super::host::{Applied, Host, Snapshot};
 use super::operator::Change;
 use super::oracle::{Oracle, number_of};
 use super::swarm::Swarm;
-use crate::network::{Network, kind_of};
+use crate::network::{Network, is_large, kind_of};
 use crate::random::{Clock, Random};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -81,6 +81,8 @@ impl World {
         let swarm = Swarm::draw(&mut random);
         config.lease = LEASE;
         config.patience = LEASE * swarm.patience;
+        config.stall = LEASE * 2;
+        config.longest_lease = LEASE * 4;
         config.heartbeat = LEASE / 4;
         config.resend = LEASE / 4;
         config.window = 2 + random.below(30);
@@ -343,7 +345,8 @@ impl World {
 
     /// Sends a message on its way.
     fn carry(&mut self, from: ReplicaId, to: ReplicaId, message: Message) {
-        for delay in self.network.arrivals(from, to, kind_of(&message), &mut self.random) {
+        for delay in self.network.arrivals(from, to, kind_of(&message), is_large(&message), &mut self.random)
+        {
             self.after(delay, Event::Arrive(from, to, message.clone()));
         }
     }

@@ -34,6 +34,7 @@ fn of_replica(at: &str, view: &Result<Status, Error>) -> Value {
         "voters": view.members.iter().filter(|member| member.voter).count(), "voters_connected": connected,
         "ballot": view.ballot, "chosen_slot": view.chosen_slot, "applied_slot": view.applied_slot,
         "epoch": view.epoch, "relayed": view.relayed, "log_lines_dropped": view.log_lines_dropped,
+        "warnings": view.warnings,
     })
 }
 
@@ -42,7 +43,7 @@ fn of_master(status: &Status, views: &Views) -> Value {
         json!({
             "replica": member.replica, "address": member.address, "voter": member.voter,
             "master": member.master, "accepted_slot": member.accepted_slot, "chosen_slot": member.chosen_slot,
-            "lag": lag(status, member), "silent_ms": member.silent_ms, "live": member.live,
+            "lag": lag(status, member), "silent_ms": member.silent_ms, "round_trip_us": member.round_trip_us, "live": member.live,
             "reached": is_reached(member, views),
         })
     };
@@ -57,6 +58,9 @@ fn of_master(status: &Status, views: &Views) -> Value {
         "members_changing": status.members_changing,
     });
     object["connections"] = status.connections.into();
+    object["oldest_proposal_ms"] = status.oldest_proposal_ms.into();
+    object["master_lease_length_ms"] = status.master_lease_length_ms.into();
+    object["round_trip_us"] = status.round_trip_us.into();
     object["max_connections"] = status.max_connections.into();
     object["log_lines_dropped"] = status.log_lines_dropped.into();
     object["fail_over"] = status.fail_over.as_ref().map(fail_over).into();

@@ -28,6 +28,12 @@ pub(super) fn show(master: &Master<'_>, views: &Views) {
         }
         Master::Unknown => show_replicas(views),
     }
+    for view in views.values().flatten() {
+        for warning in &view.warnings {
+            output::line("");
+            output::line(format_args!("warning of replica {}: {warning}", view.replica));
+        }
+    }
     let unreached: Vec<String> = views
         .iter()
         .filter_map(|(at, view)| Some(format!("{at} ({})", super::why(at, view.as_ref().err()?))))
@@ -65,7 +71,12 @@ fn show_master(status: &Status) {
     };
     let lease = match voters.len() {
         1 => "alone, needs none".to_owned(),
-        _ => format!("{} left", span(status.master_lease_ms)),
+        _ => format!(
+            "{} of {} left, round trip to a quorum {}",
+            span(status.master_lease_ms),
+            span(status.master_lease_length_ms),
+            round_trip(status.round_trip_us)
+        ),
     };
     show_rows(&[
         ("cell", format!("{} ({})", status.cell, status.cell_id)),
@@ -74,6 +85,7 @@ fn show_master(status: &Status) {
         ("quorum", quorum),
         ("ballot", status.ballot.clone()),
         ("master lease", lease),
+        ("proposals", proposals(status)),
         ("applied", format!("slot {}", status.applied_slot)),
         ("log", format!("{} bytes behind the snapshot of slot {}", status.log_bytes, status.snapshot_slot)),
         ("nodes", status.nodes.to_string()),
@@ -84,6 +96,21 @@ fn show_master(status: &Status) {
         ("up", span(status.uptime_ms)),
         ("version", status.server.clone()),
     ]);
+}
+
+/// Whether a proposal waits to be chosen, and for how long.
+fn proposals(status: &Status) -> String {
+    match status.oldest_proposal_ms {
+        0 => "none waits to be chosen".to_owned(),
+        waits => format!("the oldest has waited for {} to be chosen", span(waits)),
+    }
+}
+
+fn round_trip(micros: u64) -> String {
+    match micros {
+        0 => "not known".to_owned(),
+        micros => output::span(Duration::from_micros(micros)),
+    }
 }
 
 /// Who has something cached, and whether changes wait for them.
@@ -135,12 +162,13 @@ fn show_members(status: &Status, views: &Views) {
             false => member.accepted_slot.max(member.chosen_slot).to_string(),
         };
         let lag = if member.master { "-".into() } else { lag(status, member).to_string() };
+        let away = if member.master { "-".into() } else { round_trip(member.round_trip_us) };
         let from_here = if is_reached(member, views) { "reached" } else { "not reached" };
         let (replica, address) = (member.replica.to_string(), member.address.clone());
-        vec![replica, address, standing.into(), chosen, lag, seen, from_here.into()]
+        vec![replica, address, standing.into(), chosen, lag, seen, away, from_here.into()]
     };
     let rows: Vec<_> = status.members.iter().map(row).collect();
-    output::table(&["REPLICA", "ADDRESS", "IS", "SLOT", "LAG", "HEARD", "FROM HERE"], &rows);
+    output::table(&["REPLICA", "ADDRESS", "IS", "SLOT", "LAG", "HEARD", "ROUND TRIP", "FROM HERE"], &rows);
     if status.members_changing {
         output::line("a change of the members is under way");
     }
