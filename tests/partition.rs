@@ -10,7 +10,7 @@ use common::network::{Network, PORT, address};
 use common::wait_for;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The hosts of the replicas.
@@ -198,4 +198,96 @@ impl Drop for Process {
         common::signal(self.0.id(), "TERM");
         let _it_is_gone = self.0.wait();
     }
+}
+
+/// Large packets from the master are lost, small ones arrive: its heartbeats keep its lease, and nothing it proposes
+/// is chosen.
+#[test]
+fn master_whose_large_packets_are_lost_makes_way() {
+    const OBSERVER: usize = HOSTS;
+    let Some(network) = Network::make(HOSTS + 1) else {
+        return eprintln!("no namespaces here: run it as root");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (cell, all) = start(dir.path(), &network);
+    let (master, epoch) = wait_for("a master", || network.master_seen_by(0));
+    network.writes_from(OBSERVER, &all, "before");
+    for other in (0..HOSTS).filter(|other| *other != master) {
+        network.drop_if(master, other, "meta length gt 600");
+    }
+    let large = "x".repeat(75_000);
+    let mut large = network
+        .command(OBSERVER, &["put", "/ls/local/large", &large, "--endpoints", &all])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (next, later) = wait_for("another master", || {
+        (0..HOSTS).find_map(|host| network.master_seen_by(host)).filter(|(place, _)| *place != master)
+    });
+    assert!(next != master && later > epoch);
+    network.writes_from(OBSERVER, &all, "after");
+    let log = cell.log(master);
+    assert!(log.contains("this replica steps down as master"), "{log}");
+    let _either_way = large.wait();
+}
+
+/// One packet in five between replicas is lost, both ways: the master stays, and every write goes through.
+#[test]
+fn loss_of_a_fifth_of_all_packets_changes_no_master() {
+    const WRITES: usize = 20;
+    const ROUNDS: usize = 6;
+    const OBSERVER: usize = HOSTS;
+    let Some(network) = Network::make(HOSTS + 1) else {
+        return eprintln!("no namespaces here: run it as root");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (_cell, all) = start(dir.path(), &network);
+    wait_for("a master", || network.master_seen_by(0));
+    for (from, to) in (0..HOSTS).flat_map(|from| (0..HOSTS).map(move |to| (from, to))) {
+        if from != to {
+            network.drop_if(from, to, "numgen random mod 1000 < 200");
+        }
+    }
+    // A machine that stands still for a second can cost a round, and loss alone none.
+    let quiet = (0..ROUNDS).any(|round| {
+        let before = wait_for("a master", || (0..HOSTS).find_map(|host| network.master_seen_by(host)));
+        for write in 0..WRITES {
+            let text = format!("{round} {write}");
+            let put = network.run(OBSERVER, &["put", "/ls/local/x", &text, "--endpoints", &all]);
+            assert!(put.status.success(), "{}", common::shown(&put));
+        }
+        network.master_seen_by(before.0) == Some(before)
+    });
+    assert!(quiet, "the master has changed in each of {ROUNDS} rounds");
+}
+
+/// The round trip between replicas is longer than the master lease. Only connections pass, no datagrams.
+#[test]
+fn replicas_far_apart_get_a_longer_master_lease() {
+    let dir = tempfile::tempdir().unwrap();
+    let cell = Five::start_far_apart(dir.path(), 3, Duration::from_millis(160));
+    let near = cell.near_endpoints();
+    let status = wait_for("a master with its lease", || {
+        cell.view(&near).filter(|status| status["master_lease_ms"].as_u64() > Some(0))
+    });
+    assert!(status["round_trip_us"].as_u64() > Some(300_000), "{status}");
+    assert!(status["master_lease_length_ms"].as_u64() >= Some(600), "{status}");
+    let warned = status["replicas"].as_array().unwrap().iter().any(|replica| {
+        replica["warnings"].as_array().is_some_and(|all| {
+            all.iter().any(|one| {
+                one.as_str()
+                    .is_some_and(|text| text.contains("round trip") && text.contains("--master-lease"))
+            })
+        })
+    });
+    assert!(warned, "{status}");
+    let put = Command::new(common::WOMBAT)
+        .args(["put", "/ls/local/x", "far", "--endpoints", &near])
+        .env_remove("WOMBAT_CELL")
+        .output()
+        .unwrap();
+    assert!(put.status.success(), "{}", common::shown(&put));
+    let log: String = (0..3).map(|number| cell.log(number)).collect();
+    assert!(log.contains("the round trip to a quorum of replicas takes"), "{log}");
 }

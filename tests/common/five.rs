@@ -1,12 +1,16 @@
 //! A cell of several real server processes, on loopback or on hosts that the test made itself.
 
+use super::far::relay_slowly;
 use super::{WOMBAT, free_addresses, is_stopped, signal, wait_for};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// A replica's process and where it runs.
 pub(crate) struct Replica {
     pub(crate) address: String,
+    /// Where it listens, if that is not the address.
+    listen: Option<String>,
     dir: PathBuf,
     /// The network namespace that it runs in, if not in this one.
     host: Option<String>,
@@ -48,6 +52,7 @@ impl Five {
     pub(crate) fn planned(dir: &Path, at: Vec<(String, Option<String>)>, settings: &[&str]) -> Five {
         let replica = |(number, (address, host)): (usize, (String, Option<String>))| Replica {
             address,
+            listen: None,
             dir: dir.join(number.to_string()),
             host,
             child: None,
@@ -66,9 +71,28 @@ impl Five {
         five
     }
 
+    /// Starts as many replicas whose ways to each other, and to clients that use their addresses, are so long.
+    pub(crate) fn start_far_apart(dir: &Path, replicas: usize, one_way: Duration) -> Five {
+        let at = free_addresses(2 * replicas);
+        let (addresses, listen) = at.split_at(replicas);
+        let at = addresses.iter().map(|address| (address.clone(), None)).collect();
+        let mut five = Five::planned(dir, at, &SETTINGS);
+        for (replica, listen) in five.replicas.iter_mut().zip(listen) {
+            relay_slowly(&replica.address, listen.clone(), one_way);
+            replica.listen = Some(listen.clone());
+        }
+        five.started()
+    }
+
     fn started(mut self) -> Five {
         (0..self.replicas.len()).for_each(|number| self.restart(number));
         self
+    }
+
+    /// Where the replicas listen themselves.
+    pub(crate) fn near_endpoints(&self) -> String {
+        let near = |replica: &Replica| replica.listen.as_ref().unwrap_or(&replica.address).clone();
+        self.replicas.iter().map(near).collect::<Vec<_>>().join(",")
     }
 
     pub(crate) fn addresses(&self) -> Vec<String> {
@@ -95,7 +119,9 @@ impl Five {
                 command
             }
         };
-        command.args(["serve", "--cell", "local", "--listen", &replica.address, "--peers", &peers]);
+        let listen = replica.listen.as_ref().unwrap_or(&replica.address);
+        command.args(["serve", "--cell", "local", "--listen", listen, "--advertise", &replica.address]);
+        command.args(["--peers", &peers]);
         command.args(&self.settings).args(["--log", "info"]).arg("--dir").arg(&replica.dir);
         let log = replica.dir.with_extension("log");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test takes what it needs")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+pub(crate) mod far;
 pub(crate) mod five;
 pub(crate) mod network;
 pub(crate) mod raw;

@@ -71,6 +71,18 @@ impl Network {
         }
     }
 
+    /// Drops what arrives at a host from another one, if it is so: a match of nftables.
+    pub(crate) fn drop_if(&self, from: usize, to: usize, is_so: &str) {
+        let nft = |rule: &str| {
+            let output =
+                Command::new("ip").args(["netns", "exec", &self.host(to), "nft", rule]).output().unwrap();
+            assert!(output.status.success(), "nft {rule}: {output:?}");
+        };
+        nft("add table inet fault");
+        nft("add chain inet fault input { type filter hook input priority 0; }");
+        nft(&format!("add rule inet fault input ip saddr {} {is_so} drop", address(from)));
+    }
+
     /// The tool on a host, which ends after half a minute at the latest.
     pub(crate) fn command(&self, number: usize, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");

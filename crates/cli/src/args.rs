@@ -214,8 +214,8 @@ Examples:
 A cell is founded when all its peers have met: start each with the same list. A replica whose
 data is lost is started again with an empty directory: it joins anew, and takes the place of what
 it was. The file's keys: cell, dir, listen, advertise, metrics, peers (a list), session_lease,
-master_lease and cache_lease (durations as text). Flags and the environment go before it. Stops cleanly on
-SIGTERM.")]
+master_lease, max_master_lease and cache_lease (durations as text). Flags and the environment go
+before it. Stops cleanly on SIGTERM.")]
 pub(crate) struct Serve {
     /// The data directory
     #[arg(long, env = "WOMBAT_DIR")]

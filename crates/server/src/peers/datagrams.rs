@@ -2,7 +2,7 @@
 //!
 //! TCP answers a lost packet with silence: everything behind it waits for 200 ms, and for twice as long after
 //! each further loss. The master lease is hardly longer than that, so a network that loses one packet in ten
-//! would change masters again and again (P§2.8: KeepAlives go by UDP for the same reason). Messages of the
+//! would change masters again and again (P§4.6: KeepAlives go by UDP for the same reason). Messages of the
 //! agreement may be lost, repeated and overtaken, so a copy does no harm, and the first one to arrive counts.
 //! Where no datagrams pass, the connections do what they always did.
 //!

@@ -186,7 +186,9 @@ impl World {
         let Some(since) = self.quiet else {
             let ended = self.outstanding.keys().all(|(id, _)| self.hosts[id].apart);
             let proposed_anew = self.oracle.acknowledged > healed_at;
-            if ended && proposed_anew && self.change.is_none() {
+            // One whose large messages are lost notices that only when something is proposed, and makes way then.
+            let well_led = self.master().is_some_and(|master| !self.hosts[&master].apart);
+            if ended && proposed_anew && well_led && self.change.is_none() {
                 self.quiet = Some(self.now);
             }
             return false;
