@@ -8,6 +8,7 @@ mod pty;
 use common::{Serve, WOMBAT, is_alive, is_stopped, serve, signal, wait_for};
 use pty::{CTRL_BACKSLASH, CTRL_C, CTRL_Z, Pty};
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -33,7 +34,14 @@ const FAMILY: &str = "
 fn run_script(serve: &Serve, wombat: &[&str], script: &str, notes: &Path) -> Child {
     let mut command = serve.wombat(wombat);
     command.args(["--", "sh", "-c", script, "job"]).arg(notes);
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    // A group of its own, as shells make one for each job.
+    command.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Sends a signal to a process, or to all of its process group.
+fn send(name: &str, to: &Child, group: bool) {
+    let id = if group { format!("-{}", to.id()) } else { to.id().to_string() };
+    assert!(Command::new("kill").args(["-s", name, "--", &id]).status().unwrap().success());
 }
 
 /// How a process ends.
@@ -78,11 +86,11 @@ fn nothing_outlives_wombat_whatever_ends_it() {
         for holder in HOLDERS {
             let (dir, serve) = (dir.path(), &serve);
             scope.spawn(move || {
-                for last in ["KILL", "ALRM", "TERM"] {
-                    let notes = dir.join(format!("{}-{last}", holder[0]));
+                for (last, group) in [("KILL", false), ("KILL", true), ("ALRM", false), ("TERM", true)] {
+                    let notes = dir.join(format!("{}-{last}-{group}", holder[0]));
                     let mut wombat = run_script(serve, holder, FAMILY, &notes);
                     let family = all_noted(&notes, 5);
-                    signal(wombat.id(), last);
+                    send(last, &wombat, group);
                     serve.ok(&[holder, &["--", "true"]].concat());
                     let left: Vec<_> = family.iter().filter(|&&pid| is_alive(pid)).collect();
                     assert!(left.is_empty(), "{holder:?}, {last}: {left:?} run beside the next holder");
@@ -111,16 +119,19 @@ fn a_stopped_wombat_loses_its_command_before_its_lock() {
     let (dir, serve) = serve("2s");
     std::thread::scope(|scope| {
         for holder in HOLDERS {
-            let (notes, serve) = (dir.path().join(holder[0]), &serve);
+            let (dir, serve) = (dir.path(), &serve);
             scope.spawn(move || {
-                let mut wombat =
-                    run_script(serve, holder, "trap '' TERM; echo $$ > $1; exec sleep 1000", &notes);
-                let job = noted(&notes);
-                signal(wombat.id(), "STOP");
-                let check = format!("! kill -0 {job}");
-                serve.ok(&[holder, &["--", "sh", "-c", &check]].concat());
-                signal(wombat.id(), "CONT");
-                assert_eq!(end(&mut wombat).code(), Some(7), "{holder:?}");
+                for group in [false, true] {
+                    let notes = dir.join(format!("{}-{group}", holder[0]));
+                    let script = "trap '' TERM; echo $$ > $1; exec sleep 1000";
+                    let mut wombat = run_script(serve, holder, script, &notes);
+                    let job = noted(&notes);
+                    send("STOP", &wombat, group);
+                    let check = format!("! kill -0 {job}");
+                    serve.ok(&[holder, &["--", "sh", "-c", &check]].concat());
+                    send("CONT", &wombat, group);
+                    assert_eq!(end(&mut wombat).code(), Some(7), "{holder:?}");
+                }
             });
         }
     });
@@ -273,16 +284,18 @@ fn the_keys_of_a_terminal_reach_the_command_once() {
     shell.press("typed\n");
     shell.expect("got-typed");
     shell.expect("code=0");
-    // One that counts interrupts, and ends by SIGQUIT.
+    // One that counts interrupts, and ends by SIGQUIT. It handles each before another can join it.
     std::fs::remove_file(&notes).unwrap();
-    let counts = locked("trap \"echo i-n-t\" INT;", "while :; do sleep 0.02; done", &notes);
+    let counts = locked("trap \"echo i-n-t\" INT;", "while :; do :; done", &notes);
     shell.press(&format!("{counts}; echo \"co\"de=$?\n"));
     noted(&notes);
-    shell.press(CTRL_C);
-    shell.expect("i-n-t\r\n");
+    for presses in 1..=2 {
+        shell.press(CTRL_C);
+        wait_for("an interrupt", || (shell.shown().matches("i-n-t\r\n").count() >= presses).then_some(()));
+    }
     shell.press(CTRL_BACKSLASH);
     shell.expect("code=131");
-    assert_eq!(shell.shown().matches("i-n-t\r\n").count(), 1, "{}", shell.shown());
+    assert_eq!(shell.shown().matches("i-n-t\r\n").count(), 2, "{}", shell.shown());
     // One that goes on, however often it is interrupted.
     std::fs::remove_file(&notes).unwrap();
     shell.press(&format!("{counts}; echo \"co\"de=$?\n"));
@@ -309,6 +322,9 @@ fn a_job_can_be_stopped_and_continued() {
     wait_for("the stop", || is_stopped(job).then_some(()));
     shell.press("fg\n");
     wait_for("the job to go on", || (!is_stopped(job)).then_some(()));
+    // What another process has stopped, Ctrl-C ends as well.
+    signal(job, "STOP");
+    wait_for("the stop", || is_stopped(job).then_some(()));
     shell.press(CTRL_C);
     wait_for("the job to end", || (!is_alive(job)).then_some(()));
     shell.press("echo \"co\"de=$?\n");

@@ -323,8 +323,11 @@ fn dev_runs_a_cell_of_several_processes() {
     let script = "kill -9 $(pgrep -f \"dir $0/2\") && wombat get /ls/local/a";
     let output = dev(&[&three[..], &["sh", "-c", script, &path]].concat());
     assert_eq!(output.stdout, b"b", "{}", shown(&output));
-    let output = dev(&["--replicas", "5", "--dir", &path, "--", "true"]);
-    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+    for arguments in [&["--replicas", "5"][..], &[]] {
+        let output = dev(&[arguments, &["--dir", &path, "--", "true"]].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+        assert!(shown(&output).contains("--replicas 3"), "{}", shown(&output));
+    }
 }
 
 #[test]
@@ -337,6 +340,8 @@ fn dev_runs_a_command_and_passes_its_status_on() {
     let path = dir.path().join("cell").display().to_string();
     assert!(dev(&["--dir", &path, "--", "wombat", "put", "/ls/local/kept", "yes"]).status.success());
     assert_eq!(dev(&["--dir", &path, "--", "wombat", "get", "/ls/local/kept"]).stdout, b"yes");
+    let output = dev(&["--replicas", "3", "--dir", &path, "--", "true"]);
+    assert_eq!(output.status.code(), Some(2), "it is a cell of one: {}", shown(&output));
     assert_eq!(dev(&["--replicas", "0", "--", "true"]).status.code(), Some(2));
     assert_eq!(dev(&["--", "no-such-command"]).status.code(), Some(127));
     assert_eq!(dev(&["--session-lease", "1ms", "--", "true"]).status.code(), Some(2));

@@ -16,6 +16,12 @@ use wombat_server::{Config, DEFAULT_PORT, Server, ServerError};
 pub(crate) async fn run(global: &Global, dev: Dev) -> Result<u8, Failure> {
     // A paused terminal or pager must not stop the cell.
     let queues = output::queue_lines()?;
+    if let Some(dir) = &dev.dir
+        && let Some(had) = several::replicas_in(dir).filter(|&had| had != dev.replicas as usize)
+    {
+        let text = format!("{} holds a cell of {had} replicas, not {}", dir.display(), dev.replicas);
+        return Err(Failure::usage(text).hint(format!("say --replicas {had}, or take another --dir")));
+    }
     if dev.replicas > 1 {
         return several::run(global, dev).await;
     }

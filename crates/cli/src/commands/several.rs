@@ -68,18 +68,21 @@ pub(super) async fn run(global: &Global, dev: Dev) -> Result<u8, Failure> {
     result
 }
 
+/// How many replicas the cell has whose data is in a directory.
+pub(super) fn replicas_in(dir: &Path) -> Option<usize> {
+    match std::fs::read_to_string(dir.join(ADDRESSES)) {
+        Ok(addresses) => Some(addresses.trim().split(',').count()),
+        // A cell of one has its data in the directory itself.
+        Err(_) => dir.join("identity").exists().then_some(1),
+    }
+}
+
 /// The addresses of the replicas: those that they had before, or free ones.
 fn addresses(dir: &Path, replicas: u32) -> Result<Vec<String>, Failure> {
     std::fs::create_dir_all(dir)?;
     let file = dir.join(ADDRESSES);
     if let Ok(text) = std::fs::read_to_string(&file) {
-        let addresses: Vec<String> = text.trim().split(',').map(str::to_owned).collect();
-        if addresses.len() != replicas as usize {
-            let had = addresses.len();
-            let text = format!("{} holds a cell of {had} replicas: say --replicas {had}", dir.display());
-            return Err(Failure::usage(text));
-        }
-        return Ok(addresses);
+        return Ok(text.trim().split(',').map(str::to_owned).collect());
     }
     // All at once, so that none is taken twice; they are free again when the servers ask for them.
     let listeners = (0..replicas).map(|_| TcpListener::bind("127.0.0.1:0"));

@@ -81,8 +81,8 @@ fn guard(link: &UnixStream, command: &[OsString]) -> std::io::Result<()> {
             return Report::NotStarted { errno }.write(link);
         }
     };
-    // Out of the terminal's session: its hang-up and its keys are for the command, and a guardian in it would
-    // keep a process group, which nobody could continue, from being an orphan that does not stop.
+    // Out of the process group of `wombat`: what stops or kills the group must not reach it. In the same session
+    // it would be a parent that could continue the group, and Ctrl-Z without a shell would stop a job for good.
     setsid()?;
     Report::Started.write(link)?;
     loop {

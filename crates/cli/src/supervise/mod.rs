@@ -121,8 +121,10 @@ async fn attend(
                     received.from_kernel && matches!(received.signal, Signal::SIGINT | Signal::SIGQUIT);
                 if received.signal == Signal::SIGINT && interrupts.are_enough() {
                     guardian.send(Order::Kill);
-                } else if !(from_key && started) {
-                    guardian.send(Order::Forward(received.signal as i32));
+                } else {
+                    // The command may have been stopped, and then it could not act on the key.
+                    let signal = if from_key && started { Signal::SIGCONT } else { received.signal };
+                    guardian.send(Order::Forward(signal as i32));
                 }
             }
             (under, safe_until) = moved => {
