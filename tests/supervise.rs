@@ -284,9 +284,9 @@ fn the_keys_of_a_terminal_reach_the_command_once() {
     shell.press("typed\n");
     shell.expect("got-typed");
     shell.expect("code=0");
-    // One that counts interrupts, and ends by SIGQUIT. It handles each before another can join it.
+    // One that counts interrupts, and ends by SIGQUIT. It waits, so that it handles each at once.
     std::fs::remove_file(&notes).unwrap();
-    let counts = locked("trap \"echo i-n-t\" INT;", "while :; do :; done", &notes);
+    let counts = locked("trap \"echo i-n-t\" INT;", "while :; do read it; done", &notes);
     shell.press(&format!("{counts}; echo \"co\"de=$?\n"));
     noted(&notes);
     for presses in 1..=2 {
@@ -349,13 +349,15 @@ fn without_a_shell_a_job_does_not_stop_and_ends_with_the_terminal() {
     let (dir, serve) = serve("60s");
     let notes = dir.path().join("notes");
     let start = || {
-        let script = format!("echo $$ > {}; exec sleep 1000", notes.display());
+        let script = format!("echo $$ > {}; while read it; do echo got-$it; done", notes.display());
         Pty::start(&serve.wombat(&["lock", "/ls/local/l", "--", "sh", "-c", &script]))
     };
     let mut terminal = start();
     noted(&notes);
     // Nobody could continue it.
     terminal.press(CTRL_Z);
+    terminal.press("typed\n");
+    terminal.expect("got-typed");
     terminal.press(CTRL_C);
     assert_eq!(terminal.end(), Some(130));
     std::fs::remove_file(&notes).unwrap();
