@@ -5,6 +5,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use std::collections::VecDeque;
+use std::path::Path;
 use std::time::Duration;
 
 /// How long a round of kills waits for the dead before the next.
@@ -22,20 +24,40 @@ pub(super) struct Process {
 /// The living descendants of a process, parents first. A process that is created, or changes its parent, while
 /// /proc is read may be missing: whoever needs all of them looks again.
 pub(super) fn of(root: Pid) -> Vec<Process> {
-    let mut all: Vec<Process> = std::fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| parse(&std::fs::read_to_string(entry.ok()?.path().join("stat")).ok()?))
-        .collect();
-    let mut found: Vec<Process> = Vec::new();
-    let mut parents = vec![root];
-    while !parents.is_empty() {
-        let (children, rest) = all.into_iter().partition(|process| parents.contains(&process.parent));
-        all = rest;
-        parents = Vec::from_iter(children.iter().map(|child: &Process| child.pid));
-        found.extend(children);
+    // Without a kernel that lists children, every process of the machine has to be looked at.
+    let scan = (!Path::new("/proc/thread-self/children").exists()).then(scan);
+    let mut found = Vec::new();
+    let mut parents = VecDeque::from([root]);
+    while let Some(parent) = parents.pop_front() {
+        let children = match &scan {
+            Some(all) => all.iter().filter(|it| it.parent == parent).map(|it| it.pid).collect(),
+            None => listed_children(parent),
+        };
+        found.extend(children.iter().filter_map(|&child| look_at(child)));
+        parents.extend(children);
     }
     found
+}
+
+/// The children that the kernel lists for each thread of a process.
+fn listed_children(parent: Pid) -> Vec<Pid> {
+    let threads = std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| Vec::from_iter(list.split_ascii_whitespace().filter_map(parse_pid))).collect()
+}
+
+/// All processes.
+fn scan() -> Vec<Process> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| look_at(parse_pid(entry.file_name().to_str()?)?)).collect()
+}
+
+fn look_at(pid: Pid) -> Option<Process> {
+    parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_pid(text: &str) -> Option<Pid> {
+    text.parse().ok().map(Pid::from_raw)
 }
 
 /// Reads /proc/PID/stat; nothing of a process that is dead.
@@ -48,7 +70,7 @@ fn parse(stat: &str) -> Option<Process> {
     if matches!(*fields.first()?, "Z" | "X") && number(17)? <= 1 {
         return None;
     }
-    let pid = Pid::from_raw(pid.parse().ok()?);
+    let pid = parse_pid(pid)?;
     Some(Process { pid, parent: Pid::from_raw(number(1)?), group: Pid::from_raw(number(2)?) })
 }
 
@@ -93,6 +115,18 @@ mod tests {
     fn check(stat: &str, expected: Option<(i32, i32, i32)>) {
         let parsed = parse(stat).map(|it| (it.pid.as_raw(), it.parent.as_raw(), it.group.as_raw()));
         assert_eq!(parsed, expected, "{stat}");
+    }
+
+    #[test]
+    fn a_scan_and_the_lists_of_children_agree() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = Pid::from_raw(child.id() as i32);
+        assert!(listed_children(Pid::this()).contains(&pid));
+        assert!(scan().iter().any(|it| it.pid == pid && it.parent == Pid::this()));
+        assert!(of(Pid::this()).iter().any(|it| it.pid == pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(of(Pid::this()).iter().all(|it| it.pid != pid));
     }
 
     #[test]

@@ -11,15 +11,17 @@ use crate::output;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::WaitStatus;
-use nix::unistd::{Pid, getpgid, setsid};
+use nix::unistd::{ForkResult, Pid, fork, getpgid, setsid};
 use std::ffi::OsString;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 use wombat_client::{Instant, now};
@@ -81,9 +83,6 @@ fn guard(link: &UnixStream, command: &[OsString]) -> std::io::Result<()> {
             return Report::NotStarted { errno }.write(link);
         }
     };
-    // Out of the process group of `wombat`: what stops or kills the group must not reach it. In the same session
-    // it would be a parent that could continue the group, and Ctrl-Z without a shell would stop a job for good.
-    setsid()?;
     Report::Started.write(link)?;
     loop {
         if let Some(ended) = guarded.step(link)? {
@@ -95,16 +94,42 @@ fn guard(link: &UnixStream, command: &[OsString]) -> std::io::Result<()> {
     }
 }
 
-/// Starts the command in the process group of `wombat`, so that the terminal treats both as one job.
+/// Starts the command in the process group of `wombat`, so that the terminal treats both as one job. When its
+/// program begins, the guardian is out of the group: what stops or kills the group must not reach it. In the same
+/// session it would be a parent that could continue the group, and Ctrl-Z without a shell would stop it for good.
 fn start(command: &[OsString]) -> std::io::Result<Pid> {
     let (program, arguments) = command.split_first().expect("there is a command");
     let mut command = Command::new(program);
     command.args(arguments);
     signals::start_with(&mut command, SigSet::empty());
     die_with_this_process(&mut command);
-    // `descendants::reap` buries it.
-    Ok(Pid::from_raw(command.spawn()?.id() as i32))
+    let (mut ours, mut theirs) = UnixStream::pair()?;
+    // SAFETY: a guardian has one thread, so the child may do whatever the parent may.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => {
+            drop(theirs);
+            setsid()?;
+            ours.write_all(&GO)?;
+            // If the program begins, this ends without a word.
+            let mut errno = [0; 4];
+            match ours.read_exact(&mut errno) {
+                Ok(()) => Err(std::io::Error::from_raw_os_error(i32::from_ne_bytes(errno))),
+                Err(_) => Ok(child), // `descendants::reap` buries it.
+            }
+        }
+        ForkResult::Child => {
+            drop(ours);
+            if theirs.read_exact(&mut GO.clone()).is_ok() {
+                let errno = command.exec().raw_os_error().unwrap_or(Errno::EINVAL as i32);
+                let _it_is_gone = theirs.write_all(&errno.to_ne_bytes());
+            }
+            std::process::exit(i32::from(exit::NOT_EXECUTABLE));
+        }
+    }
 }
+
+/// What lets the child run its program.
+const GO: [u8; 1] = [1];
 
 fn set_timer(timer: &TimerFd, at: Option<Instant>) -> nix::Result<()> {
     let Some(at) = at else { return timer.unset() };
@@ -192,8 +217,11 @@ impl Guarded {
         descendants::signal(&processes, Signal::SIGCONT);
     }
 
-    /// Kills everything.
+    /// Kills everything, first of all the command: to find the others takes longer.
     fn kill(&mut self) -> Report {
+        if self.code.is_none() {
+            let _gone_already = kill(self.command, Signal::SIGKILL);
+        }
         let survivors = descendants::end_all(|status| note_code(self.command, &mut self.code, status));
         self.report(survivors.len() as u32)
     }
