@@ -646,12 +646,14 @@ fn every_change_of_the_leader_is_told_also_when_it_dies_and_nobody_follows() {
         leadership.resign().await.unwrap();
         assert_eq!(next_leader(&mut leaders).await, "bert");
         assert!(next.await.unwrap().guard().token() > anna.token);
-        // It was dropped, not resigned: the value stays, and the lead does not.
+        // It was dropped, not resigned: the value ends with the lead all the same.
         until_nobody(&mut leaders).await;
+        assert_eq!(open(&cell, "/ls/local/primary").await.contents().await.unwrap().0, "");
         let dies = Process::start("leader", &serve.address);
         assert_eq!(next_leader(&mut leaders).await, "dies");
         dies.kill();
         assert_eq!(leaders.next().await.unwrap(), Some(None));
+        assert_eq!(open(&cell, "/ls/local/primary").await.contents().await.unwrap().0, "");
         // In a file of the same name.
         open(&cell, "/ls/local/primary").await.delete().await.unwrap();
         let _leadership = election.campaign("carl").await.unwrap();

@@ -125,7 +125,7 @@ fn a_standard_error_that_is_full_changes_no_exit_code() {
     let mut waiter = serve.wombat(&["lock", "/ls/local/l", "--", "touch", note.to_str().unwrap()]);
     let mut waiter = waiter.stderr(full_disk()).spawn().unwrap();
     wait_for("a waiter", || serve.ok(&["locks", "--json"]).contains("\"waiting\":1").then_some(()));
-    signal(holder.id(), "INT");
+    signal(holder.id(), "TERM");
     assert!(holder.wait().unwrap().success());
     assert!(waiter.wait().unwrap().success() && note.exists());
     let mut broken = serve.wombat(&["lock", "/ls/local/l", "--", "sleep", "1000"]);
@@ -169,7 +169,7 @@ fn a_reader_that_pauses_costs_no_session() {
     }
     assert!(held("/ls/local/e"), "the leader's session goes on though its first line is not read");
     // An interrupt does not wait for the reader either.
-    signal(leader.id(), "INT");
+    signal(leader.id(), "TERM");
     assert!(ended(&mut leader).success());
     assert!(!held("/ls/local/e"));
     let mut rest = Vec::new();

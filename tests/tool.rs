@@ -290,6 +290,53 @@ fn an_election_leads_and_follows() {
 }
 
 #[test]
+fn a_value_ends_with_its_leader_however_that_ends() {
+    let (_dir, serve) = common::serve("2s");
+    // There may be a file already, with anything in it.
+    serve.ok(&["put", "/ls/local/p", "before"]);
+    let mut observer = serve.wombat(&["elect", "--observe", "/ls/local/p", "--json"]);
+    let mut observer = observer.stdout(Stdio::piped()).spawn().unwrap();
+    let mut observed = BufReader::new(observer.stdout.take().unwrap()).lines();
+    let mut next =
+        || -> serde_json::Value { serde_json::from_str(&observed.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next(), serde_json::json!({ "path": "/ls/local/p", "leader": null }), "nobody leads");
+    let mut watch = serve.wombat(&["watch", "/ls/local/p"]);
+    let mut watch = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    BufReader::new(watch.stderr.take().unwrap()).lines().next().unwrap().unwrap();
+    let mut watched = BufReader::new(watch.stdout.take().unwrap()).lines().map_while(Result::ok);
+    for (how, lock_delay) in [("TERM", "0s"), ("break", "0s"), ("KILL", "0s"), ("KILL", "30s")] {
+        let value = format!("anna, {how} {lock_delay}");
+        let mut leader =
+            serve.wombat(&["elect", "/ls/local/p", "--value", &value, "--lock-delay", lock_delay]);
+        let mut leader = leader.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let led = next();
+        assert_eq!(led["leader"]["value"], value.as_str());
+        assert!(led["leader"]["token"].is_u64() && led["leader"]["since"].is_string(), "{led}");
+        assert_eq!(serve.ok(&["get", "/ls/local/p"]), value);
+        match how {
+            "break" => drop(serve.ok(&["lock", "break", "/ls/local/p"])),
+            signal => common::signal(leader.id(), signal),
+        }
+        leader.wait().unwrap();
+        assert_eq!(next()["leader"], serde_json::Value::Null, "{how}");
+        assert_eq!(serve.ok(&["get", "/ls/local/p"]), "", "{how}");
+        assert!(watched.any(|line| line.starts_with("modified") && line.contains(&value)), "{how}");
+        let cleared = watched.find(|line| line.starts_with("modified")).unwrap();
+        assert!(cleared.ends_with(": "), "a watch sees the value end: {cleared:?}");
+        if lock_delay != "0s" {
+            serve.fails(4, &["rm", "/ls/local/p"]); // In lock-delay, and nobody is named.
+        }
+    }
+    assert_eq!(serve.ok(&["elect", "--observe", "/ls/local/none", "--count", "1"]), "nobody leads\n");
+    serve.fails(5, &["elect", "--observe", "/ls/local/none", "--count", "2", "--timeout", "100ms"]);
+    serve.fails(2, &["elect", "/ls/local/p"]);
+    for child in [&mut observer, &mut watch] {
+        common::signal(child.id(), "INT");
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
 fn configuration_comes_from_flags_then_environment_then_file() {
     let (dir, serve) = serve();
     let file = dir.path().join("config.toml");

@@ -509,16 +509,25 @@ pub(crate) struct Holding {
 Examples:
   wombat elect /ls/local/primary --value $(hostname):8080
   wombat elect /ls/local/primary --value $(hostname) -- ./primary
+  wombat elect --observe /ls/local/primary              a line for each leader: value, token, since when
+  wombat elect --observe /ls/local/primary --json --count 1     who leads now
 
-Everyone else reads the leader's value with `wombat get` or `wombat watch`.
+The value ends with its leader: when it resigns, when its session's lease has ended, or when its
+lock is broken, the cell empties the file. So `wombat get` prints the leader's value, or nothing.
 
 {SUPERVISION}"))]
 pub(crate) struct Elect {
     /// The election's file; made if it does not exist
     pub(crate) path: String,
     /// What the leader says of itself
-    #[arg(long, value_name = "V")]
-    pub(crate) value: String,
+    #[arg(long, value_name = "V", required_unless_present = "observe")]
+    pub(crate) value: Option<String>,
+    /// Do not stand for it: print who leads, and each change, until interrupted
+    #[arg(long, conflicts_with_all = ["value", "command"])]
+    pub(crate) observe: bool,
+    /// With --observe: end after so many lines
+    #[arg(long, value_name = "N", requires = "observe", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
     #[command(flatten)]
     pub(crate) holding: Holding,
 }

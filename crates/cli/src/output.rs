@@ -261,11 +261,16 @@ pub(crate) fn stat(stat: &Stat) -> Value {
     })
 }
 
-/// Adds contents to a JSON object: as text if they are, else in base64.
+/// Adds contents to a JSON object.
 pub(crate) fn add_contents(object: &mut Value, contents: &[u8]) {
-    match std::str::from_utf8(contents) {
-        Ok(text) => object["contents"] = text.into(),
-        Err(_) => object["contents_base64"] = STANDARD.encode(contents).into(),
+    add_text(object, "contents", contents);
+}
+
+/// Adds bytes to a JSON object under a key: as text if they are, else in base64 under `KEY_base64`.
+pub(crate) fn add_text(object: &mut Value, key: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => object[key] = text.into(),
+        Err(_) => object[format!("{key}_base64")] = STANDARD.encode(bytes).into(),
     }
 }
 

@@ -41,6 +41,7 @@ pub(crate) async fn acquire(
     mode: LockMode,
     only_try: bool,
     timeout: Duration,
+    clears_contents: bool,
 ) -> Result<LockGuard> {
     handle.spoil();
     let acquire = wire::Acquire {
@@ -54,6 +55,7 @@ pub(crate) async fn acquire(
             u64::try_from(timeout.as_millis().max(1)).unwrap_or(u64::MAX)
         },
         waited_ms: 0,
+        clears_contents,
     };
     // From before it is asked for: between the grant and its answer there may be a fail-over.
     let missed = handle.conflicts().map_or(0, |conflicts| conflicts.borrow().missed);

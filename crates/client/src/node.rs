@@ -199,7 +199,13 @@ impl Node {
     /// Errors: [`Error::StaleHandle`] if the node is deleted meanwhile, [`Error::BadHandle`] if the node was
     /// not opened for writing, [`Error::SequencerStale`] on a handle that is tied to a sequencer.
     pub async fn acquire(&self, mode: LockMode) -> Result<LockGuard> {
-        lock::acquire(&self.handle, mode, false, Duration::ZERO).await
+        lock::acquire(&self.handle, mode, false, Duration::ZERO, false).await
+    }
+
+    /// Takes the lock exclusively, as [`Node::acquire`] does. What the file holds when the grant ends, by release,
+    /// loss or break, is emptied in the same instant: it was this holder's own.
+    pub(crate) async fn acquire_as_author(&self) -> Result<LockGuard> {
+        lock::acquire(&self.handle, LockMode::Exclusive, false, Duration::ZERO, true).await
     }
 
     /// Takes the lock, waiting in line for so long at most.
@@ -208,7 +214,7 @@ impl Node {
     pub async fn acquire_within(&self, mode: LockMode, timeout: Duration) -> Result<LockGuard> {
         match timeout.is_zero() {
             true => self.try_acquire(mode).await,
-            false => lock::acquire(&self.handle, mode, false, timeout).await,
+            false => lock::acquire(&self.handle, mode, false, timeout, false).await,
         }
     }
 
@@ -216,7 +222,7 @@ impl Node {
     ///
     /// Errors: as [`Node::acquire`], and [`Error::LockHeld`], [`Error::LockDelayed`].
     pub async fn try_acquire(&self, mode: LockMode) -> Result<LockGuard> {
-        lock::acquire(&self.handle, mode, true, Duration::ZERO).await
+        lock::acquire(&self.handle, mode, true, Duration::ZERO, false).await
     }
 
     /// Ties this handle to a lock: its calls fail once the sequencer is stale (P§2.4).

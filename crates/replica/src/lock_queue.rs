@@ -64,6 +64,8 @@ pub(crate) struct Waiter {
     pub(crate) handle: HandleId,
     pub(crate) mode: LockMode,
     pub(crate) lock_delay_ms: u32,
+    /// Whether the file is emptied when its grant ends.
+    pub(crate) clears_contents: bool,
     /// Since when it waits. An Acquire that waited at an earlier master has waited since before this one served.
     pub(crate) since: Instant,
     /// When it gives up; never, if `None`.

@@ -91,6 +91,7 @@ impl Replica {
                 shared: next.mode == LockMode::Shared,
                 lock_delay_ms: next.lock_delay_ms,
                 acquire: next.asker.number,
+                clears_contents: next.clears_contents,
             });
             let origin = Origin::Grant(next.asker, instance, next.handle);
             match self.propose_grant(origin, instance, op) {

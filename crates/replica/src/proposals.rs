@@ -77,6 +77,8 @@ pub(crate) enum Opens {
     Node(Instance),
     /// What has this name in a directory by then.
     Child(Instance, Name),
+    /// Not an Open: a grant with which the contents of this file end.
+    Grant(Instance),
 }
 
 impl Opens {
@@ -86,6 +88,7 @@ impl Opens {
                 Some(Opens::Child(Instance(open.parent), Name::parse(&open.name).ok()?))
             }
             Op::Open(open) => Some(Opens::Node(Instance(open.instance))),
+            Op::Grant(grant) if grant.clears_contents => Some(Opens::Grant(Instance(grant.instance))),
             _ => None,
         }
     }

@@ -33,6 +33,8 @@ pub struct Holder {
     pub acquire: u64,
     /// Since when, wall time, for people.
     pub since_wall_ms: u64,
+    /// Whether the contents of the file are this holder's own, and are emptied when it holds the lock no more.
+    pub clears_contents: bool,
 }
 
 /// A lock-delay (P§2.4).

@@ -282,6 +282,7 @@ fn holder_record(((session, handle), holder): ((SessionId, HandleId), &Holder)) 
         lock_delay_ms: holder.lock_delay.as_millis() as u32,
         acquire: holder.acquire,
         since_wall_ms: holder.since_wall_ms,
+        clears_contents: holder.clears_contents,
     }
 }
 
@@ -309,6 +310,7 @@ fn node_of(record: log::NodeRecord) -> Result<Node, SnapshotError> {
                 lock_delay: Duration::from_millis(holder.lock_delay_ms.into()),
                 acquire: holder.acquire,
                 since_wall_ms: holder.since_wall_ms,
+                clears_contents: holder.clears_contents,
             },
         );
     }

@@ -26,6 +26,8 @@ struct Item {
     /// Since which slot, whether shared, for how many milliseconds.
     delay: Option<(u64, bool, u32)>,
     openers: Vec<(u64, u64)>,
+    /// The holder with whose grant the contents end.
+    author: Option<(u64, u64)>,
 }
 
 /// The model: nodes by their paths (`""` is the root, `"/a"` a child), sessions with the answers they got.
@@ -47,17 +49,73 @@ enum Step {
     BeginEpoch,
     OldEpoch,
     CreateSession,
-    EndSession { who: usize, asked: bool, delay_over: bool },
-    Create { who: usize, place: usize, name: u8, kind: Kind, permits: u32, must: bool, sequential: bool },
-    OpenEphemeral { who: usize, what: usize },
-    Close { who: usize, what: usize, handle: u64 },
-    Set { who: usize, what: usize, byte: u8, guess: u64 },
-    Delete { who: usize, what: usize, handle: u64, delay_over: bool },
-    Grant { who: usize, what: usize, handle: u64, shared: bool, delay_ms: u32, delay_over: bool },
-    Release { who: usize, what: usize, handle: u64 },
-    Break { who: usize, what: usize, whose: Whose, delay_over: bool },
-    Multi { who: usize, one: usize, other: usize, name: u8, byte: u8, sequential: bool },
-    Retry { who: usize, which: usize },
+    EndSession {
+        who: usize,
+        asked: bool,
+        delay_over: bool,
+    },
+    Create {
+        who: usize,
+        place: usize,
+        name: u8,
+        kind: Kind,
+        permits: u32,
+        must: bool,
+        sequential: bool,
+    },
+    OpenEphemeral {
+        who: usize,
+        what: usize,
+    },
+    Close {
+        who: usize,
+        what: usize,
+        handle: u64,
+    },
+    Set {
+        who: usize,
+        what: usize,
+        byte: u8,
+        guess: u64,
+    },
+    Delete {
+        who: usize,
+        what: usize,
+        handle: u64,
+        delay_over: bool,
+    },
+    Grant {
+        who: usize,
+        what: usize,
+        handle: u64,
+        shared: bool,
+        delay_ms: u32,
+        clears: bool,
+        delay_over: bool,
+    },
+    Release {
+        who: usize,
+        what: usize,
+        handle: u64,
+    },
+    Break {
+        who: usize,
+        what: usize,
+        whose: Whose,
+        delay_over: bool,
+    },
+    Multi {
+        who: usize,
+        one: usize,
+        other: usize,
+        name: u8,
+        byte: u8,
+        sequential: bool,
+    },
+    Retry {
+        who: usize,
+        which: usize,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,9 +159,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(who, what, byte, guess)| Step::Set { who, what, byte, guess }),
         3 => (who.clone(), what.clone(), handle.clone(), any::<bool>())
             .prop_map(|(who, what, handle, delay_over)| Step::Delete { who, what, handle, delay_over }),
-        8 => (who.clone(), what.clone(), handle.clone(), any::<bool>(), 0..2u32, any::<bool>()).prop_map(
-            |(who, what, handle, shared, delay, delay_over)| {
-                Step::Grant { who, what, handle, shared, delay_ms: delay * 5000, delay_over }
+        8 => (who.clone(), what.clone(), handle.clone(), any::<bool>(), 0..2u32, any::<(bool, bool)>()).prop_map(
+            |(who, what, handle, shared, delay, (clears, delay_over))| {
+                Step::Grant { who, what, handle, shared, delay_ms: delay * 5000, clears, delay_over }
             }
         ),
         4 => (who.clone(), what.clone(), handle).prop_map(|(who, what, handle)| Step::Release { who, what, handle }),
@@ -169,6 +227,7 @@ impl Model {
             lock_generation: 0,
             permits: new.permits,
             holders: Vec::new(),
+            author: None,
             delay: None,
             openers: Vec::new(),
         };
@@ -242,7 +301,21 @@ impl Model {
             item.lock_generation += 1;
         }
         item.holders.push((session, grant.handle, grant.shared, slot, grant.lock_delay_ms));
+        item.author = grant.clears_contents.then_some((session, grant.handle));
         Ok(())
+    }
+
+    /// Empties the files whose author holds their lock no more.
+    fn clear_contents(&mut self) {
+        for item in self.items.values_mut() {
+            let holds = |author: (u64, u64)| item.holders.iter().any(|holder| (holder.0, holder.1) == author);
+            if item.author.is_some_and(|author| !holds(author)) {
+                item.author = None;
+                if !item.directory && !item.contents.is_empty() {
+                    (item.contents, item.generation) = (Vec::new(), item.generation + 1);
+                }
+            }
+        }
     }
 
     fn end_session(&mut self, slot: u64, session: u64, asked: bool, over: &[u64]) {
@@ -254,6 +327,7 @@ impl Model {
             item.abandon(slot, over, |holder| holder.0 == session);
             item.openers.retain(|opener| opener.0 != session);
         }
+        self.clear_contents();
         self.sweep();
     }
 }
@@ -289,6 +363,7 @@ impl Pair {
             lock_generation: 0,
             permits: 0,
             holders: Vec::new(),
+            author: None,
             delay: None,
             openers: Vec::new(),
         };
@@ -332,7 +407,9 @@ impl Pair {
             assert_eq!(class(&result), "SessionExpired");
             return;
         }
-        let expected = match model(&mut self.model, self.slot) {
+        let expected = model(&mut self.model, self.slot);
+        self.model.clear_contents();
+        let expected = match expected {
             Ok(()) => "ok".to_owned(),
             Err(error) => error.name().to_owned(),
         };
@@ -470,7 +547,7 @@ impl Pair {
                     model.remove(&path, (session, handle), &over)
                 });
             }
-            Step::Grant { who, what, handle, shared, delay_ms, delay_over } => {
+            Step::Grant { who, what, handle, shared, delay_ms, clears, delay_over } => {
                 let (session, path) = (self.model.session(who), self.model.path(what));
                 let instance = self.model.items[&path].instance;
                 let over = if delay_over { self.all_delays() } else { Vec::new() };
@@ -480,6 +557,7 @@ impl Pair {
                     shared,
                     lock_delay_ms: delay_ms,
                     acquire: self.number + 1,
+                    clears_contents: clears && !shared,
                 };
                 self.change(session, &over.clone(), Op::Grant(grant), |model, slot| {
                     model.grant(slot, session, &grant, &over)
@@ -649,6 +727,11 @@ fn seen(node: &Node) -> Item {
             .lock
             .delay()
             .map(|delay| (delay.since.0, delay.mode == LockMode::Shared, delay.length.as_millis() as u32)),
+        author: node
+            .lock
+            .holders()
+            .find(|(_, holder)| holder.clears_contents)
+            .map(|((session, handle), _)| (session.0, handle.0)),
         openers: node.openers.keys().map(|(session, handle)| (session.0, handle.0)).collect(),
     })
 }

@@ -261,7 +261,14 @@ fn a_lock_is_broken_for_the_grants_that_are_named_and_with_their_delay() {
     let mut script = Script::new();
     let lock = script.create("lock", 1, NewNode::default());
     let shared = |handle, lock_delay_ms, acquire| {
-        Op::Grant(log::Grant { instance: lock, handle, shared: true, lock_delay_ms, acquire })
+        Op::Grant(log::Grant {
+            instance: lock,
+            handle,
+            shared: true,
+            lock_delay_ms,
+            acquire,
+            ..log::Grant::default()
+        })
     };
     let mut tokens = Vec::new();
     for (handle, delay) in [(1, 0), (2, 3_000), (3, 1_000)] {

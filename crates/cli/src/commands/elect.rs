@@ -6,7 +6,8 @@ use crate::exit::{Failure, SIGNAL, TIMEOUT};
 use crate::output;
 use crate::settings::Settings;
 use crate::supervise::Signals;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::io::ErrorKind;
 use std::time::Duration;
 use wombat_client::{Cell, Election, Leader, Leadership};
 
@@ -16,10 +17,13 @@ const READ_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) async fn run(cell: &Cell, settings: &Settings, elect: Elect, json: bool) -> Result<u8, Failure> {
     let election = Election::new(cell, &elect.path).lock_delay(elect.holding.lock_delay);
     let mut signals = Signals::listen()?;
+    let Some(value) = &elect.value else {
+        return observe(cell, &election, &elect, json, &mut signals).await;
+    };
     let leadership = tokio::select! {
         biased;
         signal = signals.next() => return Ok(SIGNAL + signal as u8),
-        won = election.campaign(elect.value.clone()) => {
+        won = election.campaign(value.clone()) => {
             won.map_err(|error| Failure::from(error).about(&elect.path))?
         }
         followed = follow(&election, json) => return followed,
@@ -30,8 +34,8 @@ pub(crate) async fn run(cell: &Cell, settings: &Settings, elect: Elect, json: bo
     };
     let token = leadership.guard().token();
     output::line(match json {
-        true => json!({ "event": "leading", "value": elect.value, "token": token.0 }).to_string(),
-        false => format!("leading {} (token {token})", elect.value),
+        true => json!({ "event": "leading", "value": value, "token": token.0 }).to_string(),
+        false => format!("leading {value} (token {token})"),
     });
     lead(cell, settings, &elect, leadership, &mut signals).await
 }
@@ -61,11 +65,59 @@ async fn lead(
     result
 }
 
+/// Prints who leads, and each change.
+async fn observe(
+    cell: &Cell,
+    election: &Election,
+    elect: &Elect,
+    json: bool,
+    signals: &mut Signals,
+) -> Result<u8, Failure> {
+    let path = cell.resolve(&elect.path)?.to_string();
+    let print_each = async {
+        let about = |error| Failure::from(error).about(&elect.path);
+        let mut changes = election.observe().await.map_err(about)?;
+        for _ in 0..elect.count.unwrap_or(u64::MAX) {
+            let next = changes.next().await.map_err(about)?;
+            let leader = next.ok_or_else(|| Failure::lost("the session was lost, and the watch with it"))?;
+            match json {
+                true => output::line(json!({ "path": path, "leader": leader.as_ref().map(object) })),
+                false => output::line(described(leader.as_ref())),
+            }
+            output::flush().await?;
+        }
+        Ok(0)
+    };
+    tokio::select! {
+        ended = print_each => ended,
+        _ = signals.next() => Ok(0),
+        () = output::reader_gone() => Err(Failure::output(ErrorKind::BrokenPipe.into())),
+        () = pass(elect.holding.timeout) => {
+            let text = format!("{}: the time allowed has passed", elect.path);
+            Err(Failure::new(TIMEOUT, "Timeout", text))
+        }
+    }
+}
+
+fn object(leader: &Leader) -> Value {
+    let mut object = json!({
+        "token": leader.token.0, "since": output::time(leader.since_wall_ms), "client": leader.client,
+    });
+    output::add_text(&mut object, "value", &leader.value);
+    object
+}
+
+fn described(leader: Option<&Leader>) -> String {
+    let Some(Leader { value, token, since_wall_ms, client }) = leader else { return "nobody leads".into() };
+    let (value, since) = (String::from_utf8_lossy(value), output::time(*since_wall_ms));
+    format!("{value} leads (token {token}, since {since}, {client})")
+}
+
 /// Tells each leader, until it is ourselves.
 async fn follow(election: &Election, json: bool) -> Result<u8, Failure> {
     let mut changes = election.observe().await?;
     while let Some(leader) = changes.next().await? {
-        if let Some(Leader { value, token }) = leader {
+        if let Some(Leader { value, token, .. }) = leader {
             let value = String::from_utf8_lossy(&value).into_owned();
             output::line(match json {
                 true => json!({ "event": "following", "value": value, "token": token.0 }).to_string(),

@@ -4,14 +4,14 @@ use crate::events::NodeEvents;
 use crate::{Cell, Create, EventKind, LockGuard, Node, OpenOptions};
 use bytes::Bytes;
 use std::time::Duration;
-use wombat_proto::{Error, LockMode, Result, Token};
+use wombat_proto::{Error, Result, Token};
 
 /// An election at a file.
 ///
 /// The leader holds the file's lock and has written its value into the file, under a handle tied to its
-/// sequencer, so that a value never comes from someone whose lock was lost. It empties the file before it
-/// resigns. One that dies leaves its value behind until the next leader writes; it is not taken for a leader,
-/// because nobody holds the lock.
+/// sequencer, so that a value never comes from someone whose lock was lost. The value ends with the lock: when the
+/// leader resigns, when its session has ended, or when its lock is broken, the cell empties the file in the same
+/// instant. So a plain read of the file is right, too: it names the leader, or it is empty.
 ///
 /// ```no_run
 /// # use wombat_client::*;
@@ -57,6 +57,10 @@ pub struct Leader {
     pub value: Bytes,
     /// Its fencing token.
     pub token: Token,
+    /// Since when it holds the lock: wall time in milliseconds since 1970, for people.
+    pub since_wall_ms: u64,
+    /// What its client says of itself, for people.
+    pub client: String,
 }
 
 /// The lead, held until it is resigned, dropped or lost.
@@ -86,7 +90,7 @@ impl Election {
         let value = leading(value.into())?;
         let options = || OpenOptions::new().write().create(Create::May).lock_delay(self.lock_delay);
         let lock = self.cell.open(&self.path, options()).await?;
-        let guard = lock.acquire(LockMode::Exclusive).await?;
+        let guard = lock.acquire_as_author().await?;
         let file = self.cell.open(&self.path, options().lock_delay(Duration::ZERO)).await?;
         file.set_sequencer(guard.sequencer()).await?;
         file.set(value).await?;
@@ -106,18 +110,29 @@ impl Election {
         }
     }
 
-    /// The changes of the leader, beginning with the present one. The cell tells of them; nothing is polled.
+    /// The changes of the leader, beginning with the present one. The cell tells of them; only while the file does
+    /// not exist it is looked for again and again. Nothing is changed.
     pub async fn observe(&self) -> Result<LeaderChanges> {
+        let file = self.subscribe().await?;
+        Ok(LeaderChanges { election: self.clone(), file, last: None, told: false })
+    }
+
+    /// Opens the file, if there is one, with the events after which another may lead.
+    async fn subscribe(&self) -> Result<Option<(Node, NodeEvents)>> {
         let kinds = [
             EventKind::ContentsModified,
             EventKind::LockAcquired,
             EventKind::LockReleased,
             EventKind::HandleInvalid,
         ];
-        let options = OpenOptions::new().write().create(Create::May).events(&kinds);
-        let file = self.cell.open(&self.path, options).await?;
-        let events = file.events();
-        Ok(LeaderChanges { election: self.clone(), file, events, last: None, told: false })
+        match self.cell.open(&self.path, OpenOptions::new().events(&kinds)).await {
+            Ok(file) => {
+                let events = file.events();
+                Ok(Some((file, events)))
+            }
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn leader_of(&self, file: &Node) -> Result<Option<Leader>> {
@@ -130,10 +145,15 @@ impl Election {
         })?;
         let path = file.path().to_string();
         let lock = locks.into_iter().find(|lock| lock.path == path);
-        let token = lock.and_then(|lock| lock.holders.first().map(|holder| holder.token));
-        // What was written before the grant is an earlier leader's word.
-        let leads = |token: &u64| !value.is_empty() && stat.modified_slot.0 > *token;
-        Ok(token.filter(leads).map(|token| Leader { value: value.clone(), token: Token(token) }))
+        let holder = lock.and_then(|lock| lock.holders.into_iter().next());
+        // What was written before the grant is no word of this holder's.
+        let leads = holder.filter(|holder| !value.is_empty() && stat.modified_slot.0 > holder.token);
+        Ok(leads.map(|holder| Leader {
+            value,
+            token: Token(holder.token),
+            since_wall_ms: holder.since_wall_ms,
+            client: holder.client,
+        }))
     }
 }
 
@@ -155,9 +175,8 @@ impl Leadership {
         self.file.set(leading(value.into())?).await.map(drop)
     }
 
-    /// Gives the lead up: empties the file, then releases the lock.
+    /// Gives the lead up: the lock goes free, and the file is empty.
     pub async fn resign(self) -> Result<()> {
-        self.file.set(Bytes::new()).await?;
         self.guard.release().await
     }
 }
@@ -173,8 +192,8 @@ fn leading(value: Bytes) -> Result<Bytes> {
 /// The leaders of an election, one after the other.
 pub struct LeaderChanges {
     election: Election,
-    file: Node,
-    events: NodeEvents,
+    /// `None`: it did not exist at the last look.
+    file: Option<(Node, NodeEvents)>,
     last: Option<Leader>,
     told: bool,
 }
@@ -195,23 +214,34 @@ impl LeaderChanges {
                 Err(Error::SessionExpired) => return Ok(None),
                 Err(error) => return Err(error),
             }
-            if self.events.recv().await.is_none() {
-                return Ok(None);
+            match &mut self.file {
+                Some((_, events)) => {
+                    if events.recv().await.is_none() {
+                        return Ok(None);
+                    }
+                    events.skip();
+                }
+                None => tokio::time::sleep(LOOK_FOR_FILE_EVERY).await,
             }
-            self.events.skip();
         }
     }
 
     /// Who leads, in a new file if somebody deleted the old one.
     async fn look(&mut self) -> Result<Option<Leader>> {
         loop {
-            match self.election.leader_of(&self.file).await {
-                Err(Error::StaleHandle) => {
-                    let again = self.election.observe().await?;
-                    (self.file, self.events) = (again.file, again.events);
+            if let Some((file, _)) = &self.file {
+                match self.election.leader_of(file).await {
+                    Err(Error::StaleHandle) => {}
+                    looked => return looked,
                 }
-                looked => return looked,
+            }
+            self.file = self.election.subscribe().await?;
+            if self.file.is_none() {
+                return Ok(None);
             }
         }
     }
 }
+
+/// How often an observer looks for a file that does not exist. A client that caches knows it without asking.
+const LOOK_FOR_FILE_EVERY: Duration = Duration::from_millis(500);

@@ -5,7 +5,7 @@ use crate::Replica;
 use crate::proposals::Opens;
 use alloc::vec::Vec;
 use wombat_proto::wire::{change, log, log::command::Op};
-use wombat_proto::{CacheKey, HandleId, Instance, Name, NodePath, SessionId};
+use wombat_proto::{CacheKey, HandleId, Instance, Name, NodePath, SessionId, Token};
 use wombat_state::{Node, State};
 
 /// The keys that a command touches. A listing shows the stats of the children, so what changes a stat changes
@@ -66,15 +66,26 @@ impl<'a> Touched<'a> {
 
     /// A handle goes, and with it the ephemeral node that it may be the last to keep alive.
     fn close(&mut self, instance: u64, session: u64, handle: u64) {
+        self.end_grant(instance, session, handle);
         let opener = (SessionId(session), HandleId(handle));
         if let Some(node) = self.node(instance).filter(|node| node.openers.contains_key(&opener)) {
             self.death(node);
         }
     }
 
+    /// A grant ends, and with it the contents that were its holder's own.
+    fn end_grant(&mut self, instance: u64, session: u64, handle: u64) {
+        let Some(node) = self.node(instance) else { return };
+        let holder = node.lock.holder(SessionId(session), HandleId(handle));
+        if holder.is_some_and(|holder| holder.clears_contents) {
+            self.write(node);
+        }
+    }
+
     /// What an Open that comes before may keep alive goes.
     fn unopen(&mut self, opens: &Opens) {
         match opens {
+            Opens::Grant(node) => self.node(node.0).into_iter().for_each(|node| self.write(node)),
             Opens::Node(node) => self.node(node.0).into_iter().for_each(|node| self.death(node)),
             Opens::Child(directory, name) => {
                 let Some(directory) = self.node(directory.0) else { return };
@@ -160,7 +171,24 @@ impl Replica {
                     }
                 }
             }
-            Op::Close(close) => touched.close(close.instance, session.0, close.handle),
+            Op::Close(log::Close { instance, handle }) | Op::Release(log::Release { instance, handle }) => {
+                touched.close(*instance, session.0, *handle);
+                // A grant that is on its way into the log is there before this.
+                let sessions = [session.0];
+                let ahead = self.proposals.opened_by(&sessions);
+                ahead
+                    .filter(|ahead| matches!(ahead, Opens::Grant(_)))
+                    .for_each(|ahead| touched.unopen(ahead));
+            }
+            Op::BreakLock(broken) => {
+                for token in &broken.tokens {
+                    let node = touched.node(broken.instance);
+                    let holder = node.and_then(|node| node.lock.holder_of_token(Token(*token)));
+                    if let Some(((session, handle), _)) = holder {
+                        touched.end_grant(broken.instance, session.0, handle.0);
+                    }
+                }
+            }
             Op::CloseOrphans(orphans) => {
                 for one in &orphans.handles {
                     touched.close(one.instance, one.session, one.handle);
@@ -168,9 +196,8 @@ impl Replica {
             }
             Op::EndSessions(end) => {
                 for id in &end.sessions {
-                    let ephemerals =
-                        self.state.session(SessionId(*id)).into_iter().flat_map(|s| s.ephemerals());
-                    for (instance, handle) in ephemerals {
+                    let Some(session) = self.state.session(SessionId(*id)) else { continue };
+                    for (instance, handle) in session.ephemerals().chain(session.locks()) {
                         touched.close(instance.0, *id, handle.0);
                     }
                 }

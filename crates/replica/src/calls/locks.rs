@@ -32,6 +32,9 @@ impl Replica {
         if acquire.r#try && acquire.timeout_ms != 0 {
             return Err(Error::invalid("an Acquire that only tries takes no timeout"));
         }
+        if acquire.shared && acquire.clears_contents {
+            return Err(Error::invalid("only an exclusive holder can have contents of its own"));
+        }
         let handle = self.lock_handle(asker, acquire.handle.as_ref())?;
         let (id, instance) = (HandleId(handle.token.id), handle.instance());
         let node = self.state.tree().get(instance).ok_or(Error::StaleHandle)?;
@@ -67,6 +70,7 @@ impl Replica {
             handle: id,
             mode: if acquire.shared { LockMode::Shared } else { LockMode::Exclusive },
             lock_delay_ms: handle.token.lock_delay_ms,
+            clears_contents: acquire.clears_contents,
             since,
             deadline,
             only_try: acquire.r#try,

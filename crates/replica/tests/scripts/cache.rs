@@ -465,6 +465,48 @@ fn a_grant_waits_for_those_who_have_the_lock_generation_cached() {
 }
 
 #[test]
+fn contents_that_end_with_a_lock_are_dropped_by_caches_before_it_ends() {
+    let path = "/ls/test/lock";
+    let ends: [fn(wire::Handle) -> Option<Call>; 5] = [
+        |lock| Some(release(lock)),
+        |lock| Some(Call::Close(wire::Close { handle: Some(lock) })),
+        |_| Some(Call::EndSession(wire::EndSession {})),
+        |_| None, // Another breaks it.
+        |_| None, // Its lease ends.
+    ];
+    for (case, end) in ends.into_iter().enumerate() {
+        let mut world = World::new();
+        let (mut holder, mut other) = (world.client(), world.client());
+        let lock = world.open(&mut holder, path);
+        let own = wire::Acquire { handle: Some(lock), clears_contents: true, ..wire::Acquire::default() };
+        world.call(&mut holder, Call::Acquire(own)).unwrap();
+        world.call(&mut holder, set(lock, "its holder's")).unwrap();
+        let (mut reader, read) = world.caching(path);
+        assert_eq!(world.read(&mut reader.client, read).unwrap(), "its holder's");
+        if let Some(call) = end(lock) {
+            let ended = world.send(&mut holder, call);
+            assert_eq!(world.answer(&holder, ended), None, "case {case}: it waits for the reader");
+            assert_eq!(world.obeys(&mut reader), [node(lock)], "case {case}");
+        } else {
+            if case == 3 {
+                let breaks = wire::BreakLock { path: path.into(), ..wire::BreakLock::default() };
+                world.send(&mut other, Call::BreakLock(breaks));
+            }
+            // The reader lives, and hears of it when the holder's lease has run out.
+            let (begun, mut told) = (world.elapsed(), Vec::new());
+            while told.is_empty() {
+                world.pass(100 * MILLISECOND);
+                told = world.obeys(&mut reader);
+                assert!(world.elapsed() - begun < 3 * LEASE, "case {case}: nobody has to drop it");
+            }
+            assert_eq!(told, [node(lock)], "case {case}");
+        }
+        world.pass(MILLISECOND);
+        assert_eq!(world.read(&mut reader.client, read).unwrap(), "", "case {case}");
+    }
+}
+
+#[test]
 fn a_waiter_that_gives_up_while_its_turn_waits_takes_no_lock() {
     let mut world = World::new();
     let (mut gives_up, mut next) = (world.client(), world.client());

@@ -1,7 +1,7 @@
 //! A property of what may be cached (SPEC I8): whatever else goes on, and whatever is on its way into the log,
 //! what a session was allowed to cache and was not told to drop is what the state says.
 
-use crate::world::{Client, World, acquire, may_create, set};
+use crate::world::{Client, World, may_create, set};
 use proptest::prelude::*;
 use wombat_proto::wire::{self, open::Create, request::Call, response::Result as Answer};
 use wombat_proto::{CacheKey, Error, Instance, Path};
@@ -41,8 +41,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => both().prop_map(|(who, handle)| Step::Set { who, handle }),
         3 => both().prop_map(|(who, handle)| Step::Delete { who, handle }),
         2 => both().prop_map(|(who, handle)| Step::Close { who, handle }),
-        1 => both().prop_map(|(who, handle)| Step::Acquire { who, handle }),
-        1 => both().prop_map(|(who, handle)| Step::Release { who, handle }),
+        3 => both().prop_map(|(who, handle)| Step::Acquire { who, handle }),
+        2 => both().prop_map(|(who, handle)| Step::Release { who, handle }),
         4 => (who.clone(), prop::collection::vec((0..4u8, path()), 1..4))
             .prop_map(|(who, changes)| Step::Multi { who, changes }),
         1 => (READERS..ACTORS).prop_map(|who| Step::End { who }),
@@ -198,7 +198,9 @@ impl Cell {
             }
             Step::Acquire { who, handle } => {
                 let Some(handle) = self.handle(who, handle) else { return };
-                self.send(who, acquire(handle));
+                let acquire =
+                    wire::Acquire { handle: Some(handle), clears_contents: true, ..Default::default() };
+                self.send(who, Call::Acquire(acquire));
             }
             Step::Release { who, handle } => {
                 let Some(handle) = self.handle(who, handle) else { return };

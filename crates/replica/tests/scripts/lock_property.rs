@@ -306,7 +306,7 @@ impl Test {
         }
         let timeout_ms = if let Patience::Some(ms) = patience { ms } else { 0 };
         let r#try = matches!(patience, Patience::None);
-        let acquire = wire::Acquire { handle: Some(handle), shared, r#try, timeout_ms, waited_ms: 0 };
+        let acquire = wire::Acquire { handle: Some(handle), shared, r#try, timeout_ms, ..Default::default() };
         self.ask(who, handle, Call::Acquire(acquire));
     }
 

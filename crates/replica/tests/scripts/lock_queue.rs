@@ -387,7 +387,13 @@ fn who_has_given_up_while_a_grant_was_on_its_way_is_out_of_the_queue_when_that_i
     world.send(&mut dies, release(hd));
     let ask = |handle, only_try, timeout_ms| {
         let handle = Some(handle);
-        Call::Acquire(wire::Acquire { handle, shared: true, r#try: only_try, timeout_ms, waited_ms: 0 })
+        Call::Acquire(wire::Acquire {
+            handle,
+            shared: true,
+            r#try: only_try,
+            timeout_ms,
+            ..Default::default()
+        })
     };
     let nt = world.send(&mut tries, ask(ht, true, 0));
     let ns = world.send(&mut short, ask(hs, false, 1000));

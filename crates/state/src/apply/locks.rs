@@ -1,12 +1,13 @@
 //! Granting, releasing and breaking locks (P§2.4).
 
-use super::Context;
+use super::{Context, nodes};
 use crate::lock::Holder;
 use crate::outcome::Outcome;
 use crate::session::Fence;
-use crate::{Change, State};
+use crate::{Change, Node, State};
 use alloc::collections::BTreeSet;
 use alloc::format;
+use bytes::Bytes;
 use core::time::Duration;
 use wombat_proto::limits::HANDLES_PER_SESSION;
 use wombat_proto::wire::log;
@@ -33,6 +34,7 @@ pub(super) fn grant(state: &mut State, context: &mut Context<'_>, grant: &log::G
         lock_delay: Duration::from_millis(grant.lock_delay_ms.into()),
         acquire: grant.acquire,
         since_wall_ms: context.wall_ms,
+        clears_contents: grant.clears_contents,
     };
     let delay_over = node.lock.delay().is_some_and(|delay| context.is_over(delay.since));
     let key = (context.session, handle);
@@ -57,7 +59,8 @@ pub(super) fn release(
     let session = context.session;
     let holder = (session, handle);
     let released = state.tree.edit(instance, |node| node.lock.release(session, handle));
-    released.ok_or(Error::StaleHandle)?.ok_or(Error::NotHeld)?;
+    let released = released.ok_or(Error::StaleHandle)?.ok_or(Error::NotHeld)?;
+    clear_contents(state, context, instance, released);
     let session = state.session_mut(session).expect("checked by the caller");
     session.locks.remove(&(instance, handle));
     context.changes.push(Change::LockReleased { instance, holder });
@@ -112,12 +115,30 @@ pub(super) fn abandon(
     instance: Instance,
     holder: (SessionId, HandleId),
 ) {
+    let held = state.tree.get(instance).and_then(|node| node.lock.holder(holder.0, holder.1)).copied();
     let delay = state.tree.edit(instance, |node| {
         let delay_over = node.lock.delay().is_some_and(|delay| context.is_over(delay.since));
         node.lock.abandon(holder, context.slot, delay_over)
     });
+    if let Some(held) = held {
+        clear_contents(state, context, instance, held);
+    }
     context.changes.push(match delay.expect("a locked node exists") {
         Some(delay) => Change::LockDelayed { instance, holder, since: delay.since, length: delay.length },
         None => Change::LockReleased { instance, holder },
     });
+}
+
+/// A grant has ended, however it did. Contents that were its holder's own end with it.
+pub(super) fn clear_contents(
+    state: &mut State,
+    context: &mut Context<'_>,
+    instance: Instance,
+    ended: Holder,
+) {
+    let contents = state.tree.get(instance).and_then(Node::contents);
+    if ended.clears_contents && contents.is_some_and(|contents| !contents.is_empty()) {
+        let cleared = nodes::write(state, context, instance, &Bytes::new(), None);
+        debug_assert!(cleared.is_ok(), "a file that exists can be emptied");
+    }
 }

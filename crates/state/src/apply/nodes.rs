@@ -1,6 +1,6 @@
 //! Opening, writing, closing and deleting nodes (P§2.3, P§2.6).
 
-use super::Context;
+use super::{Context, locks};
 use crate::lock::Lock;
 use crate::node::{Body, Node};
 use crate::outcome::Outcome;
@@ -147,10 +147,13 @@ pub(super) fn close(state: &mut State, context: &mut Context<'_>, close: &log::C
     let held = session.locks.remove(&(instance, handle));
     let kept_alive = session.ephemerals.remove(&(instance, handle));
     let key = (context.session, handle);
-    state.tree.edit(instance, |node| {
-        node.lock.release(key.0, key.1);
+    let released = state.tree.edit(instance, |node| {
         node.openers.remove(&key);
+        node.lock.release(key.0, key.1)
     });
+    if let Some(released) = released.flatten() {
+        locks::clear_contents(state, context, instance, released);
+    }
     if held {
         context.changes.push(Change::LockReleased { instance, holder: key });
     }

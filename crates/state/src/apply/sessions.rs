@@ -50,7 +50,9 @@ fn end_one(state: &mut State, context: &mut Context<'_>, id: SessionId, asked: b
     let Some(session) = state.sessions.remove(&id) else { return };
     for (instance, handle) in session.locks() {
         if asked {
-            state.tree.edit(instance, |node| node.lock.release(id, handle)).expect("a locked node exists");
+            let released = state.tree.edit(instance, |node| node.lock.release(id, handle));
+            let released = released.flatten().expect("a session knows what it holds");
+            locks::clear_contents(state, context, instance, released);
             context.changes.push(Change::LockReleased { instance, holder: (id, handle) });
         } else {
             locks::abandon(state, context, instance, (id, handle));

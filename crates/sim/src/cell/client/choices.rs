@@ -178,7 +178,15 @@ impl Client {
         let hurries = !r#try && (later || random.chance(300));
         let timeout_ms = if hurries { 1 + random.below(6000) } else { 0 };
         let mode = if shared { LockMode::Shared } else { LockMode::Exclusive };
-        let acquire = wire::Acquire { handle: Some(handle), shared, r#try, timeout_ms, waited_ms: 0 };
+        let clears_contents = !shared && random.chance(500);
+        let acquire = wire::Acquire {
+            handle: Some(handle),
+            shared,
+            r#try,
+            timeout_ms,
+            clears_contents,
+            ..wire::Acquire::default()
+        };
         (Call::Acquire(acquire), Doing::Acquiring(lock, mode))
     }
 
