@@ -7,7 +7,7 @@ mod common;
 
 use common::five::Five;
 use common::network::{Network, PORT, address};
-use common::wait_for;
+use common::{WOMBAT, wait_for};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -290,4 +290,53 @@ fn replicas_far_apart_get_a_longer_master_lease() {
     assert!(put.status.success(), "{}", common::shown(&put));
     let log: String = (0..3).map(|number| cell.log(number)).collect();
     assert!(log.contains("the round trip to a quorum of replicas takes"), "{log}");
+
+/// A host that holds a lock falls silent. The cell says again and again when the lock is free at the latest, and never
+/// later than it has said before.
+#[test]
+fn lock_of_a_host_that_vanished_is_free_when_it_was_said() {
+    const SERVER: usize = 0;
+    const OBSERVER: usize = 1;
+    const HOLDER: usize = 2;
+    let Some(network) = Network::make(3) else {
+        return eprintln!("no namespaces here: run it as root");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = format!("{}:{PORT}", address(SERVER));
+    let _server =
+        Five::start_without_waiting(dir.path(), vec![(endpoint.clone(), Some(network.host(SERVER)))]);
+    wait_for("the master", || network.master_seen_by(SERVER));
+    let mut holder = Command::new("ip")
+        .args([
+            "netns",
+            "exec",
+            &network.host(HOLDER),
+            WOMBAT,
+            "lock",
+            "/ls/local/x",
+            "--endpoints",
+            &endpoint,
+        ])
+        .args(["--lock-delay", "1s", "--", "sleep", "300"])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let look = || {
+        let look = ["locks", "/ls/local/x", "--json", "--endpoints", &endpoint];
+        let before = Instant::now();
+        let locks: serde_json::Value = serde_json::from_str(&network.wombat(OBSERVER, &look)?).unwrap();
+        let lock = locks.as_array().unwrap().first().filter(|lock| lock["path"] == "/ls/local/x")?;
+        Some((before, Duration::from_millis(lock["free_within_ms"].as_u64().unwrap()), Instant::now()))
+    };
+    wait_for("the lock", look);
+    network.connect(|from, to| HOLDER != from && HOLDER != to);
+    let (_, within, after) = look().unwrap();
+    let free_by = after + within;
+    wait_for("the lock to be free", || {
+        let Some((before, within, _)) = look() else { return Some(()) };
+        assert!(before + within <= free_by, "it was said to be free {:?} earlier", before + within - free_by);
+        None
+    });
+    holder.kill().unwrap();
+    holder.wait().unwrap();
 }
