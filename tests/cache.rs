@@ -6,6 +6,7 @@ mod common;
 use common::{connect, open, run, serve, signal, wait_for};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -135,6 +136,25 @@ fn a_reader_that_polls_its_cache_keeps_no_write_waiting() {
         assert!(cache.invalidations > 0, "{cache:?}");
         assert_eq!(cache.lapsed, 0, "a change waited for the end of a cache lease: {cache:?}");
     });
+}
+
+/// Step 6 of a fail-over would last as long as a cache lease: 2 s.
+#[test]
+fn a_client_that_died_without_using_its_cache_delays_no_fail_over() {
+    let (_dir, mut serve) = serve("12s");
+    let mut holder = serve.wombat(&["lock", "/ls/local/l"]).stdout(Stdio::null()).spawn().unwrap();
+    wait_for("the lock", || serve.ok(&["locks"]).contains("/ls/local/l").then_some(()));
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    serve.kill();
+    serve.restart();
+    let fail_over = run(async {
+        let cell = connect(&serve).await;
+        let node = cell.open("/ls/local/l", OpenOptions::new()).await.unwrap();
+        node.contents().await.unwrap();
+        cell.status().await.unwrap().fail_over.unwrap()
+    });
+    assert!((1..2_000).contains(&fail_over.served_after_ms), "{fail_over:?}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ impl Replica {
             (_, Ok(Outcome::Digest { digest, next })) => self.digest_taken(slot, *digest, *next),
             (Some(Op::CompareDigest(compare)), Ok(_)) => self.compare_digest(compare),
             (Some(Op::SetLease(_)), _) => self.leases_were_set(),
+            (Some(Op::AllowCacheLeases(logged)), Ok(_)) => self.cache_leases_were_logged(logged),
             _ => {}
         }
         if matches!(command.op, Some(Op::BeginEpoch(_)))

@@ -190,7 +190,7 @@ impl Replica {
 
     /// Steps 3 to 6, once the master's memory is rebuilt.
     pub(crate) fn tell_sessions(&mut self, lease: Duration) {
-        let caching = self.state.sessions_after(SessionId(0)).filter(|(_, session)| session.caches);
+        let caching = self.state.sessions_after(SessionId(0)).filter(|(_, session)| session.has_cache_lease);
         let awaited: BTreeSet<SessionId> = caching.map(|(id, _)| id).collect();
         let (sessions, locks) = (self.state.session_count(), self.state.tree().locks_held());
         let Some(master) = &mut self.master else { return };

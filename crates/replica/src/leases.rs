@@ -75,7 +75,7 @@ impl Lease {
 impl Master {
     /// Takes a new session in whose lease lasts until `until`.
     pub(crate) fn admit(&mut self, session: SessionId, until: Instant, caches: bool) {
-        let cache = caches.then(|| Box::new(self.add_cache()));
+        let cache = caches.then(|| Box::new(self.add_cache(false)));
         self.sessions.insert(session, LiveSession::new(until, EventQueue::default(), cache));
         self.timers.set(until, Timer::Lease(session));
     }

@@ -353,7 +353,8 @@ impl Replica {
         self.finish_fail_over();
         loop {
             self.tell_holders();
-            if !(self.release_held() | self.finish_breaks() | self.finish_rounds()) {
+            if !(self.release_held() | self.finish_breaks() | self.finish_rounds() | self.log_cache_leases())
+            {
                 break;
             }
             self.advance();

@@ -88,7 +88,7 @@ impl Replica {
             master.start_delay(instance, delay.since, now + delay.length);
         }
         for (id, session) in self.state.sessions_after(SessionId(0)) {
-            let cache = session.caches.then(|| Box::new(master.add_cache()));
+            let cache = session.caches.then(|| Box::new(master.add_cache(session.has_cache_lease)));
             master.sessions.insert(id, LiveSession::new(until, EventQueue::of_fail_over(), cache));
         }
         // No later can anybody use what an earlier master let him cache.

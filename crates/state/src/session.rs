@@ -14,8 +14,11 @@ pub struct Session {
     pub client: String,
     /// When it began, wall time, for people.
     pub created_wall_ms: u64,
-    /// Whether the client may cache, so that a fail-over is over only when it has heard of it (SPEC I10).
+    /// Whether the client has a cache.
     pub caches: bool,
+    /// Whether a master may have granted it a cache lease: then a fail-over waits until it has acknowledged that
+    /// (SPEC I10).
+    pub has_cache_lease: bool,
     /// Every change with a number up to here has been answered and is never retried.
     pub(crate) acknowledged: u64,
     /// The answers to later changes, so that a retry gets the same one (SPEC I13). All numbers are greater

@@ -198,6 +198,7 @@ impl State {
             client: record.client,
             created_wall_ms: record.created_wall_ms,
             caches: record.caches,
+            has_cache_lease: record.has_cache_lease,
             acknowledged: record.acknowledged,
             names: names_in(&outcomes),
             outcomes,
@@ -344,6 +345,7 @@ fn session_record(id: SessionId, session: &Session) -> log::SessionRecord {
         client: session.client.clone(),
         created_wall_ms: session.created_wall_ms,
         caches: session.caches,
+        has_cache_lease: session.has_cache_lease,
         acknowledged: session.acknowledged,
         outcomes: session.outcomes.iter().map(|(number, result)| to_record(*number, result)).collect(),
         fences: session

@@ -17,6 +17,8 @@ pub(crate) struct SessionCache {
     pub(super) until: Instant,
     /// Whether it uses its cache, or would.
     pub(super) reads: bool,
+    /// Whether the log says that it may be granted cache leases.
+    pub(super) may_lease: bool,
     /// How many reads its client has answered from its cache, as it said last.
     pub(super) cached_reads: Option<u64>,
     /// What it was told to drop and has not acknowledged. The last of them is number `last`.
@@ -36,6 +38,10 @@ pub(super) struct Told {
 }
 
 impl SessionCache {
+    pub(super) fn new(may_lease: bool) -> SessionCache {
+        SessionCache { may_lease, ..SessionCache::default() }
+    }
+
     pub(super) fn told(self) -> impl Iterator<Item = Told> {
         self.told.into_iter()
     }
@@ -95,11 +101,12 @@ impl SessionCache {
     }
 
     /// What an answer to its KeepAlive says: all that it has to drop and has not yet, and then for how long it
-    /// may use the rest. One that does not use its cache gets no such lease, and none who may still have
-    /// something from before a fail-over.
+    /// may use the rest. A session that does not use its cache gets no such lease, nor does one that the next master
+    /// would not wait for, or that may still have something from before a fail-over.
     pub(crate) fn answer(&mut self, now: Instant, lease: Duration, knows_epoch: bool) -> KeptAlive {
         let (first_invalidation, invalidations, whole) = self.unacknowledged();
-        let granted = if whole && self.reads && knows_epoch { lease } else { Duration::ZERO };
+        let may_lease = whole && self.reads && self.may_lease && knows_epoch;
+        let granted = if may_lease { lease } else { Duration::ZERO };
         self.until = self.until.max(now + granted);
         let cache_lease_ms = granted.as_millis() as u32;
         KeptAlive { first_invalidation, invalidations, cache_lease_ms, ..KeptAlive::default() }

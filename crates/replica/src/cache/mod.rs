@@ -29,12 +29,16 @@ use rounds::{Round, Ticket, Waiting};
 use wombat_proto::limits::{
     CACHED_ABSENCES_PER_DIRECTORY, CACHED_ENTRIES, CACHED_ENTRIES_PER_SESSION, KEEP_ALIVES_PER_SECOND,
 };
+use wombat_proto::wire::log::{self, command::Op};
 use wombat_proto::wire::{self, open::Create, request::Call};
 use wombat_proto::{CacheKey, Error, Facet, Instance, Instant, NodePath, Result, SessionId, Slot};
 use wombat_state::Node;
 
 /// Most of those that hold a change up whom the status names.
 const HELD_UP_BY_LISTED: usize = 16;
+
+/// Most sessions that one command allows cache leases.
+const LOGGED_AT_ONCE: usize = 512;
 
 /// What all sessions together may have cached, and what waits for them.
 #[derive(Default)]
@@ -76,6 +80,10 @@ pub(crate) struct Cache {
     last_ticket: Ticket,
     /// Memory of the changes that wait.
     bytes: usize,
+    /// Sessions that use their caches, of which the log has to say so before they are granted cache leases; and whether
+    /// it is about to say so of some.
+    unlogged: BTreeSet<SessionId>,
+    is_logging: bool,
     /// Where the search for something to forget goes on.
     hand: Option<CacheKey>,
     /// For operators, since this master began.
@@ -205,10 +213,10 @@ impl Master {
         keys
     }
 
-    /// A session begins that may cache.
-    pub(crate) fn add_cache(&mut self) -> SessionCache {
+    /// A session begins that may cache, or was there before this master.
+    pub(crate) fn add_cache(&mut self, may_lease: bool) -> SessionCache {
         self.cache.clients += 1;
-        SessionCache::default()
+        SessionCache::new(may_lease)
     }
 
     /// A session has ended, or has dropped all that it had and will cache no more.
@@ -217,6 +225,7 @@ impl Master {
         if let Some(cache) = cache {
             self.cache.clients -= 1;
             self.cache.readers -= usize::from(cache.reads);
+            self.cache.unlogged.remove(&session);
             self.cache.forget(session, *cache);
         }
     }
@@ -242,6 +251,9 @@ impl Master {
                 true => self.cache.readers += 1,
                 false => self.cache.readers -= 1,
             }
+        }
+        if reads && !cache.may_lease {
+            self.cache.unlogged.insert(session);
         }
     }
 }
@@ -333,7 +345,7 @@ impl Replica {
             master.cache.holders.entry(key.clone()).or_default().insert(session);
             master.cache.entries += 1;
         }
-        if cache.until < now + lease / 2 {
+        if cache.may_lease && cache.until < now + lease / 2 {
             master.notify(session); // Its lease begins with the answer, if its KeepAlive is here.
         }
         master.note_reads(session, true);
@@ -362,10 +374,45 @@ impl Replica {
         self.config.cache_lease.max(paced)
     }
 
+    /// Lets the log say which sessions may be granted cache leases, before they are. Returns whether it is about to.
+    pub(crate) fn log_cache_leases(&mut self) -> bool {
+        let Some(master) = self.master.as_mut().filter(|master| !master.cache.is_logging) else {
+            return false;
+        };
+        let some: Vec<SessionId> = master.cache.unlogged.iter().take(LOGGED_AT_ONCE).copied().collect();
+        if some.is_empty() {
+            return false;
+        }
+        let sessions = some.iter().map(|session| session.0).collect();
+        // Where the log has no room, they say again that they read.
+        let is_logging = self.propose_own(Op::AllowCacheLeases(log::AllowCacheLeases { sessions })).is_ok();
+        let Some(master) = &mut self.master else { return false };
+        for session in &some {
+            master.cache.unlogged.remove(session);
+        }
+        master.cache.is_logging = is_logging;
+        is_logging
+    }
+
+    /// The log says that these sessions may be granted cache leases: they are, if their KeepAlives are here.
+    pub(crate) fn cache_leases_were_logged(&mut self, logged: &log::AllowCacheLeases) {
+        let Some(master) = &mut self.master else { return };
+        master.cache.is_logging = false;
+        for session in logged.sessions.iter().copied().map(SessionId) {
+            let Some(live) = master.sessions.get_mut(&session) else { continue };
+            let Some(cache) = &mut live.cache else { continue };
+            cache.may_lease = true;
+            if cache.reads {
+                master.to_notify.add(session, live);
+            }
+        }
+    }
+
     /// When a session's KeepAlive is to be answered so that its cache lease does not end.
     pub(crate) fn cache_due(&self, session: SessionId) -> Option<Instant> {
         let cache = self.master.as_ref()?.sessions.get(&session)?.cache.as_ref()?;
-        (cache.reads && !cache.keys.is_empty()).then(|| cache.until - self.cache_lease() / 2)
+        (cache.reads && cache.may_lease && !cache.keys.is_empty())
+            .then(|| cache.until - self.cache_lease() / 2)
     }
 
     /// How the caches are, for operators.

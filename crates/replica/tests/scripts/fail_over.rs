@@ -13,6 +13,15 @@ fn keep_alive(events_acknowledged: u64) -> Call {
     Call::KeepAlive(wire::KeepAlive { events_acknowledged, ..wire::KeepAlive::default() })
 }
 
+/// A session that uses its cache: the log says so.
+fn caching(world: &mut World) -> Client {
+    let connection = world.connect();
+    let mut client = world.client_on(connection, true);
+    let reads = wire::KeepAlive { reads_cache: true, ..wire::KeepAlive::default() };
+    world.send(&mut client, Call::KeepAlive(reads));
+    client
+}
+
 fn get_stat(handle: wire::Handle) -> Call {
     Call::GetStat(wire::GetStat { handle: Some(handle) })
 }
@@ -82,8 +91,7 @@ fn the_steps_are_told_in_order() {
 #[test]
 fn nothing_is_answered_before_every_session_that_caches_knows_of_the_fail_over() {
     let mut world = World::new();
-    let connection = world.connect();
-    let (mut caching, mut other) = (world.client_on(connection, true), world.client());
+    let (mut caching, mut other) = (caching(&mut world), world.client());
     let file = world.open(&mut other, "/ls/test/file");
     world.restart();
     world.resume(&mut other).unwrap();
@@ -107,8 +115,7 @@ fn nothing_is_answered_before_every_session_that_caches_knows_of_the_fail_over()
 #[test]
 fn a_session_that_caches_and_is_silent_is_awaited_until_its_cache_lease_has_ended() {
     let mut world = World::new();
-    let connection = world.connect();
-    let (_silent, mut other) = (world.client_on(connection, true), world.client());
+    let (_silent, mut other) = (caching(&mut world), world.client());
     let file = world.open(&mut other, "/ls/test/file");
     world.restart();
     world.resume(&mut other).unwrap();
@@ -120,10 +127,48 @@ fn a_session_that_caches_and_is_silent_is_awaited_until_its_cache_lease_has_ende
 }
 
 #[test]
-fn the_end_of_a_session_waits_for_those_who_may_have_its_ephemerals_cached_from_before() {
+fn a_session_that_never_used_its_cache_is_not_waited_for() {
     let mut world = World::new();
     let connection = world.connect();
-    let (_silent, mut ends) = (world.client_on(connection, true), world.client());
+    let (mut silent, mut other) = (world.client_on(connection, true), world.client());
+    let file = world.open(&mut other, "/ls/test/file");
+    world.send(&mut silent, keep_alive(0));
+    world.restart();
+    world.resume(&mut other).unwrap();
+    assert!(world.call(&mut other, get_stat(file)).is_ok());
+    assert!(world.lives(&silent));
+}
+
+/// I10: the next master would not wait for it.
+#[test]
+fn no_cache_lease_is_granted_before_the_log_says_that_the_session_may_have_one() {
+    let mut world = World::new();
+    let connection = world.connect();
+    let mut client = world.client_on(connection, true);
+    let file = world.open(&mut client, "/ls/test/file");
+    let reads = Call::KeepAlive(wire::KeepAlive { reads_cache: true, ..wire::KeepAlive::default() });
+    world.hold_disk = true;
+    let number = world.send(&mut client, reads.clone());
+    let (answer, cachable) = {
+        let read = world.send(&mut client, get_stat(file));
+        world.response(&client, read).unwrap()
+    };
+    assert!(answer.is_ok() && cachable.is_some());
+    world.pass(LEASE / 2);
+    let Some(Ok(Answer::KeptAlive(kept))) = world.answer(&client, number) else { panic!("no answer") };
+    assert_eq!(kept.cache_lease_ms, 0);
+    let number = world.send(&mut client, reads);
+    world.hold_disk = false;
+    world.flush();
+    let Some(Ok(Answer::KeptAlive(kept))) = world.answer(&client, number) else { panic!("no answer") };
+    assert!(kept.cache_lease_ms > 0);
+    assert!(world.replica.state().session(SessionId(client.session)).unwrap().has_cache_lease);
+}
+
+#[test]
+fn the_end_of_a_session_waits_for_those_who_may_have_its_ephemerals_cached_from_before() {
+    let mut world = World::new();
+    let (_silent, mut ends) = (caching(&mut world), world.client());
     world.open_with(&mut ends, ephemeral("/ls/test/mine"));
     world.restart();
     world.resume(&mut ends).unwrap();
@@ -400,8 +445,7 @@ fn the_time_of_an_acquire_runs_on_at_the_next_master() {
 fn a_session_that_caches_and_never_acknowledges_loses_its_lease_whatever_else_it_says() {
     for resumes in [false, true] {
         let mut world = World::new();
-        let connection = world.connect();
-        let (mut deaf, mut other) = (world.client_on(connection, true), world.client());
+        let (mut deaf, mut other) = (caching(&mut world), world.client());
         let file = world.open(&mut other, "/ls/test/file");
         world.restart();
         world.resume(&mut other).unwrap();
@@ -459,8 +503,7 @@ fn a_handle_that_was_closed_because_nobody_presented_it_does_not_come_back() {
 #[test]
 fn what_is_held_back_takes_no_more_memory_than_it_may() {
     let mut world = World::new();
-    let connection = world.connect();
-    let mut caching = world.client_on(connection, true);
+    let mut caching = caching(&mut world);
     world.restart();
     world.resume(&mut caching).unwrap();
     // Two bytes each on the wire.

@@ -77,6 +77,10 @@ pub(crate) fn apply(
             }
             Ok(Outcome::Done)
         }
+        Op::AllowCacheLeases(allow) => {
+            sessions::allow_cache_leases(state, allow);
+            Ok(Outcome::Done)
+        }
         Op::CreateSession(create) => sessions::create(state, context, create),
         Op::EndSessions(end) => sessions::end(state, context, end),
         // A grant is found again by its handle, so its answer needs no keeping.

@@ -38,6 +38,15 @@ pub(super) fn create(
     Ok(Outcome::Session(id))
 }
 
+/// Masters may grant cache leases to these sessions, of which some may have ended.
+pub(super) fn allow_cache_leases(state: &mut State, allow: &log::AllowCacheLeases) {
+    for id in &allow.sessions {
+        if let Some(session) = state.sessions.get_mut(&SessionId(*id)) {
+            Arc::make_mut(session).has_cache_lease = true;
+        }
+    }
+}
+
 /// Ends sessions, as one entry: their locks go free by the lock-delay rules and their ephemerals vanish.
 pub(super) fn end(state: &mut State, context: &mut Context<'_>, end: &log::EndSessions) -> Result<Outcome> {
     for id in &end.sessions {
