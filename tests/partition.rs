@@ -290,6 +290,7 @@ fn replicas_far_apart_get_a_longer_master_lease() {
     assert!(put.status.success(), "{}", common::shown(&put));
     let log: String = (0..3).map(|number| cell.log(number)).collect();
     assert!(log.contains("the round trip to a quorum of replicas takes"), "{log}");
+}
 
 /// A host that holds a lock falls silent. The cell says again and again when the lock is free at the latest, and never
 /// later than it has said before.
