@@ -69,7 +69,7 @@ fn a_frozen_holder_is_waited_for_until_its_lease_has_ended_and_its_lock_delay_is
     signal(holder.id(), "STOP");
     let (_next, mut next_said) = spawn(&serve, &["lock", LOCK]);
     wait_for_waiters(&serve, 1);
-    let (mut breaks, _) = spawn(&serve, &["lock", "break", LOCK]);
+    let (mut breaks, _its_output_stays_open) = spawn(&serve, &["lock", "break", LOCK]);
     let lock = wait_for("the break", || look(&serve).filter(|lock| lock["breaking"] == true));
     assert_eq!(lock["holders"].as_array().unwrap().len(), 1, "it is still the holder's: {lock}");
     assert!(breaks.wait().unwrap().success());
