@@ -232,11 +232,12 @@ fn master_whose_large_packets_are_lost_makes_way() {
     let _either_way = large.wait();
 }
 
-/// One packet in five between replicas is lost, both ways: the master stays, and every write goes through.
+/// Three packets in ten between replicas are lost, both ways, more than the bound that is documented: the master
+/// stays, and every write goes through.
 #[test]
-fn loss_of_a_fifth_of_all_packets_changes_no_master() {
+fn loss_of_three_packets_in_ten_changes_no_master() {
     const WRITES: usize = 20;
-    const ROUNDS: usize = 6;
+    const ROUNDS: usize = 4;
     const OBSERVER: usize = HOSTS;
     let Some(network) = Network::make(HOSTS + 1) else {
         return eprintln!("no namespaces here: run it as root");
@@ -246,7 +247,7 @@ fn loss_of_a_fifth_of_all_packets_changes_no_master() {
     wait_for("a master", || network.master_seen_by(0));
     for (from, to) in (0..HOSTS).flat_map(|from| (0..HOSTS).map(move |to| (from, to))) {
         if from != to {
-            network.drop_if(from, to, "numgen random mod 1000 < 200");
+            network.drop_if(from, to, "numgen random mod 1000 < 300");
         }
     }
     // A machine that stands still for a second can cost a round, and loss alone none.
