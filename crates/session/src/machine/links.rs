@@ -141,8 +141,10 @@ impl Session {
         });
         match (&self.up, suspect) {
             (Some(_), None) => {
-                return self.take_steps(effects, |search, steps| search.end_unless_attaching(steps));
+                self.take_steps(effects, |search, steps| search.end_unless_attaching(steps));
             }
+            // It holds nothing, and its end was on the way: the next call begins another session.
+            (Some(_), Some(_)) if self.retiring.is_some() => return self.rest(effects),
             (_, Some(up)) => {
                 let endpoint = up.endpoint.clone();
                 self.search.begin_suspecting(now, &endpoint);

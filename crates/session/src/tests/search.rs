@@ -94,6 +94,7 @@ impl Race {
             }
             let arrival = self.arrivals.iter().map(|(at, ..)| *at).min();
             let deadline = self.script.session.next_deadline();
+            assert!(deadline.is_none_or(|at| at > self.script.now), "it would be ticked without end");
             let end = self.begun + Duration::from_millis(most_ms);
             let next = arrival.into_iter().chain(deadline).chain([end]).min().expect("it has an end");
             self.script.now = next.max(self.script.now);
@@ -367,4 +368,41 @@ fn a_master_that_does_not_answer_a_call_is_searched_for_at_once() {
     let mut race = silenced(&[("a", Dropped), ("n", Follows("m"))]);
     race.script.submit(set());
     assert_eq!(found(&mut race), 1000);
+}
+
+#[test]
+fn a_link_that_answers_again_is_kept_and_the_search_ends() {
+    use At::*;
+    // The candidate says that it is the master, and does not open the session.
+    let mut race = silenced(&[("a", Dropped), ("n", Deposed)]);
+    let call = race.script.submit(set());
+    race.run(|race| race.attempts.iter().any(|attempt| attempt.ends_with(" n")), 10_000);
+    assert_eq!(race.up().as_deref(), Some("m"));
+    let up = LinkId(race.links.iter().find(|(_, address)| *address == "m").expect("it is there").0.0);
+    race.endpoints.insert("m".into(), Master(0));
+    race.keeps = true;
+    race.script.link = up;
+    race.script.receive(call, done());
+    let pending = race.script.pending;
+    race.script.keep_alive(pending, Duration::from_secs(1), 7, (1, Vec::new()));
+    race.run(|_| false, 20_000);
+    assert_eq!((race.up().as_deref(), race.links.len()), (Some("m"), 1), "{:?}", race.attempts);
+}
+
+#[test]
+fn an_idle_session_whose_end_is_not_answered_rests() {
+    use At::*;
+    let mut race = Race::new(&[("m", Master(0)), ("n", Follows("m"))]);
+    race.keeps = true;
+    race.until_up_at("m");
+    race.begun = race.script.now;
+    race.run(|_| false, 59_500);
+    race.endpoints.insert("m".into(), Dropped);
+    race.keeps = false;
+    race.run(|race| race.script.session.id().is_none(), 120_000);
+    assert_eq!((race.up(), race.script.session.next_deadline()), (None, None), "nobody needs a master");
+    race.endpoints.insert("n".into(), Master(0));
+    race.script.submit(get());
+    race.run(|race| race.up().is_some(), 240_000);
+    assert_eq!(race.up().as_deref(), Some("n"));
 }
