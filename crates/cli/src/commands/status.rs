@@ -10,8 +10,9 @@ mod show;
 use crate::exit::Failure;
 use crate::output;
 use crate::settings::Settings;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use tokio::task::JoinSet;
 use wombat_client::{
     CellName, Error, MemberStatus, Status, relay_transfer, replica_status, transfer_mastership,
 };
@@ -117,31 +118,23 @@ pub(crate) async fn transfer(settings: &Settings, to: u32) -> Result<u8, Failure
 
 /// Asks the endpoints, and every replica that they name.
 async fn ask_all(settings: &Settings) -> Views {
-    let mut views = Views::new();
-    let mut to_ask = settings.endpoints.clone();
     let cell = settings.cell.clone().filter(|cell| cell != CellName::LOCAL).unwrap_or_default();
-    while !to_ask.is_empty() {
-        let asked: Vec<_> = to_ask
-            .drain(..)
-            .map(|at| {
-                let cell = cell.clone();
-                tokio::spawn(async move { (replica_status(&at, &cell, ANSWER_WITHIN).await, at) })
-            })
-            .collect();
-        for answer in asked {
-            if let Ok((view, at)) = answer.await {
-                views.insert(at, view);
-            }
+    let (mut views, mut asked, mut asking) = (Views::new(), BTreeSet::new(), JoinSet::new());
+    let mut to_ask = settings.endpoints.clone();
+    loop {
+        // One that is named is asked at once: silent ones are all waited for at the same time.
+        for at in to_ask.drain(..).filter(|at| asked.insert(at.clone())) {
+            let cell = cell.clone();
+            asking.spawn(async move { (replica_status(&at, &cell, ANSWER_WITHIN).await, at) });
         }
-        let named = views.values().flatten().flat_map(|status| {
+        let Some(answer) = asking.join_next().await else { return views };
+        let Ok((view, at)) = answer else { continue };
+        if let Ok(status) = &view {
             let members = status.members.iter().map(|member| member.address.clone());
-            members.chain(Some(status.master.clone()).filter(|at| !at.is_empty()))
-        });
-        to_ask = named.filter(|at| !views.contains_key(at)).collect();
-        to_ask.sort_unstable();
-        to_ask.dedup();
+            to_ask.extend(members.chain(Some(status.master.clone()).filter(|at| !at.is_empty())));
+        }
+        views.insert(at, view);
     }
-    views
 }
 
 /// No replica that was reached knows of a master. Others may.
