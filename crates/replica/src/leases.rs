@@ -178,14 +178,20 @@ impl Replica {
         let pending = master.breaks.lease_bound(session).unwrap_or(live.lease.latest_end());
         let bound = self.lease_bound(master, session).unwrap_or(pending);
         let end = live.lease.until.max(pending.min(bound)).since(self.moment.now);
-        if self.leaves_ephemerals(session) { end + self.state.cache_lease() } else { end }
+        if self.leaves_cached_nodes(session) { end + self.state.cache_lease() } else { end }
     }
 
-    /// Whether ephemeral nodes may go with a session, so that its end waits for those who have them cached.
-    fn leaves_ephemerals(&self, session: SessionId) -> bool {
+    /// Whether ephemeral nodes or contents may go with a session, so that its end waits for the sessions that have
+    /// them cached.
+    fn leaves_cached_nodes(&self, session: SessionId) -> bool {
         let opens = self.master.as_ref().is_some_and(|master| master.cache.has_waiting(session))
             || self.proposals.opened_by(&[session.0]).next().is_some();
-        opens || self.state.session(session).is_some_and(|held| held.ephemeral_count() > 0)
+        let clears = |(instance, handle)| {
+            let holder = self.state.tree().get(instance).and_then(|node| node.lock.holder(session, handle));
+            holder.is_some_and(|holder| holder.clears_contents)
+        };
+        let held = self.state.session(session);
+        opens || held.is_some_and(|held| held.ephemeral_count() > 0 || held.locks().any(clears))
     }
 
     /// Every session sends a KeepAlive in the time for which that is held.
@@ -368,7 +374,8 @@ impl Replica {
             }
         }
         // Those whose end may have to wait for caches keep no others waiting, nor their locks.
-        let (slow, fast): (Vec<_>, Vec<_>) = expired.into_iter().partition(|id| self.leaves_ephemerals(*id));
+        let (slow, fast): (Vec<_>, Vec<_>) =
+            expired.into_iter().partition(|id| self.leaves_cached_nodes(*id));
         for batch in fast.chunks(ENDED_AT_ONCE).chain(slow.chunks(ENDED_AT_ONCE)) {
             let op = Op::EndSessions(log::EndSessions {
                 sessions: batch.iter().map(|id| id.0).collect(),

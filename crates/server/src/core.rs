@@ -290,12 +290,14 @@ impl Core {
     }
 
     fn publish_master(&self) {
-        let id = self.replica.master();
-        if id == self.master.borrow().as_ref().map(|master| master.replica) {
-            return;
-        }
-        let master = id.map(|replica| Master { replica, address: self.replica.master_address() });
-        self.master.send_replace(master);
+        let address = || Some(self.replica.master_address()).filter(|address| !address.is_empty());
+        // A replica that has just joined knows who is master before it knows where.
+        let master = self.replica.master().and_then(|replica| Some(Master { replica, address: address()? }));
+        self.master.send_if_modified(|known| {
+            let changed = *known != master;
+            *known = master;
+            changed
+        });
     }
 
     /// Says to the other replicas what there is to say.

@@ -43,7 +43,7 @@ impl<K, V> TreeNode<K, V> {
 
 /// The place of the child that a key belongs to.
 fn place_of<K: Ord, V>(children: &[Child<K, V>], key: &K) -> usize {
-    children.partition_point(|(bound, _)| bound <= key).saturating_sub(1)
+    children[1..].partition_point(|(bound, _)| bound <= key)
 }
 
 /// Moves the upper half of the entries to a new node; after an insertion at the end only the last one, so that

@@ -598,6 +598,24 @@ fn the_end_of_a_session_waits_for_those_who_have_its_ephemerals_cached_but_not_f
 }
 
 #[test]
+fn lock_that_clears_contents_is_free_a_cache_lease_later() {
+    // Its holder's end waits for the caches that have them, so it keeps no other sessions' ends waiting.
+    let free_within = |clears_contents| {
+        let mut world = World::new();
+        let (mut holder, _reader) = (world.client(), world.reader());
+        let handle = Some(world.open(&mut holder, "/ls/test/lock"));
+        let acquire = wire::Acquire { handle, clears_contents, ..wire::Acquire::default() };
+        world.call(&mut holder, Call::Acquire(acquire)).unwrap();
+        let list = Call::ListLocks(wire::ListLocks::default());
+        let Ok(Answer::Locks(locks)) = world.call(&mut holder, list) else { panic!("no locks") };
+        (Duration::from_millis(locks.locks[0].free_within_ms), world.replica.state().cache_lease())
+    };
+    let ((plain, _), (clearing, cache_lease)) = (free_within(false), free_within(true));
+    assert!(cache_lease > Duration::ZERO);
+    assert_eq!(clearing, plain + cache_lease);
+}
+
+#[test]
 fn the_last_session_that_caches_takes_its_ephemerals_with_it_and_leaves_nobody_to_be_told() {
     // What nobody could have cached any more was opened again without having been closed.
     let mut world = World::new();
