@@ -120,6 +120,12 @@ fn host_that_does_not_reach_the_master_keeps_its_locks() {
     let (now, later) = network.master_seen_by(next).unwrap();
     assert!(now == next && later > epoch);
 
+    // Only the master is reached: there is the quorum that it has.
+    network.connect(|from, to| (from != OBSERVER && to != OBSERVER) || from == next || to == next);
+    let said = network.wombat(OBSERVER, &[&["status"], &endpoints[..]].concat()).unwrap();
+    let quorum = said.lines().find(|line| line.starts_with("quorum")).unwrap();
+    assert!(quorum.contains("5 of 5 voters; 2 more may fail"), "{said}");
+
     // Less than a majority answers, and knows of no master: the others may have one.
     let (lonely, rest) = ((next + 1) % HOSTS, (next + 2) % HOSTS);
     network.connect(|from, to| {
