@@ -172,6 +172,12 @@ fn master_full_of_clients_keeps_its_followers_and_its_office() {
     // The test's own status has a place for as long as it lasts.
     let mut clients: Vec<Raw> = (0..most).map(|_| Raw::attach(&address)).collect();
     check_has_no_place(&address);
+    for arguments in [&["sessions"][..], &["locks"], &["locks", "/ls/local"], &["admin", "audit"]] {
+        let endpoints = five.addresses().join(",");
+        let output = Command::new(WOMBAT).args(arguments).args(["--endpoints", &endpoints]).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", common::shown(&output));
+        assert!(arguments[0] != "sessions" || common::shown(&output).matches("by hand").count() >= most);
+    }
     // A follower comes back, and an operator looks.
     let follower = (five.master() + 1) % 3;
     five.kill(follower);

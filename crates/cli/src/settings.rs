@@ -7,8 +7,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use wombat_client::{Cell, Config, Error, Sequencer};
+use tokio::time::{Instant, sleep};
+use wombat_client::{Cell, Config, Error, Operator, Sequencer};
 use wombat_server::DEFAULT_PORT;
+
+/// How long one replica may take to answer without a session.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long to wait before a master is looked for again.
+const SEARCH_PAUSE: Duration = Duration::from_millis(100);
 
 /// The client's configuration file.
 #[derive(Default, Deserialize)]
@@ -87,6 +94,18 @@ impl Settings {
             cell.check_sequencer(sequencer).await?;
         }
         Ok(cell.close().await?)
+    }
+
+    /// Connects to the master without a session, once there is one, as for [`Settings::connect`].
+    pub(crate) async fn operator(&self) -> Result<Operator, Failure> {
+        let cell = self.cell.as_deref().unwrap_or_default();
+        let deadline = Instant::now() + self.connect_timeout;
+        loop {
+            match Operator::connect(&self.endpoints, cell, ANSWER_WITHIN.min(self.connect_timeout)).await {
+                Err(Error::Unreachable { .. }) if Instant::now() < deadline => sleep(SEARCH_PAUSE).await,
+                found => return Ok(found?),
+            }
+        }
     }
 
     /// Begins a session with the cell, which changes nothing once a lock that this command runs under is lost. One that does not stay has no time to use a cache, and nobody's change

@@ -4,6 +4,7 @@ use crate::cache::{CacheStats, Store};
 use crate::convert::unexpected;
 use crate::events::SessionEvents;
 use crate::handle::open;
+use crate::listings;
 use crate::shared::{Order, Shared};
 use crate::task::Task;
 use crate::{Changed, Config, Multi, Node, OpenOptions, placement};
@@ -175,35 +176,13 @@ impl Cell {
 
     /// All sessions of the cell.
     pub async fn sessions(&self) -> Result<Vec<wire::SessionInfo>> {
-        let list = |last: Option<&wire::SessionInfo>| {
-            let after = last.map_or(0, |info| info.session);
-            Call::ListSessions(wire::ListSessions { after, limit: 0 })
-        };
-        let page = |answer| match answer {
-            Answer::Sessions(page) => Some((page.sessions, page.more)),
-            _ => None,
-        };
-        self.shared.pages(list, page).await
+        listings::sessions(&*self.shared).await
     }
 
     /// The locks that are held, waited for or in a lock-delay: of one node and all below it, or of the cell.
     pub async fn locks(&self, path: Option<&str>) -> Result<Vec<wire::LockInfo>> {
         let path = path.map(|path| self.resolve(path)).transpose()?;
-        let path = path.map_or_else(String::new, |path| path.to_string());
-        let (mut all, mut after) = (Vec::new(), 0);
-        loop {
-            let list = wire::ListLocks { path: path.clone(), after, limit: 0 };
-            let Answer::Locks(page) = self.shared.call(Call::ListLocks(list)).await? else {
-                return Err(unexpected());
-            };
-            all.extend(page.locks);
-            if !page.more || page.last <= after {
-                break;
-            }
-            after = page.last;
-        }
-        all.sort_unstable_by(|one, other| one.path.cmp(&other.path));
-        Ok(all)
+        listings::locks(&*self.shared, path.map_or_else(String::new, |path| path.to_string())).await
     }
 
     /// Takes a lock from whoever holds it, or from the holder of one grant only. Each holder is told first, and
@@ -223,15 +202,7 @@ impl Cell {
 
     /// What administrators did, the oldest first, as far as the cell remembers.
     pub async fn audit(&self) -> Result<Vec<wire::AuditEntry>> {
-        let list = |last: Option<&wire::AuditEntry>| {
-            let after = last.map_or(0, |entry| entry.slot);
-            Call::ListAudit(wire::ListAudit { after, limit: 0 })
-        };
-        let page = |answer| match answer {
-            Answer::Audit(page) => Some((page.entries, page.more)),
-            _ => None,
-        };
-        self.shared.pages(list, page).await
+        listings::audit(&*self.shared).await
     }
 
     /// Ends the session: its locks go free at once and its ephemeral nodes vanish. Every node, guard and clone

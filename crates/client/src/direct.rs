@@ -126,6 +126,16 @@ impl Direct {
         Direct::greet(endpoint, hello(cell), within).await
     }
 
+    /// Connects to the master through a replica that passes the connection on.
+    pub(crate) async fn connect_through(
+        endpoint: &str,
+        cell: &str,
+        within: Duration,
+    ) -> std::result::Result<Direct, Failed> {
+        let wait_ms = (within / 2).as_millis() as u32;
+        Direct::greet(endpoint, wire::Hello { relay: true, wait_ms, ..hello(cell) }, within).await
+    }
+
     async fn greet(
         endpoint: &str,
         hello: wire::Hello,

@@ -1,7 +1,6 @@
 //! What a session's task and its handles share.
 
 use crate::cache::Store;
-use crate::convert::unexpected;
 use crate::events::{NodeEvent, Subscriptions};
 use crate::handle::close;
 use std::collections::BTreeMap;
@@ -197,23 +196,6 @@ impl Shared {
     /// A number that nothing else of this session has.
     pub(crate) fn ticket(&self) -> u64 {
         self.tickets.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Asks for the pages of a list, each of which begins after the last entry of the one before.
-    pub(crate) async fn pages<T>(
-        &self,
-        list: impl Fn(Option<&T>) -> Call,
-        page: impl Fn(Answer) -> Option<(Vec<T>, bool)>,
-    ) -> Result<Vec<T>> {
-        let mut all = Vec::new();
-        loop {
-            let (entries, more) = page(self.call(list(all.last())).await?).ok_or_else(unexpected)?;
-            let more = more && !entries.is_empty();
-            all.extend(entries);
-            if !more {
-                return Ok(all);
-            }
-        }
     }
 
     /// Closes the handles that are kept and that nobody uses. Returns whether there were any.

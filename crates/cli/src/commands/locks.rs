@@ -3,26 +3,28 @@
 use crate::args::Break;
 use crate::exit::{Failure, REFUSED};
 use crate::output;
+use crate::settings::Settings;
 use crate::supervise::Signals;
 use serde_json::{Value, json};
 use std::time::Duration;
 use wombat_client::{Cell, Error, Holder, LockInfo, Token, WaiterInfo};
 
-pub(crate) async fn list(cell: &Cell, path: Option<&str>, json: bool) -> Result<(), Failure> {
+pub(crate) async fn list(settings: &Settings, path: Option<&str>, json: bool) -> Result<u8, Failure> {
     let about = |error: Error| Failure::from(error).about(path.unwrap_or("the cell"));
-    let locks = cell.locks(path).await.map_err(about)?;
+    let mut operator = settings.operator().await?;
+    let locks = operator.locks(path).await.map_err(about)?;
     if json {
         output::line(Value::from(locks.iter().map(object).collect::<Vec<_>>()));
-        return Ok(());
+        return Ok(0);
     }
     match path {
         None => table(&locks),
         Some(path) if locks.is_empty() => {
-            output::line(format!("{}: no lock here or below is held or waited for", cell.resolve(path)?));
+            output::line(format!("{}: no lock here or below is held or waited for", operator.resolve(path)?));
         }
         Some(_) => locks.iter().for_each(describe),
     }
-    Ok(())
+    Ok(0)
 }
 
 /// A line for each holder.
@@ -207,8 +209,8 @@ async fn tell_progress(cell: &Cell, path: &str) {
 }
 
 /// What administrators did.
-pub(crate) async fn audit(cell: &Cell, json: bool) -> Result<(), Failure> {
-    for entry in cell.audit().await? {
+pub(crate) async fn audit(settings: &Settings, json: bool) -> Result<u8, Failure> {
+    for entry in settings.operator().await?.audit().await? {
         let time = output::time(entry.wall_ms);
         output::line(match json {
             true => json!({
@@ -219,7 +221,7 @@ pub(crate) async fn audit(cell: &Cell, json: bool) -> Result<(), Failure> {
             false => format!("{time}  {}: {}", named(&entry.client, entry.session), entry.what),
         });
     }
-    Ok(())
+    Ok(0)
 }
 
 #[cfg(test)]

@@ -80,6 +80,9 @@ async fn run_unflushed(args: Args) -> Result<u8, Failure> {
                 settings.check_sequencers(limit.as_ref()).await?;
                 status::transfer(&settings, to.unwrap_or(0)).await?
             }
+            Command::Sessions => sessions::run(&settings, json).await?,
+            Command::Locks(locks) => locks::list(&settings, locks.path.as_deref(), json).await?,
+            Command::Admin(Admin::Audit) => locks::audit(&settings, json).await?,
             Command::Get(get) if get.stale => stale::get(&settings, &get.path, json).await?,
             Command::Ls(ls) if ls.stale => stale::ls(&settings, ls, json).await?,
             Command::Stat(stat) if stat.stale => stale::stat(&settings, &stat.path, json).await?,
@@ -149,9 +152,6 @@ async fn short(cell: &Cell, command: Command, json: bool, limit: &TimeLimit) -> 
         Command::Sequencer(crate::args::Sequencer::Check { sequencer }) => {
             sequencer::check(cell, &sequencer, json).await
         }
-        Command::Sessions => sessions::run(cell, json).await,
-        Command::Locks(locks) => locks::list(cell, locks.path.as_deref(), json).await,
-        Command::Admin(Admin::Audit) => locks::audit(cell, json).await,
         _ => unreachable!("it has another exit code, or needs no session"),
     }
 }

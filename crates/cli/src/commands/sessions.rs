@@ -2,25 +2,24 @@
 
 use crate::exit::Failure;
 use crate::output;
+use crate::settings::Settings;
 use serde_json::{Value, json};
 use std::time::Duration;
-use wombat_client::Cell;
 
-pub(crate) async fn run(cell: &Cell, json: bool) -> Result<(), Failure> {
-    let sessions = cell.sessions().await?;
+pub(crate) async fn run(settings: &Settings, json: bool) -> Result<u8, Failure> {
+    let sessions = settings.operator().await?.sessions().await?;
     if json {
         let object = |info: &wombat_client::SessionInfo| {
             json!({
                 "session": info.session, "client": info.client, "created": output::time(info.created_wall_ms),
                 "lease_left_ms": info.lease_left_ms, "handles": info.handles, "locks": info.locks,
-                "ephemerals": info.ephemerals, "own": info.session == cell.session().0,
+                "ephemerals": info.ephemerals,
             })
         };
         output::line(Value::from(sessions.iter().map(object).collect::<Vec<_>>()));
-        return Ok(());
+        return Ok(0);
     }
     let row = |info: &wombat_client::SessionInfo| {
-        let own = if info.session == cell.session().0 { " (this command)" } else { "" };
         vec![
             info.session.to_string(),
             output::ago(info.created_wall_ms),
@@ -28,10 +27,10 @@ pub(crate) async fn run(cell: &Cell, json: bool) -> Result<(), Failure> {
             info.handles.to_string(),
             info.locks.to_string(),
             info.ephemerals.to_string(),
-            format!("{}{own}", info.client),
+            info.client.clone(),
         ]
     };
     let rows: Vec<_> = sessions.iter().map(row).collect();
     output::table(&["SESSION", "AGE", "LEASE", "HANDLES", "LOCKS", "EPHEMERALS", "CLIENT"], &rows);
-    Ok(())
+    Ok(0)
 }
