@@ -1,7 +1,7 @@
 //! A cell of several real server processes, on loopback or on hosts that the test made itself.
 
 use super::far::relay_slowly;
-use super::{WOMBAT, free_addresses, is_stopped, signal, wait_for};
+use super::{WOMBAT, copy, free_addresses, is_stopped, signal, wait_for};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -149,8 +149,24 @@ impl Five {
 
     /// Takes a dead replica's disk away.
     pub(crate) fn wipe(&mut self, number: usize) {
+        self.wipe_at(number);
+    }
+
+    fn wipe_at(&self, number: usize) {
         assert!(self.replicas[number].child.is_none(), "it runs");
         std::fs::remove_dir_all(&self.replicas[number].dir).unwrap();
+    }
+
+    /// Copies a stopped replica's directory, as an operator does.
+    pub(crate) fn back_up(&self, number: usize, to: &Path) {
+        assert!(self.replicas[number].child.is_none(), "it runs");
+        copy(&self.replicas[number].dir, to);
+    }
+
+    /// Puts a copy in the place of a stopped replica's directory.
+    pub(crate) fn put_back(&self, number: usize, from: &Path) {
+        self.wipe_at(number);
+        copy(from, &self.replicas[number].dir);
     }
 
     pub(crate) fn signal(&self, number: usize, name: &str) {

@@ -151,6 +151,13 @@ impl Drop for Serve {
     }
 }
 
+/// `cp -a`, of everything in a directory to another.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    let status = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
+    assert!(status.success());
+}
+
 pub(crate) fn shown(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     format!("{} {} {}", output.status, text(&output.stdout), text(&output.stderr))

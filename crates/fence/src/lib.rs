@@ -24,7 +24,7 @@
 //! the door behind it.
 //!
 //! A *tenure* is the time from when a lock goes from free to held until it is free again: one instance, one
-//! lock generation, one incarnation of the cell. An exclusive lock has one holder in it, and the token alone
+//! lock generation. An exclusive lock has one holder in it, and the token alone
 //! decides. Shared holders, and those of a semaphore, come and go within one tenure, each with a token of its
 //! own; a smaller token does not make any of them stale. One that has lost its share passes for as long as no
 //! later tenure is seen: offline nobody can tell it from those who still hold. Where that matters, ask the

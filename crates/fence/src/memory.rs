@@ -2,7 +2,7 @@
 
 use crate::Refused;
 use std::collections::HashMap;
-use wombat_proto::{Generation, Incarnation, Instance, LockMode, Path, Sequencer, Slot, Token};
+use wombat_proto::{Generation, Instance, LockMode, Path, Sequencer, Token};
 
 /// The newest grants of some locks of one cell. Invariant: after one of a later tenure it never admits one of an
 /// earlier, whatever it forgets in between.
@@ -10,7 +10,7 @@ pub(crate) struct Memory {
     /// By path, as text.
     newest: HashMap<Box<str>, Grant>,
     /// Of a lock that is not in `newest`, nothing that was granted before this is admitted: it may have been
-    /// seen, and a newer one too. Tokens are slots of the cell's one log, so those of different locks compare.
+    /// seen, and a newer one too. Tokens are stamps of the cell's one log, so those of different locks compare.
     floor: Token,
     /// How many locks it remembers.
     most: usize,
@@ -94,13 +94,12 @@ impl Grant {
         Grant { token, instance, mode, generation }
     }
 
-    /// Whether it can be held while `newest` is: it is the same grant, or both are shares of one tenure. The
-    /// incarnation belongs to it, because a restored cell counts on from the generations of its backup.
+    /// Whether it can be held while `newest` is: it is the same grant, or both are shares of one tenure.
     fn holds_beside(&self, newest: &Grant) -> bool {
         *self == *newest || (self.mode == LockMode::Shared && self.tenure() == newest.tenure())
     }
 
-    fn tenure(&self) -> (Incarnation, Instance, Generation, LockMode) {
-        (Slot(self.token.0).incarnation(), self.instance, self.generation, self.mode)
+    fn tenure(&self) -> (Instance, Generation, LockMode) {
+        (self.instance, self.generation, self.mode)
     }
 }

@@ -58,11 +58,12 @@ impl Paxos {
     }
 
     /// Pre-vote: says what would be, and binds nobody.
-    pub(crate) fn asked(&mut self, from: ReplicaId, round: u64, chosen: Slot) {
+    pub(crate) fn asked(&mut self, from: ReplicaId, round: u64, chosen: Slot, everyone: bool) {
         let own_lease = self.grant.as_ref().is_some_and(|grant| grant.ballot.replica == from);
         let free = own_lease || !self.lease_forbids(Ballot::ZERO, Ballot::ZERO);
         let granted = free
             && !self.is_silent()
+            && (everyone || !self.is_restored())
             && round > self.promised.round
             && chosen.next() >= self.log.first()
             && !matches!(self.role, Role::Leading(_));
@@ -74,8 +75,15 @@ impl Paxos {
     }
 
     /// Phase 1.
-    pub(crate) fn prepare(&mut self, from: ReplicaId, ballot: Ballot, above: Slot, released: Ballot) {
-        if ballot.replica != from || self.is_silent() {
+    pub(crate) fn prepare(
+        &mut self,
+        from: ReplicaId,
+        ballot: Ballot,
+        above: Slot,
+        released: Ballot,
+        everyone: bool,
+    ) {
+        if ballot.replica != from || self.is_silent() || (self.is_restored() && !everyone) {
             return;
         }
         // Of each round only one ballot is promised: an epoch has one master.
@@ -88,6 +96,9 @@ impl Paxos {
         if ballot > self.promised {
             self.step_down();
             self.promise(ballot);
+        }
+        if everyone {
+            self.trust(ballot);
         }
         self.report(from, ballot, above);
     }
@@ -110,7 +121,8 @@ impl Paxos {
         }
         let (accepted, through) = self.batch(above, self.log.last());
         let complete = through >= self.log.last();
-        let promise = Message::Promise { ballot, above, accepted, through, complete };
+        let restored = self.is_restored();
+        let promise = Message::Promise { ballot, above, accepted, through, complete, restored };
         if planted!(self, PromiseNotSynced) {
             self.send(to, promise);
         } else {
@@ -136,7 +148,7 @@ impl Paxos {
     /// what is chosen. To follow it is to promise its ballot, so a lease stands in the way as it does with a
     /// Prepare: who is master by the members that it knows of may be none by the members of today.
     fn follow(&mut self, from: ReplicaId, ballot: Ballot, base: Slot, chosen: Slot) -> bool {
-        if ballot.replica != from || from == self.config.replica {
+        if ballot.replica != from || from == self.config.replica || !self.may_serve(ballot) {
             return false;
         }
         if ballot < self.promised && !planted!(self, AcceptBelowPromise) {
@@ -271,6 +283,7 @@ impl Paxos {
             self.catch_up_from(from);
         }
         self.record_chosen();
+        self.reinstate_if_caught_up();
     }
 
     /// A master is there: there is no need to look for one soon.

@@ -8,12 +8,12 @@ use crate::leader::Leadership;
 use crate::{Message, Paxos, Role, planted};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use wombat_proto::{Accepted, Ballot, Instant, ReplicaId, Slot, Value};
+use wombat_proto::{Accepted, Ballot, Instant, Members, ReplicaId, Slot, Value};
 
 /// For how many times the usual wait for an answer a replica asks whether it would be elected, and then prepares,
 /// before it gives up.
 const PRE_VOTE: u32 = 8;
-const PHASE_1: u32 = 4;
+pub(crate) const PHASE_1: u32 = 4;
 
 /// How often the wait after a phase 1 in vain is doubled at most.
 const MOST_BACK_OFF: u32 = 4;
@@ -51,11 +51,18 @@ struct Report {
     /// What was accepted up to here is reported.
     above: Slot,
     complete: bool,
+    /// Whether the replica's disk is a copy.
+    restored: bool,
 }
 
 impl Reports {
     pub(crate) fn is_complete(&self, from: ReplicaId) -> bool {
         self.from.get(&from).is_some_and(|report| report.complete)
+    }
+
+    /// Whether a replica has reported all, from a disk that is no copy.
+    fn is_original(&self, from: ReplicaId) -> bool {
+        self.from.get(&from).is_some_and(|report| report.complete && !report.restored)
     }
 
     /// Takes a value that may have been chosen.
@@ -87,7 +94,7 @@ impl Paxos {
         if !self.may_vote() {
             return self.tell_what_is_chosen();
         }
-        let round = self.highest_round.max(self.promised.round) + 1;
+        let round = self.next_round();
         let (again_at, until) = (self.now, self.now + PRE_VOTE * self.config.resend);
         self.role = Role::Asking(Asking { round, granted: [self.config.replica].into(), again_at, until });
         self.ask();
@@ -96,12 +103,12 @@ impl Paxos {
 
     /// Asks those who have not answered yet.
     fn ask(&mut self) {
-        let voters = self.other_voters();
+        let (voters, everyone) = (self.other_voters(), self.is_restored());
         let Role::Asking(asking) = &mut self.role else { return };
         asking.again_at = self.now + 2 * self.config.resend;
         let (round, chosen) = (asking.round, self.chosen);
         let open = voters.into_iter().filter(|voter| !asking.granted.contains(voter));
-        self.out.send.extend(open.map(|voter| (voter, Message::Ask { round, chosen })));
+        self.out.send.extend(open.map(|voter| (voter, Message::Ask { round, chosen, everyone })));
     }
 
     /// Who has no vote can only tell the others how much it knows: a new voter may not even know that it is
@@ -152,7 +159,8 @@ impl Paxos {
 
     fn count_grants(&mut self) {
         let Role::Asking(asking) = &self.role else { return };
-        let enough = self.governing().all(|members| members.is_quorum(|id| asking.granted.contains(&id)));
+        let granted = |id| asking.granted.contains(&id);
+        let enough = self.governing().all(|members| self.is_enough(members, granted));
         let round = asking.round;
         match enough {
             true if self.round_is_taken(round) => self.give_up(),
@@ -167,6 +175,12 @@ impl Paxos {
         self.configurations.round() >= round
     }
 
+    /// The least round of which no ballot is known, and not below the wall clock: so the epochs of a cell that was
+    /// restored from a backup are later than those that the backup does not know of.
+    pub(crate) fn next_round(&self) -> u64 {
+        (self.highest_round.max(self.promised.round) + 1).max(self.clock_round)
+    }
+
     /// Begins phase 1 with a ballot of that round.
     pub(crate) fn start_preparing(&mut self, round: u64) {
         let replica = self.config.replica;
@@ -174,6 +188,7 @@ impl Paxos {
         assert!(ballot > self.promised, "a candidate's ballot is higher than what it has promised");
         self.role = Role::Following;
         self.promise(ballot);
+        self.trust(ballot);
         let until = self.now + PHASE_1 * self.config.resend;
         self.role = Role::Preparing(Candidacy {
             reports: Reports::default(),
@@ -190,7 +205,7 @@ impl Paxos {
         let Some((reports, _)) = self.role.gathering() else { return };
         let new: Vec<ReplicaId> = voters.into_iter().filter(|id| !reports.from.contains_key(id)).collect();
         for id in &new {
-            reports.from.insert(*id, Report { above, complete: false });
+            reports.from.insert(*id, Report { above, complete: false, restored: false });
         }
         for id in new {
             self.send_prepare(id, above);
@@ -198,8 +213,8 @@ impl Paxos {
     }
 
     fn send_prepare(&mut self, to: ReplicaId, above: Slot) {
-        let (ballot, released) = (self.promised, self.released);
-        self.send(to, Message::Prepare { ballot, above, released });
+        let (ballot, released, everyone) = (self.promised, self.released, self.is_restored());
+        self.send(to, Message::Prepare { ballot, above, released, everyone });
     }
 
     /// Says Prepare again to those who have not told all.
@@ -210,6 +225,7 @@ impl Paxos {
         }
     }
 
+    #[allow(clippy::too_many_arguments, reason = "the fields of one message")]
     pub(crate) fn promise_arrived(
         &mut self,
         from: ReplicaId,
@@ -218,6 +234,7 @@ impl Paxos {
         accepted: Vec<Accepted>,
         through: Slot,
         complete: bool,
+        restored: bool,
     ) {
         if ballot != self.promised {
             return;
@@ -227,7 +244,7 @@ impl Paxos {
         if report.complete {
             return;
         }
-        (report.above, report.complete) = (through, complete);
+        (report.above, report.complete, report.restored) = (through, complete, restored);
         for one in accepted.iter().filter(|one| one.slot > proposed) {
             reports.take(one.slot, one.ballot, &one.value);
         }
@@ -246,12 +263,12 @@ impl Paxos {
         if self.promise_record > self.durable && !planted!(self, OwnPromiseNotSynced) {
             return;
         }
-        let (own, chosen) = (self.config.replica, self.chosen);
+        let (own, chosen, restored) = (self.config.replica, self.chosen, self.is_restored());
         let Some((reports, proposed)) = self.role.gathering() else { return };
         if reports.is_complete(own) {
             return;
         }
-        reports.from.insert(own, Report { above: chosen, complete: true });
+        reports.from.insert(own, Report { above: chosen, complete: true, restored });
         for (slot, ballot, value) in self.log.range(proposed.max(chosen).next(), self.log.last()) {
             reports.take(slot, ballot, value);
         }
@@ -268,10 +285,11 @@ impl Paxos {
         let enough = if planted!(self, OneConfigurationPrepared) {
             self.configurations.newest().is_quorum(|id| reports.is_complete(id))
         } else {
-            governing.all(|members| members.is_quorum(|id| reports.is_complete(id)))
+            governing.all(|members| self.is_enough(members, |id| reports.is_complete(id)))
         };
+        let late = self.now > candidacy.until;
         drop(governing);
-        if enough && self.round_is_taken(self.promised.round) {
+        if enough && (late || self.round_is_taken(self.promised.round)) {
             return self.give_up();
         }
         if enough && let Role::Preparing(candidacy) = core::mem::replace(&mut self.role, Role::Following) {
@@ -307,15 +325,20 @@ impl Paxos {
     pub(crate) fn take_over(&mut self, from: ReplicaId, ballot: Ballot, stalls: u32) {
         let follows = self.promised == ballot && ballot.replica == from && from != self.config.replica;
         if follows && matches!(self.role, Role::Following) && self.may_vote() && !self.is_silent() {
+            if self.is_restored() {
+                return;
+            }
             self.grant = None;
             self.released = ballot;
             self.stalls = stalls.min(MOST_DOUBLINGS);
-            self.start_preparing(self.highest_round.max(ballot.round) + 1);
+            self.start_preparing(self.next_round());
         }
     }
 
     pub(crate) fn lead(&mut self, reports: Reports) {
-        let leadership = Leadership::new(self.chosen, reports, self.config.lease, self.now);
+        let originals = |members: &Members| members.is_quorum(|id| reports.is_original(id));
+        let from_copies = !self.governing().all(originals);
+        let leadership = Leadership::new(self.chosen, reports, from_copies, self.config.lease, self.now);
         self.role = Role::Leading(leadership);
         self.failed_campaigns = 0;
         self.meet_peers();

@@ -4,7 +4,7 @@ use crate::Configurations;
 use alloc::vec::Vec;
 use core::time::Duration;
 use wombat_proto::limits::{MASTER_LEASE, PEER_BATCH_BYTES, PROPOSAL_BYTES_IN_FLIGHT, PROPOSALS_IN_FLIGHT};
-use wombat_proto::{Accepted, Ballot, Incarnation, ReplicaId, Rho, Slot};
+use wombat_proto::{Accepted, Ballot, ReplicaId, Rho, Slot};
 
 /// Leases in a row that a master may miss before another takes its place, when nothing else is known of it.
 const PATIENCE: u32 = 4;
@@ -20,8 +20,6 @@ pub(crate) const MOST_DOUBLINGS: u32 = 3;
 pub struct Config {
     /// Its id.
     pub replica: ReplicaId,
-    /// The incarnation of the cell's log.
-    pub incarnation: Incarnation,
     /// The master lease M (P§2.2).
     pub lease: Duration,
     /// How long a lease a master asks for at most, when round trips are too long for the usual one.
@@ -62,7 +60,6 @@ impl Config {
         let unset = Duration::ZERO;
         let config = Config {
             replica,
-            incarnation: Incarnation(0),
             lease: unset,
             longest_lease: unset,
             patience: unset,
@@ -102,6 +99,8 @@ impl Config {
 pub struct Recovered {
     /// How often this replica has started, this time included.
     pub starts: u32,
+    /// Whether the disk is a copy: what this replica has said since the copy was made is not on it.
+    pub is_copy: bool,
     /// The highest ballot that it promised to take part in.
     pub promised: Ballot,
     /// The longest master lease that it may have granted; zero: none.

@@ -22,6 +22,8 @@ pub(crate) struct Leadership {
     pub(crate) next: Slot,
     /// What phase 1 found for the slots from `next` on: it has to be proposed there.
     pub(crate) reports: Reports,
+    /// Whether it had to be elected with copies of disks: what was chosen since they were made may be lost.
+    pub(crate) from_copies: bool,
     /// The slot of its first own value; once that is chosen, it knows all that was ever chosen before.
     pub(crate) barrier: Option<Slot>,
     /// Everyone that it talks to, itself among them, by id. They are few, so they are found by looking.
@@ -73,11 +75,18 @@ pub(crate) struct Peer {
 }
 
 impl Leadership {
-    pub(crate) fn new(base: Slot, reports: Reports, lease: Duration, now: Instant) -> Leadership {
+    pub(crate) fn new(
+        base: Slot,
+        reports: Reports,
+        from_copies: bool,
+        lease: Duration,
+        now: Instant,
+    ) -> Leadership {
         Leadership {
             base,
             next: base.next(),
             reports,
+            from_copies,
             barrier: None,
             peers: Vec::new(),
             gathered: Vec::new(),
@@ -195,6 +204,12 @@ impl Paxos {
         self.successor
     }
 
+    /// Whether this replica leads a cell that goes on from copies of its disks: what was chosen since they were made
+    /// may be lost.
+    pub fn leads_from_copies(&self) -> bool {
+        matches!(&self.role, Role::Leading(leadership) if leadership.from_copies)
+    }
+
     /// Whether its first own value is chosen, and it is not on its way out.
     pub(crate) fn is_settled(&self, leadership: &Leadership) -> bool {
         let barrier_chosen = leadership.barrier.is_some_and(|barrier| self.chosen >= barrier);
@@ -235,7 +250,6 @@ impl Paxos {
         self.note_proposal();
         let Role::Leading(leadership) = &mut self.role else { return Err(Error::NotMaster { hint: None }) };
         let slot = leadership.next;
-        assert!(slot.incarnation() == slot.next().incarnation(), "an incarnation has run out of slots");
         leadership.next = slot.next();
         if let Value::Command(command) = &value {
             leadership.bytes += command.len();
@@ -382,6 +396,9 @@ impl Paxos {
         if self.chosen_recorded.next() < in_force_from && in_force_from <= self.chosen.next() {
             self.record_chosen();
         }
+        if self.is_restored() {
+            self.record_chosen(); // What it is reinstated by; likewise.
+        }
         self.pump();
         self.leave_if_removed();
     }
@@ -452,7 +469,7 @@ impl Paxos {
             Role::Leading(_) if self.configurations.knows(from) => {
                 self.step_down();
                 if self.may_vote() {
-                    self.start_preparing(self.highest_round + 1);
+                    self.start_preparing(self.next_round());
                 }
             }
             _ => {}

@@ -98,7 +98,7 @@ impl Paxos {
         let lease = leadership.heartbeats.lease;
         let own_until = self.end_of_lease(now, lease);
         let Role::Leading(leadership) = &mut self.role else { return };
-        let (base, proposed) = (leadership.base, leadership.last_proposed());
+        let (base, proposed, barrier) = (leadership.base, leadership.last_proposed(), leadership.barrier);
         let heartbeats = &mut leadership.heartbeats;
         heartbeats.due_at = now + self.config.heartbeat;
         heartbeats.sequence += 1;
@@ -115,7 +115,18 @@ impl Paxos {
                 continue;
             }
             let mark = peer.mark.filter(|_| vouches);
-            let heartbeat = Message::Heartbeat { ballot, base, sequence, lease, chosen, kept_after, mark };
+            let reinstates = self.reinstates.get(&peer.id).copied();
+            let heartbeat = Message::Heartbeat {
+                ballot,
+                base,
+                sequence,
+                lease,
+                chosen,
+                kept_after,
+                mark,
+                barrier,
+                reinstates,
+            };
             self.out.send.push((peer.id, heartbeat));
         }
         self.grant_lease(ballot, lease);

@@ -16,6 +16,7 @@
 //! | `catch_up.rs` | learning what was chosen, by log or by snapshot |
 //! | `log.rs` | what was accepted and is kept in memory |
 //! | `batch.rs` | values that logs, messages and records share |
+//! | `restored.rs` | a replica whose disk is a copy, until it may vote again |
 //! | `configurations.rs` | who votes on which slot |
 //! | `freshness.rs` | how old what a replica knows may be |
 #![no_std]
@@ -36,6 +37,7 @@ mod message;
 mod notice;
 #[cfg(feature = "plant")]
 mod plant;
+mod restored;
 mod stall;
 mod status;
 #[cfg(test)]
@@ -52,7 +54,7 @@ pub use plant::Plant;
 pub use status::{PeerStatus, Standing, Status};
 
 use acceptor::{Grant, Run};
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use candidate::{Asking, Candidacy, Reports};
@@ -61,6 +63,8 @@ use core::time::Duration;
 use freshness::Freshness;
 use leader::Leadership;
 use log::Log;
+use restored::Restored;
+use wombat_proto::limits::MAX_CLOCK_ROUND;
 use wombat_proto::{Ballot, Epoch, Instant, Record, ReplicaId, Slot, SplitMix64, Value};
 
 /// Whether this replica has a planted bug. Without the feature `plant` it has none, and the compiler knows.
@@ -91,6 +95,8 @@ pub struct Effects {
     pub wanted_chunks: Vec<WantedChunk>,
     /// Chunks of another replica's snapshot, in order; [`Paxos::installed`] says when all are in place.
     pub received_chunks: Vec<ReceivedChunk>,
+    /// This replica's disk was a copy ([`Recovered::is_copy`]), and it votes again: its disk is its own from now on.
+    pub reinstated: bool,
     /// Someone needs a snapshot of this replica that is newer than its newest one.
     pub snapshot_wanted: bool,
     /// What an operator should know.
@@ -204,10 +210,14 @@ pub struct Paxos {
     configurations: Configurations,
     catch_up: Option<CatchUp>,
     freshness: Freshness,
+    /// While its disk is a copy, and it may have forgotten what it has said.
+    restored: Option<Restored>,
 
     // ---- The proposer ----
     role: Role,
     highest_round: u64,
+    /// The wall clock, as the least round of its next candidacy.
+    clock_round: u64,
     /// The last ballot under which it led; it never does again.
     released: Ballot,
     /// To whom it hands over what it leads.
@@ -218,6 +228,8 @@ pub struct Paxos {
     election_at: Instant,
     /// How often in a row it was not elected though a quorum would have promised it.
     failed_campaigns: u32,
+    /// Replicas with a copy of their disks, each with the number that it sent before this replica's present ballot.
+    reinstates: BTreeMap<ReplicaId, u64>,
     /// What it proposed in earlier leaderships and has not seen the end of, by slot.
     orphans: VecDeque<(Slot, Bytes)>,
 
@@ -228,7 +240,7 @@ impl Paxos {
     /// Starts a replica from what its disk knew. [`Paxos::flush`] then hands out what is known to be chosen
     /// above the snapshot.
     pub fn new(config: Config, recovered: Recovered, now: Instant) -> Paxos {
-        let begin = recovered.snapshot.max(Slot::start_of(config.incarnation));
+        let begin = recovered.snapshot;
         let mut log = Log::after(begin);
         for accepted in recovered.accepted {
             if accepted.slot > begin {
@@ -258,15 +270,18 @@ impl Paxos {
             chosen_durable: recovered.chosen.max(begin),
             snapshot: recovered.snapshot,
             highest_round: recovered.promised.round.max(recovered.configurations.round()),
+            clock_round: 0,
             configurations: recovered.configurations,
             catch_up: None,
             freshness: Freshness::new(recovered.starts),
+            restored: None,
             role: Role::Following,
             released: Ballot::ZERO,
             successor: None,
             stalls: 0,
             election_at: now,
             failed_campaigns: 0,
+            reinstates: BTreeMap::new(),
             orphans: VecDeque::new(),
             out: Effects::default(),
             config,
@@ -287,11 +302,25 @@ impl Paxos {
         if !planted!(paxos, NoSilence) {
             paxos.silent_until = now + paxos.config.rho.lengthen(paxos.lease_bound);
         }
+        if recovered.is_copy && planted!(paxos, CopyVotes) {
+            paxos.out.reinstated = true;
+        } else if recovered.is_copy {
+            paxos.restored = Some(Restored::new(paxos.random.draw()));
+            if !paxos.is_sole_voter() {
+                paxos.silent_until = paxos.silent_until.max(paxos.candidacies_end(now));
+            }
+        }
         paxos.election_at = paxos.silent_until;
         if !paxos.is_sole_voter() {
             paxos.election_at = paxos.silent_until + paxos.jitter(paxos.config.heartbeat);
         }
         paxos
+    }
+
+    /// What the wall clock says, in milliseconds since 1970. It may jump; it decides nothing but how high the round
+    /// of the next candidacy is at least.
+    pub fn set_wall_clock(&mut self, wall_ms: u64) {
+        self.clock_round = if wall_ms <= MAX_CLOCK_ROUND { wall_ms } else { 0 };
     }
 
     /// A message has arrived.
@@ -301,19 +330,34 @@ impl Paxos {
             return;
         }
         match message {
-            Message::Ask { round, chosen } => self.asked(from, round, chosen),
+            Message::Ask { round, chosen, everyone } => self.asked(from, round, chosen, everyone),
             Message::Answer { round, granted, promised, chosen } => {
                 self.answered(from, round, granted, promised, chosen);
             }
-            Message::Prepare { ballot, above, released } => self.prepare(from, ballot, above, released),
-            Message::Promise { ballot, above, accepted, through, complete } => {
-                self.promise_arrived(from, ballot, above, accepted, through, complete);
+            Message::Prepare { ballot, above, released, everyone } => {
+                self.prepare(from, ballot, above, released, everyone);
+            }
+            Message::Promise { ballot, above, accepted, through, complete, restored } => {
+                self.promise_arrived(from, ballot, above, accepted, through, complete, restored);
             }
             Message::Accept { ballot, base, first, values, chosen } => {
                 self.accept(from, ballot, base, first, values, chosen);
             }
             Message::Accepted { ballot, through } => self.accepted(from, ballot, through),
-            Message::Heartbeat { ballot, base, sequence, lease, chosen, kept_after, mark } => {
+            Message::Heartbeat {
+                ballot,
+                base,
+                sequence,
+                lease,
+                chosen,
+                kept_after,
+                mark,
+                barrier,
+                reinstates,
+            } => {
+                if !self.heartbeat_while_restored(from, ballot, barrier, reinstates, chosen) {
+                    return;
+                }
                 self.heartbeat(from, ballot, base, sequence, lease, chosen, kept_after, mark);
             }
             Message::Granted { ballot, sequence, chosen, mark, received } => {
@@ -328,6 +372,7 @@ impl Paxos {
             }
             Message::Chunk { snapshot, index, last, bytes } => self.chunk(from, snapshot, index, last, bytes),
             Message::TakeOver { ballot, stalls } => self.take_over(from, ballot, stalls),
+            Message::Restored { number } => self.restored_arrived(from, number),
         }
     }
 
@@ -359,6 +404,7 @@ impl Paxos {
             }
             Role::Following | Role::Asking(_) => {}
         }
+        self.reinstate_if_caught_up();
     }
 
     /// Time has passed; due by [`Paxos::next_deadline`], welcome at any time.
@@ -403,6 +449,7 @@ impl Paxos {
         hand_over(&mut out.wanted_chunks, &mut effects.wanted_chunks);
         hand_over(&mut out.received_chunks, &mut effects.received_chunks);
         hand_over(&mut out.notices, &mut effects.notices);
+        effects.reinstated |= core::mem::take(&mut out.reinstated);
         effects.snapshot_wanted |= core::mem::take(&mut out.snapshot_wanted);
     }
 

@@ -4,6 +4,7 @@ use crate::{Mark, Values};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
+use wombat_proto::limits::MAX_ROUND;
 use wombat_proto::{Accepted, Ballot, Slot};
 
 /// A message from one replica to another.
@@ -15,6 +16,8 @@ pub enum Message {
         round: u64,
         /// The last slot that it knows to be chosen.
         chosen: Slot,
+        /// It goes on only if every voter would: its disk is a copy.
+        everyone: bool,
     },
     /// The answer to [`Message::Ask`], or the refusal of a [`Message::Prepare`] that comes too late.
     Answer {
@@ -35,6 +38,8 @@ pub enum Message {
         above: Slot,
         /// A ballot of whose master lease the master itself has let go: it stands in the way no more.
         released: Ballot,
+        /// It leads only if every voter promises: its disk is a copy.
+        everyone: bool,
     },
     /// A promise, and a part of what was accepted.
     Promise {
@@ -48,6 +53,8 @@ pub enum Message {
         through: Slot,
         /// Whether nothing was accepted behind it.
         complete: bool,
+        /// Whether the promising replica's disk is a copy.
+        restored: bool,
     },
     /// Phase 2: accept these values in consecutive slots.
     Accept {
@@ -86,6 +93,10 @@ pub enum Message {
         /// The newest mark on a grant of the receiver's that has arrived, if the master's lease holds at this
         /// moment: whatever was completed before the receiver sent that is chosen up to `chosen`.
         mark: Option<Mark>,
+        /// The slot of the master's first own value: it knew by then what had been chosen before.
+        barrier: Option<Slot>,
+        /// The number of a [`Message::Restored`] of the receiver's that came before this ballot.
+        reinstates: Option<u64>,
     },
     /// The lease is granted.
     Granted {
@@ -147,6 +158,11 @@ pub enum Message {
         /// How many masters in a row have made way because none of their proposals was chosen.
         stalls: u32,
     },
+    /// My disk is a copy: lead with a ballot that rests on nothing that I may have forgotten, and return the number.
+    Restored {
+        /// A number of the sender's.
+        number: u64,
+    },
 }
 
 /// No cell ever counts so far. What follows from numbers up to here can be counted.
@@ -155,29 +171,36 @@ const LAST: u64 = u64::MAX - (1 << 32);
 impl Message {
     /// Whether all numbers are such as a cell may have: who counts on from the others would overflow.
     pub(crate) fn is_sane(&self) -> bool {
-        let all = |numbers: &[u64]| numbers.iter().all(|number| *number <= LAST);
-        let each = |values: &[Accepted]| values.iter().all(|one| all(&[one.slot.0, one.ballot.round]));
+        let slots = |slots: &[Slot]| slots.iter().all(|slot| slot.0 <= LAST);
+        let round = |round: u64| round <= MAX_ROUND;
+        let each =
+            |values: &[Accepted]| values.iter().all(|one| slots(&[one.slot]) && round(one.ballot.round));
         match self {
-            Message::Ask { round, chosen } => all(&[*round, chosen.0]),
-            Message::Answer { round, promised, chosen, .. } => all(&[*round, promised.round, chosen.0]),
-            Message::Prepare { ballot, above, .. } => all(&[ballot.round, above.0]),
+            Message::Ask { round: r, chosen, .. } => round(*r) && slots(&[*chosen]),
+            Message::Answer { round: r, promised, chosen, .. } => {
+                round(*r) && round(promised.round) && slots(&[*chosen])
+            }
+            Message::Prepare { ballot, above, .. } => round(ballot.round) && slots(&[*above]),
             Message::Promise { ballot, above, accepted, through, .. } => {
-                all(&[ballot.round, above.0, through.0]) && each(accepted)
+                round(ballot.round) && slots(&[*above, *through]) && each(accepted)
             }
             Message::Accept { ballot, base, first, chosen, .. } => {
-                all(&[ballot.round, base.0, chosen.0]) && (1..=LAST).contains(&first.0)
+                round(ballot.round) && slots(&[*base, *first, *chosen]) && first.0 > 0
             }
             Message::Heartbeat { ballot, base, chosen, kept_after, .. } => {
-                all(&[ballot.round, base.0, chosen.0, kept_after.0])
+                round(ballot.round) && slots(&[*base, *chosen, *kept_after])
             }
-            Message::Accepted { ballot, through } => all(&[ballot.round, through.0]),
-            Message::Granted { ballot, chosen, received, .. } => all(&[ballot.round, chosen.0, received.0]),
-            Message::Refused { promised: ballot } | Message::TakeOver { ballot, .. } => all(&[ballot.round]),
-            Message::Learn { chosen, through } => all(&[through.0]) && each(chosen),
+            Message::Accepted { ballot, through } => round(ballot.round) && slots(&[*through]),
+            Message::Granted { ballot, chosen, received, .. } => {
+                round(ballot.round) && slots(&[*chosen, *received])
+            }
+            Message::Refused { promised: ballot } | Message::TakeOver { ballot, .. } => round(ballot.round),
+            Message::Restored { .. } => true,
+            Message::Learn { chosen, through } => slots(&[*through]) && each(chosen),
             Message::Fetch { above: slot }
             | Message::Truncated { snapshot: slot }
             | Message::FetchChunk { snapshot: slot, .. }
-            | Message::Chunk { snapshot: slot, .. } => all(&[slot.0]),
+            | Message::Chunk { snapshot: slot, .. } => slots(&[*slot]),
         }
     }
 }

@@ -59,6 +59,16 @@ pub enum Plant {
     StallIgnored,
     /// A lease that is granted for less time replaces one that was granted for more.
     ShorterGrantReplaces,
+    /// A replica whose disk is a copy votes.
+    CopyVotes,
+    /// A replica whose disk is a copy is elected by a quorum, not by everyone.
+    CopyElected,
+    /// A replica whose disk is a copy serves whichever master there is.
+    CopyTrusts,
+    /// A master reinstates such a replica under the ballot that it has.
+    CopyTrusted,
+    /// Such a replica votes again before it knows what was chosen.
+    CopyReinstatedEarly,
 }
 
 impl core::str::FromStr for Plant {
@@ -73,7 +83,7 @@ impl core::str::FromStr for Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 28] = [
+    pub const ALL: [Plant; 33] = [
         Plant::PromiseNotSynced,
         Plant::OwnPromiseNotSynced,
         Plant::AcceptNotSynced,
@@ -102,5 +112,10 @@ impl Plant {
         Plant::MarksRepeat,
         Plant::StallIgnored,
         Plant::ShorterGrantReplaces,
+        Plant::CopyVotes,
+        Plant::CopyElected,
+        Plant::CopyTrusts,
+        Plant::CopyTrusted,
+        Plant::CopyReinstatedEarly,
     ];
 }

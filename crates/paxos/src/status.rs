@@ -12,6 +12,8 @@ pub enum Standing {
     Following,
     /// It only learns.
     Learning,
+    /// Its disk is a copy: it only learns until it is reinstated.
+    Restored,
     /// It tries to become master.
     Campaigning,
     /// It is master, or about to be.
@@ -90,6 +92,9 @@ impl Paxos {
     /// Where this replica stands.
     pub fn status(&self) -> Status {
         let standing = match &self.role {
+            Role::Following | Role::Asking(_) | Role::Preparing(_) if self.is_restored() => {
+                Standing::Restored
+            }
             Role::Following if self.may_vote() => Standing::Following,
             Role::Following => Standing::Learning,
             Role::Asking(_) | Role::Preparing(_) => Standing::Campaigning,

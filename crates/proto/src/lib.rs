@@ -26,9 +26,7 @@ pub mod wire;
 
 pub use cached::{CacheKey, Facet};
 pub use error::{Class, Error, Result};
-pub use ids::{
-    Ballot, Epoch, Generation, HandleId, Incarnation, Instance, ReplicaId, SessionId, Slot, Token,
-};
+pub use ids::{Ballot, Epoch, Generation, HandleId, Instance, ReplicaId, SessionId, Slot, Token};
 pub use log::{Accepted, Durable, Record, Value};
 pub use members::{Member, Members};
 pub use name::{CellName, Name, NodePath, Path};

@@ -135,6 +135,11 @@ pub const MAX_MASTER_LEASE: Duration = Duration::from_secs(3);
 pub const SHORTEST_MASTER_LEASE: Duration = Duration::from_millis(100);
 /// See [`SHORTEST_MASTER_LEASE`].
 pub const LONGEST_MASTER_LEASE: Duration = Duration::from_secs(60);
+/// No ballot has a round beyond this; a message that names one is dropped.
+pub const MAX_ROUND: u64 = 1 << 48;
+/// A wall clock beyond this, in milliseconds since 1970 (the year 2109), is not taken for the least round of a
+/// candidate: a clock that is so wrong must not use up rounds that no later candidate can pass.
+pub const MAX_CLOCK_ROUND: u64 = 1 << 42;
 /// The session lease when nothing else is configured (P§2.8: 12 s).
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(12);
 /// The cache lease in a cell without much load (SPEC §6): for how long at most a client that does not answer
@@ -175,6 +180,7 @@ pub fn lease_for_hold(hold: Duration) -> Duration {
 // A command holds a file, its path and its names; a frame holds a command's worth of request or a page.
 const _: () = assert!(CONTENTS_BYTES + 2 * PATH_BYTES < COMMAND_BYTES);
 const _: () = assert!(COMMAND_BYTES < FRAME_BYTES);
+const _: () = assert!(MAX_CLOCK_ROUND < MAX_ROUND);
 const _: () = assert!(2 * (PEER_BATCH_BYTES + COMMAND_BYTES) < PEER_FRAME_BYTES);
 const _: () = assert!(PEER_FRAME_BYTES < PEER_OUTBOX_BYTES);
 // Neither one host nor a relay may take the places of all others, and all places together have descriptors.

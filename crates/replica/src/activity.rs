@@ -4,11 +4,11 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use wombat_proto::wire::log::{self, command::Op};
-use wombat_proto::{Instance, SessionId, Slot};
+use wombat_proto::{Instance, SessionId};
 use wombat_state::{Applied, Change, Outcome, State};
 
-/// What the command of `slot`, just applied, did; nothing if it did nothing.
-pub(crate) fn describe(state: &State, slot: Slot, command: &log::Command, applied: &Applied) -> Vec<String> {
+/// What the command that was applied last did; nothing if it did nothing.
+pub(crate) fn describe(state: &State, command: &log::Command, applied: &Applied) -> Vec<String> {
     let path = |instance: Instance| {
         let path = state.tree().get(instance).and_then(|node| state.path_of(node));
         path.map_or_else(|| format!("node {instance}"), |path| path.to_string())
@@ -28,7 +28,7 @@ pub(crate) fn describe(state: &State, slot: Slot, command: &log::Command, applie
         (Some(Op::Release(release)), Ok(_)) => {
             lines.push(format!("{} unlocked by session {session}", path(Instance(release.instance))));
         }
-        (Some(Op::Grant(grant)), Ok(Outcome::Granted { token, .. })) if token.0 == slot.0 => {
+        (Some(Op::Grant(grant)), Ok(Outcome::Granted { token, .. })) if token.0 == state.stamp().0 => {
             let mode = if grant.shared { "shared" } else { "exclusive" };
             let node = path(Instance(grant.instance));
             lines.push(format!("{node} locked {mode} by session {session}, token {token}"));

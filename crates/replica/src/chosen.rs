@@ -15,8 +15,9 @@ impl Replica {
     pub(crate) fn chosen(&mut self, slot: Slot, command: Bytes) {
         let command = log::Command::decode(command).expect("this replica encoded the command itself");
         let applied = self.state.apply(slot, &command);
+        let stamp = self.state.stamp();
         if self.config.activity {
-            self.effects.activity.extend(activity::describe(&self.state, slot, &command, &applied));
+            self.effects.activity.extend(activity::describe(&self.state, &command, &applied));
         }
         match (&command.op, &applied.result) {
             (_, Ok(Outcome::Digest { digest, next })) => self.digest_taken(slot, *digest, *next),
@@ -33,7 +34,7 @@ impl Replica {
         }
         for change in &applied.changes {
             self.note_holders(change);
-            self.publish_change(slot, change);
+            self.publish_change(stamp, change);
         }
         let (origin, keys) = self.proposals.take(slot);
         if let Some(master) = &mut self.master {

@@ -104,8 +104,8 @@ impl Stage {
 pub(crate) struct FailOver {
     stage: Stage,
     begun: Instant,
-    /// The slot in which the epoch begins.
-    slot: Slot,
+    /// The stamp at which the epoch begins.
+    stamp: Slot,
     /// Sessions that may still have something cached: they have neither acknowledged nor ended.
     awaited: BTreeSet<SessionId>,
     /// Whether none of them can use it any more.
@@ -118,11 +118,11 @@ pub(crate) struct FailOver {
 }
 
 impl FailOver {
-    pub(crate) fn new(epoch: Epoch, slot: Slot, now: Instant) -> FailOver {
+    pub(crate) fn new(epoch: Epoch, stamp: Slot, now: Instant) -> FailOver {
         FailOver {
             stage: Stage::Elected { epoch },
             begun: now,
-            slot,
+            stamp,
             awaited: BTreeSet::new(),
             caches_lapsed: false,
             served_after: None,
@@ -139,7 +139,7 @@ impl FailOver {
 
     /// Whether a session can have waited since `then` at an earlier master.
     pub(crate) fn is_before(&self, session: SessionId, then: Instant) -> bool {
-        session.0 < self.slot.0 && then <= self.begun
+        session.0 < self.stamp.0 && then <= self.begun
     }
 
     /// Whether the session has still to acknowledge the fail-over.

@@ -92,6 +92,8 @@ pub struct Config {
 pub struct Recovered {
     /// How often this replica has started, this time included.
     pub starts: u32,
+    /// Whether the disk is a copy: what this replica has said since the copy was made is not on it.
+    pub is_copy: bool,
     /// The highest ballot that it promised to take part in.
     pub promised: Ballot,
     /// The longest master lease that it may have granted.
@@ -109,7 +111,7 @@ pub struct Recovered {
 pub struct Moment {
     /// The monotonic clock; never earlier than at the last step.
     pub now: Instant,
-    /// Wall time in milliseconds since 1970, for people.
+    /// Wall time in milliseconds since 1970, for people, and the least epoch of a new master.
     pub wall_ms: u64,
 }
 
@@ -199,6 +201,8 @@ pub struct Effects {
     /// Chunks of another replica's snapshot, in order; all of one snapshot become
     /// [`Input::SnapshotArrived`].
     pub received_chunks: Vec<ReceivedChunk>,
+    /// This replica's disk was a copy, and it votes again: its disk is its own from now on.
+    pub reinstated: bool,
     /// Another replica needs a snapshot that is newer than this replica's newest one.
     pub snapshot_wanted: bool,
     /// The state is not what a quorum of replicas has, as of this slot (SPEC I19): this replica must stop, and
@@ -285,6 +289,7 @@ impl Replica {
         };
         let recovered = wombat_paxos::Recovered {
             starts: recovered.starts,
+            is_copy: recovered.is_copy,
             promised: recovered.promised,
             lease_bound: recovered.lease_bound,
             chosen: recovered.chosen,
@@ -329,6 +334,7 @@ impl Replica {
         let stalled = moment.now.since(self.moment.now);
         self.moment = Moment { now: self.moment.now.max(moment.now), ..moment };
         self.forgive_stall(stalled);
+        self.paxos.set_wall_clock(self.moment.wall_ms);
         match input {
             Input::Request { connection, request } => self.request(connection, request),
             Input::Disconnected { connection } => self.disconnected(connection),
@@ -499,6 +505,7 @@ impl Replica {
             self.effects.send.extend(send);
             self.effects.wanted_chunks.append(&mut effects.wanted_chunks);
             self.effects.received_chunks.append(&mut effects.received_chunks);
+            self.effects.reinstated |= core::mem::take(&mut effects.reinstated);
             self.effects.snapshot_wanted |= core::mem::take(&mut effects.snapshot_wanted);
             self.effects.notices.append(&mut effects.notices);
             effects.ended.clear(); // Whoever asked was told to ask the next master.
@@ -535,7 +542,8 @@ impl Replica {
         self.effects.stages.extend([(epoch, Stage::Elected { epoch }), (epoch, Stage::Locates)]);
         let lease_ms = self.config.lease.as_millis() as u32;
         let cache_lease_ms = self.config.cache_lease.as_millis() as u32;
-        let begin_epoch = Op::BeginEpoch(log::BeginEpoch { lease_ms, cache_lease_ms });
+        let restored = self.paxos.leads_from_copies();
+        let begin_epoch = Op::BeginEpoch(log::BeginEpoch { lease_ms, cache_lease_ms, restored });
         let found_cell = self.state.cell_name().is_none().then(|| {
             let key = Bytes::copy_from_slice(&self.config.fresh_key);
             Op::FoundCell(log::FoundCell { cell: self.config.cell.as_str().into(), key })

@@ -313,6 +313,6 @@ impl Replica {
         holders.retain(|(session, handle)| {
             sessions.get(session).is_some_and(|live| live.handles.wants(*handle, Kind::LockConflict))
         });
-        master.publish((audience, holders), Kind::LockConflict, self.state.applied(), None);
+        master.publish((audience, holders), Kind::LockConflict, self.state.stamp(), None);
     }
 }

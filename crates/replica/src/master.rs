@@ -79,7 +79,7 @@ impl Replica {
             to_notify: ToNotify::default(),
             crowd_waits: false,
             timers: Timers::of(ids().map(|id| (until, Timer::Lease(id)))),
-            fail_over: FailOver::new(self.state.epoch(), self.state.applied(), now),
+            fail_over: FailOver::new(self.state.epoch(), self.state.stamp(), now),
             held: Held::default(),
             leases_in_force: LeasesInForce::default(),
         };

@@ -19,12 +19,15 @@ use tracing::{info, warn};
 use wombat_proto::clock;
 use wombat_proto::wire::{self, Response, response};
 use wombat_proto::{Epoch, Member, ReplicaId, Slot, SplitMix64};
-use wombat_replica::{ConnectionId, Effects, Input, LONGEST_TICK, Moment, Recovered, Replica};
+use wombat_replica::{ConnectionId, Effects, Input, LONGEST_TICK, Moment, Recovered, Replica, Stage};
 use wombat_storage::{Identity, Options, Origin, RealDisk, Store};
 
 /// Most connections on which a turn sends its answers itself: each costs a call of the kernel, and the heartbeats
 /// wait for the end of the turn. The tasks of the others send theirs, between the turns.
 const SENT_AT_ONCE: usize = 256;
+
+/// How far the wall clock may be behind the cell's last epoch without a warning: clocks of several machines differ.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 
 /// The replica with its disk and the ways out to its clients and to the other replicas.
 pub(crate) struct Core {
@@ -58,6 +61,14 @@ impl Core {
         if recovered.dropped_tail_bytes > 0 {
             info!(bytes = recovered.dropped_tail_bytes, "dropped a torn tail that was never acknowledged");
         }
+        if recovered.is_copy {
+            warn!(
+                "{} is a copy of a data directory: what this replica acknowledged after the copy was made may be \
+                 missing. It does not vote until it has learned everything from a master whom the other replicas \
+                 elected, or until every voter of the cell is there",
+                config.dir.display()
+            );
+        }
         let identity = store.identity().clone();
         let snapshot = recovered.snapshot.as_ref().map_or(Slot(0), |(slot, _)| *slot);
         let own = own(&identity, &address)?;
@@ -79,6 +90,7 @@ impl Core {
             },
             Recovered {
                 starts: recovered.starts,
+                is_copy: recovered.is_copy,
                 promised: recovered.promised,
                 lease_bound: recovered.lease_bound,
                 chosen: recovered.chosen,
@@ -225,7 +237,7 @@ impl Core {
 
     fn complete_status(&self, status: &mut wire::Status) {
         status.log_bytes = self.disk.log_bytes();
-        status.snapshot_slot = self.disk.snapshot_slot().0;
+        status.snapshot_slot = self.replica.state().stamp_of(self.disk.snapshot_slot()).0;
         status.cell_id = self.cell_id.clone();
         for member in &mut status.members {
             member.connected |= self.peers.is_connected(ReplicaId(member.replica));
@@ -240,6 +252,9 @@ impl Core {
     fn settle(&mut self) -> Result<(), ServerError> {
         loop {
             for (epoch, stage) in self.effects.stages.drain(..) {
+                if let Stage::Elected { epoch } = stage {
+                    warn_of_clock(epoch, clock::wall_ms());
+                }
                 info!("epoch {epoch}, step {} of 9: {stage}", stage.number());
             }
             for line in self.effects.activity.drain(..) {
@@ -252,6 +267,10 @@ impl Core {
                 self.disk
                     .condemn(&format!("the state after slot {slot} is not what the other replicas have"))?;
                 return Err(ServerError::Diverged { slot });
+            }
+            if std::mem::take(&mut self.effects.reinstated) {
+                self.disk.reinstate()?;
+                info!("this replica knows everything again that the cell has chosen; from now on it votes");
             }
             // First, so that the others begin with it: what may only be said once it is durable is not among it.
             self.settle_peers()?;
@@ -362,6 +381,19 @@ fn own(identity: &Identity, address: &str) -> Result<Own, ServerError> {
         key: founding::random()?,
         random: RefCell::new(SplitMix64::new(u64::from_ne_bytes(founding::random()?))),
     })
+}
+
+/// Tokens grow over the restore of a backup because an epoch is never below the wall clock. A clock that is behind
+/// the cell's last epoch takes that away.
+fn warn_of_clock(epoch: Epoch, wall_ms: u64) {
+    let behind = Duration::from_millis(epoch.0.saturating_sub(wall_ms));
+    if behind > CLOCK_TOLERANCE {
+        warn!(
+            "the wall clock of this machine is {} s behind the last epoch of the cell, {epoch}: set it right. \
+             Until it has caught up, a backup that is restored may issue tokens again that were issued before",
+            behind.as_secs()
+        );
+    }
 }
 
 fn moment() -> Moment {

@@ -349,6 +349,11 @@ impl ReplicaDisk {
         Ok(self.reader.condemn(why)?)
     }
 
+    /// The directory was a copy; from now on it is the original.
+    pub(crate) fn reinstate(&self) -> Result<(), ServerError> {
+        Ok(self.reader.reinstate()?)
+    }
+
     /// Reads this replica's snapshots.
     pub(crate) fn reader(&self) -> SnapshotReader<RealDisk> {
         self.reader.clone()

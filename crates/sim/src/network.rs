@@ -237,5 +237,6 @@ pub(crate) fn kind_of(message: &Message) -> u64 {
         Message::FetchChunk { .. } => 13,
         Message::Chunk { .. } => 14,
         Message::TakeOver { .. } => 15,
+        Message::Restored { .. } => 16,
     }
 }

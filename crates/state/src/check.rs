@@ -52,7 +52,7 @@ impl State {
         for ((session, handle), holder) in node.lock.holders() {
             let session = self.sessions.get(&session).expect("I3: a holder's session lives");
             assert!(session.locks.contains(&(node.instance, handle)), "a session knows what it holds");
-            assert!(holder.token.0 <= self.applied.0, "I4: a token is the slot of an applied grant");
+            assert!(holder.token.0 <= self.stamp().0, "I4: a token is the stamp of an applied grant");
         }
     }
 
@@ -69,7 +69,7 @@ impl State {
     fn check_sessions(&self) {
         let node = |instance: &Instance| self.tree.get(*instance).expect("what a session has exists");
         for (id, session) in &self.sessions {
-            assert!(id.0 <= self.applied.0, "a session's id is an applied slot");
+            assert!(id.0 <= self.stamp().0, "a session's id is the stamp of an applied slot");
             assert!(session.outcomes.len() <= UNACKNOWLEDGED_OUTCOMES, "I20: kept answers are bounded");
             assert_eq!(session.names, names_in(&session.outcomes), "names in kept answers are counted right");
             assert!(session.outcomes.keys().all(|number| *number > session.acknowledged));

@@ -46,6 +46,11 @@ pub const KEY_BYTES: usize = 32;
 pub struct State {
     /// The last slot applied. Before the first command: [`Slot`] 0.
     applied: Slot,
+    /// By how much stamps run ahead of slots; it grows with each epoch, so that stamps grow over restores, too.
+    lead: u64,
+    /// Generations and numbers in names that are given from now on are at least this: the stamp at which the
+    /// cell was last restored. What the original cell gave out after the backup is below.
+    restored_at: Slot,
     /// The epoch of the last master that began. Commands of earlier ones do nothing.
     epoch: Epoch,
     /// The longest session lease that may be in force.
@@ -88,6 +93,8 @@ impl State {
     pub const fn new() -> State {
         State {
             applied: Slot(0),
+            lead: 0,
+            restored_at: Slot(0),
             epoch: Epoch::NONE,
             lease: Duration::ZERO,
             cache_lease: Duration::ZERO,
@@ -105,7 +112,7 @@ impl State {
         assert!(slot > self.applied, "slot {slot} was applied already: {}", self.applied);
         self.applied = slot;
         let mut changes = Vec::new();
-        let result = apply::apply(self, slot, command, &mut changes);
+        let result = apply::apply(self, command, &mut changes);
         Applied { result, changes }
     }
 
@@ -118,6 +125,17 @@ impl State {
     /// The last slot applied.
     pub fn applied(&self) -> Slot {
         self.applied
+    }
+
+    /// The last slot applied, as clients know it: what is made in a slot is named by its stamp (tokens, instances,
+    /// sessions). Stamps grow with the slots and, at the beginning of each epoch, to [`Epoch::first_stamp`].
+    pub fn stamp(&self) -> Slot {
+        self.stamp_of(self.applied)
+    }
+
+    /// The stamp of any slot, as far as the present epoch goes: for distances between slots.
+    pub fn stamp_of(&self, slot: Slot) -> Slot {
+        Slot(slot.0.saturating_add(self.lead))
     }
 
     /// The epoch of the last master that began.
@@ -177,16 +195,16 @@ impl State {
     }
 
     /// Notes for good what somebody did.
-    fn note_audit(&mut self, slot: Slot, wall_ms: u64, session: SessionId, what: String) {
+    fn note_audit(&mut self, stamp: Slot, wall_ms: u64, session: SessionId, what: String) {
         let oldest = self.audit.keys().next().copied();
         if let Some(oldest) = oldest.filter(|_| self.audit.len() >= AUDIT_ENTRIES) {
             self.audit.remove(&oldest);
         }
         let client = self.session(session).map_or_else(String::new, |session| session.client.clone());
-        self.audit.insert(slot, AuditEntry { slot: slot.0, wall_ms, session: session.0, client, what });
+        self.audit.insert(stamp, AuditEntry { slot: stamp.0, wall_ms, session: session.0, client, what });
     }
 
-    /// What administrators did in slots after `after`, the oldest first.
+    /// What administrators did, by stamps after `after`, the oldest first.
     pub fn audit_after(&self, after: Slot) -> impl Iterator<Item = &AuditEntry> {
         self.audit.iter_from(Bound::Excluded(&after)).map(|(_, entry)| entry)
     }

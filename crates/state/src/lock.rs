@@ -25,7 +25,7 @@ pub struct Lock {
 pub struct Holder {
     /// In which mode.
     pub mode: LockMode,
-    /// The fencing token: the slot of the grant.
+    /// The fencing token: the stamp of the grant.
     pub token: Token,
     /// The lock-delay that its handle asked for.
     pub lock_delay: Duration,
@@ -40,7 +40,7 @@ pub struct Holder {
 /// A lock-delay (P§2.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Delay {
-    /// The slot that began it; its name.
+    /// The stamp of the change that began it; its name.
     pub since: Slot,
     /// The mode in which the lock was held; only a conflicting grant has to wait.
     pub mode: LockMode,
@@ -129,12 +129,12 @@ impl Lock {
     }
 
     /// Grants the lock, after checking that it can be granted. `delay_over` says that the present delay, if
-    /// there is one, has passed.
+    /// there is one, has passed; a generation that begins is `least_generation` at least.
     pub(crate) fn grant(
         &mut self,
         key: (SessionId, HandleId),
         holder: Holder,
-        permits: u32,
+        (permits, least_generation): (u32, Generation),
         delay_over: bool,
     ) -> Result<()> {
         if self.room(holder.mode, permits) == 0 {
@@ -147,7 +147,7 @@ impl Lock {
             self.delay = None;
         }
         if self.holders.is_empty() {
-            self.generation = self.generation.next();
+            self.generation = self.generation.next().max(least_generation);
         }
         self.put_holder(key, holder);
         Ok(())
@@ -166,12 +166,12 @@ impl Lock {
         Some(holder)
     }
 
-    /// Takes the lock from one holder whose session ended at `slot`. Returns the delay that begins, if it asked
+    /// Takes the lock from one holder whose session ended at `stamp`. Returns the delay that begins, if it asked
     /// for one. `delay_over` says that the present delay, if there is one, has passed.
     pub(crate) fn abandon(
         &mut self,
         (session, handle): (SessionId, HandleId),
-        slot: Slot,
+        stamp: Slot,
         delay_over: bool,
     ) -> Option<Delay> {
         let holder = self.release(session, handle)?;
@@ -181,7 +181,7 @@ impl Lock {
         // A second shared holder that dies while the delay of a first runs: one delay, beginning now and
         // lasting as long as the longer of them, covers both.
         let earlier = self.delay.filter(|_| !delay_over).map_or(Duration::ZERO, |delay| delay.length);
-        let delay = Delay { since: slot, mode: holder.mode, length: holder.lock_delay.max(earlier) };
+        let delay = Delay { since: stamp, mode: holder.mode, length: holder.lock_delay.max(earlier) };
         self.delay = Some(delay);
         Some(delay)
     }

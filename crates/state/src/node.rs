@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// A file or directory of the cell.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// The slot of its creation.
+    /// The stamp of its creation.
     pub instance: Instance,
     /// The directory that holds it, and its name there; `None` for the root.
     pub place: Option<(Instance, Name)>,
@@ -33,7 +33,7 @@ pub struct Node {
     pub created_wall_ms: u64,
     /// When its contents were last written, wall time, for people; directories keep the time of creation.
     pub modified_wall_ms: u64,
-    /// The slot of that write.
+    /// The stamp of that write.
     pub modified_slot: Slot,
 }
 

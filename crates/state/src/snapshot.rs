@@ -149,6 +149,8 @@ impl State {
                 last_instance: self.last_instance.0,
                 lease_ms: self.lease.as_millis() as u32,
                 cache_lease_ms: self.cache_lease.as_millis() as u32,
+                lead: self.lead,
+                restored_at: self.restored_at.0,
             })
         })
     }
@@ -159,6 +161,8 @@ impl State {
             .map_err(|_| SnapshotError("the key's length is wrong"))?;
         self.cell = Some(Cell { name, key });
         self.applied = Slot(record.slot);
+        self.lead = record.lead;
+        self.restored_at = Slot(record.restored_at);
         self.epoch = Epoch(record.epoch);
         self.last_instance = Instance(record.last_instance);
         self.lease = Duration::from_millis(record.lease_ms.into());

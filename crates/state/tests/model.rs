@@ -337,6 +337,8 @@ struct Pair {
     state: State,
     model: Model,
     slot: u64,
+    /// By how much what is made is named ahead of its slot: each epoch begins at a multiple of 2,048.
+    lead: u64,
     number: u64,
     log: Vec<(Slot, log::Command)>,
 }
@@ -351,7 +353,7 @@ fn class(result: &Result<Outcome, Error>) -> String {
 impl Pair {
     fn new() -> Pair {
         let model = Model::default();
-        let mut pair = Pair { state: State::new(), model, slot: 0, number: 0, log: Vec::new() };
+        let mut pair = Pair { state: State::new(), model, slot: 0, lead: 0, number: 0, log: Vec::new() };
         let found = log::FoundCell { cell: "test".into(), key: vec![1; 32].into() };
         pair.apply(0, 0, &[], Op::FoundCell(found)).unwrap();
         let root = Item {
@@ -407,7 +409,8 @@ impl Pair {
             assert_eq!(class(&result), "SessionExpired");
             return;
         }
-        let expected = model(&mut self.model, self.slot);
+        let stamp = self.stamp();
+        let expected = model(&mut self.model, stamp);
         self.model.clear_contents();
         let expected = match expected {
             Ok(()) => "ok".to_owned(),
@@ -417,15 +420,24 @@ impl Pair {
         self.model.sessions.get_mut(&session).unwrap().insert(number, format!("{result:?}"));
     }
 
+    fn stamp(&self) -> u64 {
+        self.slot + self.lead
+    }
+
     fn run(&mut self, step: Step) {
         match step {
             Step::BeginEpoch => {
                 self.model.epoch += 1;
+                self.lead = self.lead.max((2048 * self.model.epoch).saturating_sub(self.slot + 1));
                 self.apply(
                     0,
                     0,
                     &[],
-                    Op::BeginEpoch(log::BeginEpoch { lease_ms: 12_000, cache_lease_ms: 2_000 }),
+                    Op::BeginEpoch(log::BeginEpoch {
+                        lease_ms: 12_000,
+                        cache_lease_ms: 2_000,
+                        restored: false,
+                    }),
                 )
                 .unwrap();
             }
@@ -438,14 +450,16 @@ impl Pair {
             }
             Step::CreateSession => {
                 self.apply(0, 0, &[], Op::CreateSession(log::CreateSession::default())).unwrap();
-                self.model.sessions.insert(self.slot, BTreeMap::new());
+                let stamp = self.stamp();
+                self.model.sessions.insert(stamp, BTreeMap::new());
             }
             Step::EndSession { who, asked, delay_over } => {
                 let session = self.model.session(who);
                 let over = if delay_over { self.all_delays() } else { Vec::new() };
                 let end = log::EndSessions { sessions: vec![session], asked };
                 self.apply(0, 0, &over, Op::EndSessions(end)).unwrap();
-                self.model.end_session(self.slot, session, asked, &over);
+                let stamp = self.stamp();
+                self.model.end_session(stamp, session, asked, &over);
             }
             Step::Retry { who, which } => self.retry(who, which),
             Step::Multi { who, one, other, name, byte, sequential } => {

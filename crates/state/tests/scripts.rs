@@ -21,7 +21,10 @@ impl Script {
             .apply_in(0, Op::FoundCell(log::FoundCell { cell: "test".into(), key: vec![1; 32].into() }))
             .unwrap();
         script
-            .apply_in(1, Op::BeginEpoch(log::BeginEpoch { lease_ms: 12_000, cache_lease_ms: 2_000 }))
+            .apply_in(
+                1,
+                Op::BeginEpoch(log::BeginEpoch { lease_ms: 12_000, cache_lease_ms: 2_000, restored: false }),
+            )
             .unwrap();
         script.session = script.new_session();
         script
@@ -217,7 +220,7 @@ fn a_multi_that_fails_uses_up_no_instances() {
         script.multi([make("/ls/test/a"), make("/ls/test/b"), make("/ls/test/c"), make("/ls/test/a")]);
     assert_eq!(failed, Err(Error::AlreadyExists));
     let instance = script.create("a", 1, NewNode::default());
-    assert_eq!(instance, script.slot, "an instance is the slot of the creation");
+    assert_eq!(instance, script.state.stamp().0, "an instance is the stamp of the creation");
 }
 
 fn numbered() -> NewNode {
@@ -273,7 +276,7 @@ fn a_lock_is_broken_for_the_grants_that_are_named_and_with_their_delay() {
     let mut tokens = Vec::new();
     for (handle, delay) in [(1, 0), (2, 3_000), (3, 1_000)] {
         script.apply(shared(handle, delay, 100 + handle)).unwrap();
-        tokens.push(script.slot);
+        tokens.push(script.state.stamp().0);
     }
     let broken = log::BreakLock { instance: lock, tokens: tokens[1..].into(), what: "broke it".into() };
     script.apply(Op::BreakLock(broken.clone())).unwrap();
@@ -286,6 +289,78 @@ fn a_lock_is_broken_for_the_grants_that_are_named_and_with_their_delay() {
     let audit: Vec<_> = restored.audit_after(Slot(0)).map(|entry| entry.what.as_str()).collect();
     assert_eq!(audit.len(), 2);
     assert!(audit[0] == "broke it" && audit[1].contains("given back"), "{audit:?}");
+}
+
+/// What the cell gives out in a later epoch is later, also if the log in between was lost by a restore.
+#[test]
+fn stamps_of_a_later_epoch_are_greater_whatever_was_lost() {
+    let mut script = Script::new();
+    let lock = script.create("lock", 1, NewNode::default());
+    let mut backup = Script { state: script.state.clone(), ..script };
+    let begin = |script: &mut Script, epoch| {
+        let begin = log::BeginEpoch::default();
+        script.apply_in(epoch, Op::BeginEpoch(begin)).unwrap();
+        let grant = log::Grant { instance: lock, handle: 1, acquire: 1, ..log::Grant::default() };
+        match script.apply_in(epoch, Op::Grant(grant)).unwrap() {
+            Outcome::Granted { token, .. } => token,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (millis, later) = (1_800_000_000_000, 1_800_000_000_001);
+    let before = begin(&mut script, millis);
+    let after = begin(&mut backup, later);
+    assert!(after.0 > before.0 + 2000, "{after} was issued after {before}");
+    assert!(after.0 < 1 << 53, "JSON readers know numbers as doubles");
+    assert!(backup.state.stamp() > backup.state.applied());
+}
+
+/// What the original did with a session since the backup is forgotten, so nobody may go on with it; and generations
+/// and numbers of names are not given twice.
+#[test]
+fn a_restored_cell_ends_sessions_and_repeats_no_generation() {
+    let mut script = Script::new();
+    let file = script.create("file", 1, NewNode::default());
+    let token = script.grant(file, 1).unwrap();
+    let root = script.state.tree().root().unwrap().instance.0;
+    script.create_in(root, "n", 2, numbered());
+    let restored = log::BeginEpoch { restored: true, ..log::BeginEpoch::default() };
+    script.apply_in(9, Op::BeginEpoch(restored)).unwrap();
+    let at = script.state.stamp().0;
+    assert_eq!(script.state.session_count(), 0);
+    assert_eq!(
+        script.apply_in(9, Op::Release(log::Release { instance: file, handle: 1 })),
+        Err(Error::SessionExpired)
+    );
+    script.session = match script.apply_in(9, Op::CreateSession(log::CreateSession::default())) {
+        Ok(Outcome::Session(id)) => id.0,
+        other => panic!("{other:?}"),
+    };
+    let set = log::SetContents { instance: file, handle: 1, ..log::SetContents::default() };
+    let Ok(Outcome::Written(stat)) = script.apply_in(9, Op::SetContents(set)) else {
+        panic!("it was not written")
+    };
+    assert!(stat.content_generation >= at);
+    let grant = log::Grant { instance: file, handle: 1, acquire: 1, ..log::Grant::default() };
+    let Ok(Outcome::Granted { token: later, generation }) = script.apply_in(9, Op::Grant(grant)) else {
+        panic!("its holder is gone")
+    };
+    assert!(later > token && generation.0 >= at);
+    let open = log::Open {
+        parent: root,
+        name: "n".into(),
+        handle: 3,
+        must_create: true,
+        node: Some(numbered()),
+        ..log::Open::default()
+    };
+    script.apply_in(9, Op::Open(open)).unwrap();
+    let names = script.state.tree().root().unwrap().children().unwrap();
+    let last = names.keys().filter_map(|name| name.as_str().strip_prefix('n')?.parse::<u64>().ok()).max();
+    assert!(last > Some(at), "{last:?}");
+    // A snapshot knows of it, too.
+    let again = State::restore(script.state.snapshot().collect::<Vec<_>>()).unwrap();
+    assert_eq!(again.digest(), script.state.digest());
+    assert_eq!(again.stamp(), script.state.stamp());
 }
 
 #[test]

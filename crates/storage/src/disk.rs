@@ -31,6 +31,8 @@ pub trait DiskFile: Send + 'static {
     fn read_all(&self) -> Result<Vec<u8>>;
     /// Writes all of `bytes` at `offset`.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()>;
+    /// What no copy of the file shares with it.
+    fn fingerprint(&self) -> Result<String>;
     /// Makes what was written durable, and the length with it.
     fn sync(&self) -> Result<()>;
 }

@@ -1,7 +1,7 @@
 //! Whose data a directory holds, in words that people can read.
 
 use crate::disk::{Disk, DiskFile};
-use crate::{StorageError, nonce};
+use crate::{StorageError, fingerprint, nonce};
 use wombat_proto::{CellName, ReplicaId};
 
 pub(crate) const FILE: &str = "identity";
@@ -158,6 +158,14 @@ pub(crate) fn check_not_condemned<D: Disk>(disk: &D, names: &[String]) -> Result
 /// Whether a file may stand in a directory that is not founded yet: what a crash leaves of founding it, and
 /// what a file system has at its root.
 pub(crate) fn is_of_founding(name: &str) -> bool {
-    let expected = [TEMPORARY, nonce::FILE, nonce::TEMPORARY, crate::real::LOCK_FILE, "lost+found"];
+    let expected = [
+        TEMPORARY,
+        nonce::FILE,
+        nonce::TEMPORARY,
+        fingerprint::FILE,
+        fingerprint::TEMPORARY,
+        crate::real::LOCK_FILE,
+        "lost+found",
+    ];
     expected.contains(&name) || name == crate::segment::name(1)
 }

@@ -8,6 +8,7 @@
 
 mod disk;
 mod error;
+mod fingerprint;
 mod identity;
 mod log;
 mod nonce;

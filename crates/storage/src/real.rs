@@ -4,9 +4,10 @@ use crate::StorageError;
 use crate::disk::{Disk, DiskFile};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 /// The file whose lock says that a server has the directory open.
 pub(crate) const LOCK_FILE: &str = "lock";
@@ -117,6 +118,14 @@ impl DiskFile for File {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.write_all_at(bytes, offset)
+    }
+
+    fn fingerprint(&self) -> io::Result<String> {
+        let metadata = self.metadata()?;
+        // Not every file system knows when a file was made.
+        let made = metadata.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+        let made = made.map_or("an unknown time".into(), |made| format!("{} ns", made.as_nanos()));
+        Ok(format!("{} made at {made}", metadata.ino()))
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -22,10 +22,12 @@ pub struct SimulatedFile {
     id: u64,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Inner {
     files: BTreeMap<u64, Content>,
     next_id: u64,
+    /// A copy of a disk has another.
+    number: u64,
     /// The directory as it is, and as it would be after a crash that loses all.
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
@@ -60,6 +62,21 @@ impl SimulatedDisk {
     /// An empty disk without faults.
     pub fn new() -> SimulatedDisk {
         SimulatedDisk::default()
+    }
+
+    /// A copy of all files, as they are now, made by whoever looks after the machine: a backup, or one put back.
+    pub fn copy(&self) -> SimulatedDisk {
+        let mut inner = self.inner().clone();
+        inner.number += 1;
+        inner.durable_names = inner.names.clone();
+        inner.name_changes.clear();
+        for content in inner.files.values_mut() {
+            content.durable.clone_from(&content.bytes);
+            content.unsynced.clear();
+        }
+        let copy = SimulatedDisk { inner: Arc::new(Mutex::new(inner)) };
+        copy.kill();
+        copy
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -305,6 +322,10 @@ impl DiskFile for SimulatedFile {
 
     fn read_all(&self) -> Result<Vec<u8>> {
         Ok(self.disk.inner().files[&self.id].bytes.clone())
+    }
+
+    fn fingerprint(&self) -> Result<String> {
+        Ok(format!("{} of disk {}", self.id, self.disk.inner().number))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {

@@ -4,7 +4,7 @@
 //! footer (length `ffffffff`, CRC of the number of chunks, that number).
 
 use crate::disk::{Disk, DiskFile};
-use crate::{StorageError, identity};
+use crate::{StorageError, fingerprint, identity};
 use bytes::Bytes;
 use wombat_proto::Slot;
 
@@ -54,6 +54,11 @@ impl<D: Disk> SnapshotReader<D> {
     /// Sees to it that the directory is never opened again, saying why.
     pub fn condemn(&self, why: &str) -> Result<(), StorageError> {
         identity::condemn(&self.disk, why)
+    }
+
+    /// Makes a copy of a data directory the original from now on.
+    pub fn reinstate(&self) -> Result<(), StorageError> {
+        fingerprint::write(&self.disk)
     }
 
     /// The newest snapshot: its slot and its chunks.

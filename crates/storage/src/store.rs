@@ -4,7 +4,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::identity::{self, Identity};
 use crate::log::Log;
 use crate::snapshot::{self, SnapshotReader, SnapshotWriter};
-use crate::{StorageError, nonce, segment};
+use crate::{StorageError, fingerprint, nonce, segment};
 use bytes::Bytes;
 use std::time::Duration;
 use wombat_proto::limits::COMMAND_BYTES;
@@ -30,6 +30,9 @@ impl Default for Options {
 pub struct Recovered {
     /// Whether there was nothing, and it was founded now.
     pub founded: bool,
+    /// Whether the directory is a copy of the one that the replica wrote: what happened since it was made is not in
+    /// it. It stays one until [`SnapshotReader::reinstate`].
+    pub is_copy: bool,
     /// How often it has been opened, this time included. Durable.
     pub starts: u32,
     /// The highest ballot promised.
@@ -69,6 +72,7 @@ impl<D: Disk> Store<D> {
         if founded {
             refuse_leftovers(&disk, &names)?;
             Log::create(disk.clone(), &wanted.cell_id, segment_bytes, step_bytes)?;
+            fingerprint::write(&disk)?;
             wanted.write(&disk)?;
         }
         let identity = Identity::read(&disk)?;
@@ -90,10 +94,15 @@ impl<D: Disk> Store<D> {
             None => None,
             Some(slot) => Some((slot, snapshot::read(&disk, slot, &identity.cell_id)?)),
         };
+        let is_copy = !founded && fingerprint::is_copy(&disk, &names)?;
+        if !is_copy && !founded {
+            fingerprint::write(&disk)?;
+        }
         let starts = log.start()?;
         let Durable { promised, lease_bound, chosen, accepted } = contents.durable;
         let recovered = Recovered {
             founded,
+            is_copy,
             starts,
             promised,
             lease_bound,

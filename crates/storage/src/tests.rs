@@ -1,5 +1,6 @@
 //! Crashes at every operation, rot at every byte, full and failing disks.
 
+mod copies;
 mod failures;
 mod loss;
 
@@ -159,6 +160,7 @@ fn work(disk: &SimulatedDisk, model: &mut Model, steps: u64) -> Result<(), Stora
 
 /// Everything durable is there, and nothing that was never written; then the model goes on from there.
 fn check(recovered: &crate::Recovered, model: &mut Model) {
+    assert!(!recovered.is_copy, "a crash makes no copy");
     let above = recovered.snapshot.as_ref().map_or(0, |(slot, _)| slot.0);
     assert!(above >= model.snapshot, "a durable snapshot is gone");
     let found = slots(recovered);

@@ -150,6 +150,8 @@ fn no_master(views: &Views) -> Failure {
             true => failure,
         };
     }
+    let copies = views.iter().filter(|(_, view)| view.as_ref().is_ok_and(is_copy)).map(|(at, _)| at.as_str());
+    let copies: Vec<&str> = copies.collect();
     let voters = reached.iter().map(|view| view.members.iter().filter(|one| one.voter).count()).max();
     let (reached, voters) = (reached.len(), voters.unwrap_or(0));
     let quorum = voters / 2 + 1;
@@ -160,6 +162,11 @@ fn no_master(views: &Views) -> Failure {
         ),
     };
     let hint = match reached >= quorum {
+        _ if !copies.is_empty() => format!(
+            "the data directory of {} is a copy, and may lack what the cell has acknowledged since: it does not vote \
+             before {quorum} others have elected a master, or every voter is there. Start those that are down",
+            copies.join(" and of ")
+        ),
         true => "one should be elected within seconds; look again".to_owned(),
         false if outside.is_empty() => format!(
             "those that cannot be reached from here may have one: ask from another machine; if they are down, start \
@@ -184,6 +191,11 @@ fn unreached(views: &Views) -> Error {
     Error::unreachable(wrong.collect::<Vec<_>>().join("; "))
 }
 
+/// Whether a replica has no vote because its data directory is a copy.
+fn is_copy(view: &Status) -> bool {
+    view.standing == "copy"
+}
+
 /// Who is there, and in no cell yet: whoever closes without an answer.
 fn outside(views: &Views) -> Vec<&str> {
     let is_outside = |error: &Error| matches!(error, Error::Unreachable { what } if what.contains("closed without an answer"));
@@ -203,6 +215,11 @@ fn why(at: &str, error: &Error) -> String {
 fn is_reached(member: &MemberStatus, views: &Views) -> bool {
     let view = views.get(&member.address).and_then(|view| view.as_ref().ok());
     view.is_some_and(|view| view.replica == member.replica)
+}
+
+/// Whether a replica's data directory is a copy, as it says.
+fn has_copy(member: &MemberStatus, views: &Views) -> bool {
+    views.get(&member.address).and_then(|view| view.as_ref().ok()).is_some_and(is_copy)
 }
 
 /// By how many slots a replica is behind the master.

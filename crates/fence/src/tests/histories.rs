@@ -2,7 +2,7 @@
 
 use crate::{Fence, Refused};
 use proptest::prelude::*;
-use wombat_proto::{Generation, Incarnation, Instance, LockMode, Path, Sequencer, Slot, Token};
+use wombat_proto::{Generation, Instance, LockMode, Path, Sequencer, Token};
 
 const LOCKS: usize = 3;
 
@@ -61,13 +61,12 @@ impl World {
                 let tenure = self.locks[number].tenure;
                 self.locks[number] = Lock { instance, tenure, ..Lock::default() };
             }
-            // The cell is restored: it has forgotten its holders and some of its generations.
+            // The cell is restored: it has forgotten its holders, and counts on from a stamp of a later epoch.
             _ => {
-                self.slot =
-                    Slot::start_of(Incarnation(Slot(self.slot).incarnation().0 + 1)).0 + self.slot % 5;
+                self.slot += (1 << 20) + self.slot % 5;
                 for lock in &mut self.locks {
                     lock.held = None;
-                    lock.generation = lock.generation.saturating_sub(2);
+                    lock.generation = lock.generation.saturating_sub(2).max(self.slot);
                 }
             }
         }

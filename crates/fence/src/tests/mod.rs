@@ -95,18 +95,18 @@ fn shares_of_one_tenure_live_together_and_end_together() {
     );
 }
 
-/// A cell that was restored counts on from the generations of its backup, in a new incarnation: what was granted
-/// since the backup has the same generations, and is lost all the same.
+/// The tokens and the lock generations of a restored cell begin at a stamp of a later epoch: what was granted
+/// since the backup is stale.
 #[test]
-fn a_restored_cell_is_newer_by_its_tokens_alone() {
-    let restored = 1_u64 << 48;
+fn a_restored_cell_is_newer_by_its_tokens_and_generations() {
+    let restored = 1_u64 << 52;
     check(
         &primary(),
         &format!(
             "
             primary s 60 4.6: admitted
             primary x 90 4.9: admitted
-            primary s {} 4.6: admitted
+            primary s {} 4.{restored}: admitted
             primary x 90 4.9: stale
             primary s 60 4.6: stale
             ",

@@ -29,6 +29,10 @@ fn mark() -> impl Strategy<Value = Mark> {
     (0u32..3, number()).prop_map(|(life, number)| Mark { life, number })
 }
 
+fn returned() -> impl Strategy<Value = (Option<Slot>, Option<u64>)> {
+    (prop::option::of(slot()), prop::option::of(number()))
+}
+
 fn ballot() -> impl Strategy<Value = Ballot> {
     (number(), 0u32..5, 0u32..3).prop_map(|(round, replica, incarnation)| Ballot {
         round,
@@ -63,22 +67,25 @@ fn duration() -> impl Strategy<Value = Duration> {
 fn message() -> impl Strategy<Value = Message> {
     let bytes = || Just(Bytes::from_static(b"chunk"));
     prop_oneof![
-        (number(), slot()).prop_map(|(round, chosen)| Message::Ask { round, chosen }),
+        (number(), slot(), any::<bool>()).prop_map(|(round, chosen, everyone)| Message::Ask {
+            round,
+            chosen,
+            everyone
+        }),
         (number(), any::<bool>(), ballot(), slot()).prop_map(|(round, granted, promised, chosen)| {
             Message::Answer { round, granted, promised, chosen }
         }),
-        (ballot(), slot(), ballot()).prop_map(|(ballot, above, released)| Message::Prepare {
-            ballot,
-            above,
-            released
+        (ballot(), slot(), ballot(), any::<bool>()).prop_map(|(ballot, above, released, everyone)| {
+            Message::Prepare { ballot, above, released, everyone }
         }),
-        (ballot(), slot(), accepted(), slot(), any::<bool>()).prop_map(
-            |(ballot, above, accepted, through, complete)| Message::Promise {
+        (ballot(), slot(), accepted(), slot(), any::<(bool, bool)>()).prop_map(
+            |(ballot, above, accepted, through, (complete, restored))| Message::Promise {
                 ballot,
                 above,
                 accepted,
                 through,
-                complete
+                complete,
+                restored
             }
         ),
         (ballot(), slot(), slot(), prop::collection::vec(value(), 0..6), slot()).prop_map(
@@ -91,17 +98,20 @@ fn message() -> impl Strategy<Value = Message> {
             }
         ),
         (ballot(), slot()).prop_map(|(ballot, through)| Message::Accepted { ballot, through }),
-        (ballot(), slot(), number(), duration(), slot(), slot(), prop::option::of(mark())).prop_map(
-            |(ballot, base, sequence, lease, chosen, kept_after, mark)| Message::Heartbeat {
-                ballot,
-                base,
-                sequence,
-                lease,
-                chosen,
-                kept_after,
-                mark
-            }
-        ),
+        (ballot(), slot(), number(), duration(), slot(), slot(), prop::option::of(mark()), returned())
+            .prop_map(|(ballot, base, sequence, lease, chosen, kept_after, mark, (barrier, reinstates))| {
+                Message::Heartbeat {
+                    ballot,
+                    base,
+                    sequence,
+                    lease,
+                    chosen,
+                    kept_after,
+                    mark,
+                    barrier,
+                    reinstates,
+                }
+            }),
         (ballot(), number(), slot(), mark(), slot()).prop_map(
             |(ballot, sequence, chosen, mark, received)| Message::Granted {
                 ballot,
@@ -119,6 +129,7 @@ fn message() -> impl Strategy<Value = Message> {
         (slot(), any::<u32>(), Just(false), bytes())
             .prop_map(|(snapshot, index, last, bytes)| { Message::Chunk { snapshot, index, last, bytes } }),
         (ballot(), any::<u32>()).prop_map(|(ballot, stalls)| Message::TakeOver { ballot, stalls }),
+        number().prop_map(|number| Message::Restored { number }),
     ]
 }
 

@@ -85,14 +85,28 @@ fn shorter_grant_does_not_replace_a_longer_one() {
     world.cut(1, 2);
     for (sequence, lease) in [(1000, 4 * M), (1001, M)] {
         let (base, chosen, kept_after) = (Slot(0), Slot(0), Slot(0));
-        let heartbeat = Message::Heartbeat { ballot, base, sequence, lease, chosen, kept_after, mark: None };
+        let heartbeat = Message::Heartbeat {
+            ballot,
+            base,
+            sequence,
+            lease,
+            chosen,
+            kept_after,
+            mark: None,
+            barrier: None,
+            reinstates: None,
+        };
         world.inject(1, 2, heartbeat);
         world.sync(2);
     }
     world.pass(2 * M);
     assert_eq!(world.paxos(2).bound_to(), Some(ReplicaId(1)));
     let foreign = Ballot { round: ballot.round + 1, replica: ReplicaId(3), ..ballot };
-    world.inject(3, 2, Message::Prepare { ballot: foreign, above: Slot(1), released: Ballot::ZERO });
+    world.inject(
+        3,
+        2,
+        Message::Prepare { ballot: foreign, above: Slot(1), released: Ballot::ZERO, everyone: false },
+    );
     assert_eq!(world.paxos(2).ballot(), ballot);
     world.pass(2 * M);
     world.tick(2);

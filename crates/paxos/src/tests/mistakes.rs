@@ -119,7 +119,11 @@ fn a_sole_voter_is_not_deposed_by_former_members() {
     let mut ballot = world.paxos(2).ballot();
     (ballot.round, ballot.replica) = (ballot.round + 3, wombat_proto::ReplicaId(2));
     let above = world.paxos(1).chosen();
-    world.inject(2, 1, Message::Prepare { ballot, above, released: wombat_proto::Ballot::ZERO });
+    world.inject(
+        2,
+        1,
+        Message::Prepare { ballot, above, released: wombat_proto::Ballot::ZERO, everyone: false },
+    );
     assert_eq!(world.holders(), [1]);
 }
 
@@ -184,7 +188,11 @@ fn a_learner_that_promised_more_is_not_left_behind() {
     let mut ballot = world.paxos(1).ballot();
     (ballot.round, ballot.replica) = (ballot.round + 5, wombat_proto::ReplicaId(2));
     let above = world.paxos(3).chosen();
-    world.inject(2, 3, Message::Prepare { ballot, above, released: wombat_proto::Ballot::ZERO });
+    world.inject(
+        2,
+        3,
+        Message::Prepare { ballot, above, released: wombat_proto::Ballot::ZERO, everyone: false },
+    );
     assert_eq!(world.paxos(3).ballot(), ballot);
     world.lose_all();
     world.change(1, members(&[1, 2], &[3])).unwrap();

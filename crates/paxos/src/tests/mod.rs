@@ -4,6 +4,7 @@ mod freshness;
 mod hostile;
 mod lease;
 mod mistakes;
+mod restored;
 mod stall;
 mod ways;
 mod world;

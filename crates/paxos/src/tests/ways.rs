@@ -364,7 +364,11 @@ fn a_grant_binds_for_the_whole_lease_from_receipt() {
         let mut ballot = world.paxos(2).ballot();
         (ballot.round, ballot.replica) = (ballot.round + 1, wombat_proto::ReplicaId(3));
         let above = world.paxos(2).chosen();
-        world.inject(3, 2, Message::Prepare { ballot, above, released: wombat_proto::Ballot::ZERO });
+        world.inject(
+            3,
+            2,
+            Message::Prepare { ballot, above, released: wombat_proto::Ballot::ZERO, everyone: false },
+        );
         world.paxos(2).ballot() == ballot
     };
     world.pass(M - Duration::from_nanos(1));
@@ -538,7 +542,11 @@ fn a_master_that_a_voter_cannot_follow_takes_a_higher_ballot() {
     let mut ballot = before;
     (ballot.round, ballot.replica) = (before.round + 5, wombat_proto::ReplicaId(2));
     let above = world.paxos(3).chosen();
-    world.inject(2, 3, Message::Prepare { ballot, above, released: wombat_proto::Ballot::ZERO });
+    world.inject(
+        2,
+        3,
+        Message::Prepare { ballot, above, released: wombat_proto::Ballot::ZERO, everyone: false },
+    );
     assert_eq!(world.paxos(3).ballot(), ballot);
     world.lose_all();
     world.heal();

@@ -21,15 +21,20 @@ pub(crate) const M: Duration = Duration::from_secs(2);
 pub(crate) const STALL: Duration = Duration::from_secs(8);
 
 /// A disk: what is on it, and what is written and not yet durable.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Disk {
     starts: u32,
+    is_copy: bool,
     kept: Durable,
     snapshot: Option<(Slot, Configurations)>,
     unsynced: Vec<Record>,
 }
 
 impl Disk {
+    pub(crate) fn is_copy(&self) -> bool {
+        self.is_copy
+    }
+
     fn sync(&mut self) -> u64 {
         let records = core::mem::take(&mut self.unsynced);
         let count = records.len() as u64;
@@ -217,6 +222,7 @@ impl World {
         };
         let recovered = Recovered {
             starts: disk.starts,
+            is_copy: disk.is_copy,
             promised: disk.kept.promised,
             lease_bound: disk.kept.lease_bound,
             chosen: disk.kept.chosen,
@@ -231,6 +237,19 @@ impl World {
     /// A replica dies and starts again at once.
     pub(crate) fn restart(&mut self, id: u32) {
         self.kill(id);
+        self.start(id);
+    }
+
+    /// A copy of a replica's disk, as it is now: what is not durable may be on it or not, and is not.
+    pub(crate) fn backup(&mut self, id: u32) -> Disk {
+        let disk = &self.host(id).disk;
+        Disk { is_copy: true, unsynced: Vec::new(), ..disk.clone() }
+    }
+
+    /// A replica dies and starts again from a copy of its disk.
+    pub(crate) fn put_back(&mut self, id: u32, copy: &Disk) {
+        self.kill(id);
+        self.host(id).disk = copy.clone();
         self.start(id);
     }
 
@@ -435,6 +454,7 @@ impl World {
         let host = self.hosts.get_mut(&id).unwrap();
         host.paxos.as_mut().unwrap().flush(&mut effects);
         host.disk.unsynced.extend(effects.persist.iter().flat_map(Persist::records));
+        host.disk.is_copy &= !effects.reinstated;
         host.ended.append(&mut effects.ended);
         for (slot, value) in effects.chosen.iter().flat_map(Batch::iter) {
             let earlier = self.chosen.entry(slot).or_insert_with(|| value.clone());

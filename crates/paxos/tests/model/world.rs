@@ -319,6 +319,7 @@ impl World {
         };
         let recovered = Recovered {
             starts: disk.starts,
+            is_copy: false,
             promised: disk.kept.promised,
             lease_bound: disk.kept.lease_bound,
             chosen: disk.kept.chosen,

@@ -31,7 +31,7 @@ impl Replica {
         wire::Status {
             members: self.member_statuses(&standing),
             ballot: standing.ballot.to_string(),
-            chosen_slot: standing.chosen.0,
+            chosen_slot: self.state.stamp_of(standing.chosen).0,
             master_lease_ms: standing.lease_left.as_millis() as u64,
             oldest_proposal_ms: standing.oldest_proposal.map_or(0, |age| age.as_millis() as u64),
             master_lease_length_ms: standing.lease.as_millis() as u64,
@@ -42,6 +42,7 @@ impl Replica {
                 Standing::Leading | Standing::Campaigning => "campaigning",
                 Standing::Following => "voter",
                 Standing::Learning => "learner",
+                Standing::Restored => "copy",
             }
             .into(),
             members_changing: !standing.members_in_force,
@@ -49,7 +50,7 @@ impl Replica {
             replica: self.config.replica.0,
             epoch: self.state.epoch().0,
             master: self.master_address(),
-            applied_slot: self.state.applied().0,
+            applied_slot: self.state.stamp().0,
             nodes: tree.len() as u64,
             sessions: self.state.session_count() as u64,
             locks_held: tree.locks_held() as u64,

@@ -5,7 +5,7 @@ use crate::{Answer, Asker, Replica};
 use core::time::Duration;
 use wombat_proto::limits::{ADDRESS_BYTES, CELL_REPLICAS};
 use wombat_proto::wire::{self, MemberStatus};
-use wombat_proto::{Error, Member, Members, ReplicaId, Result, SessionId};
+use wombat_proto::{Error, Member, Members, ReplicaId, Result, SessionId, Slot};
 
 /// A voter that was silent for so many master leases has to be taken for gone before another may have its
 /// vote.
@@ -108,6 +108,7 @@ impl Replica {
 
     /// What this replica knows of all of them.
     pub(super) fn member_statuses(&self, status: &wombat_paxos::Status) -> alloc::vec::Vec<MemberStatus> {
+        let stamp = |slot| self.state.stamp_of(slot).0;
         let one = |member: &Member| {
             let peer = status.peers.iter().find(|peer| peer.id == member.id);
             let own = member.id == self.config.replica;
@@ -116,8 +117,16 @@ impl Replica {
                 address: member.address.clone(),
                 voter: status.members.is_voter(member.id),
                 master: status.master == Some(member.id),
-                accepted_slot: if own { status.last.0 } else { peer.map_or(0, |peer| peer.accepted.0) },
-                chosen_slot: if own { status.chosen.0 } else { peer.map_or(0, |peer| peer.chosen.0) },
+                accepted_slot: stamp(if own {
+                    status.last
+                } else {
+                    peer.map_or(Slot(0), |peer| peer.accepted)
+                }),
+                chosen_slot: stamp(if own {
+                    status.chosen
+                } else {
+                    peer.map_or(Slot(0), |peer| peer.chosen)
+                }),
                 silent_ms: peer.map_or(0, |peer| peer.silent_for.as_millis() as u64),
                 round_trip_us: peer.and_then(|peer| peer.round_trip).map_or(0, |it| it.as_micros() as u64),
                 live: match peer {

@@ -50,7 +50,7 @@ impl Replica {
         if !attached {
             // A session that has ended is known to have; whether another one lives is not told.
             let ended = self.state.session(asker.session).is_none()
-                && (1..=self.state.applied().0).contains(&asker.session.0);
+                && (1..=self.state.stamp().0).contains(&asker.session.0);
             return Err(if ended { Error::SessionExpired } else { Error::SessionUnknown });
         }
         let current = self.serving()?.epoch;

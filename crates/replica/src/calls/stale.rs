@@ -25,7 +25,7 @@ impl Replica {
         let age = self.age_at(self.moment.now);
         Ok(Answer::StaleRead(wire::StaleRead {
             answer: Some(answer),
-            applied_slot: self.state.applied().0,
+            applied_slot: self.state.stamp().0,
             // Rounded up: it is a bound.
             age_ms: age.map_or(0, |age| age.as_nanos().div_ceil(1_000_000) as u64),
             age_unknown: age.is_none(),

@@ -166,7 +166,7 @@ fn events_that_come_faster_than_a_crowd_is_told_become_one_with_a_gap() {
     for number in 0..40 {
         world.write(&mut writer, file, &number.to_string()).unwrap();
     }
-    let written = world.replica.state().applied().0;
+    let written = world.replica.state().stamp().0;
     let hear = |world: &mut World, client: &mut Client| {
         let (mut heard, mut events) = (0, Vec::new());
         loop {

@@ -42,7 +42,7 @@ impl Cell {
     /// The contents of the file, and how old they are at most.
     fn contents(&mut self, id: u32) -> (String, Option<u64>) {
         let read = self.read(id, named("/ls/test/file", What::Contents)).unwrap();
-        assert_eq!(read.applied_slot, self.replicas[id as usize - 1].state().applied().0);
+        assert_eq!(read.applied_slot, self.replicas[id as usize - 1].state().stamp().0);
         assert_eq!(read.replica, id);
         let Some(Value::Contents(contents)) = read.answer else { panic!("{read:?}") };
         let text = String::from_utf8_lossy(&contents.contents).into_owned();

@@ -347,7 +347,8 @@ fn start(
     records.iter().cloned().for_each(|record| kept.take(record));
     let Durable { promised, lease_bound, chosen, accepted } = kept;
     let accepted = accepted.into_values().collect();
-    let recovered = Recovered { starts, promised, lease_bound, chosen, snapshot: None, accepted };
+    let (is_copy, snapshot) = (false, None);
+    let recovered = Recovered { starts, is_copy, promised, lease_bound, chosen, snapshot, accepted };
     let config = Config {
         cell: CellName::parse("test").unwrap(),
         replica: ReplicaId(1),

@@ -70,20 +70,26 @@ pub(crate) fn to_frame(message: PeerMessage) -> wire::Frame {
 
 fn of_paxos(message: Message) -> Wire {
     match message {
-        Message::Ask { round, chosen } => Wire::Ask(wire::Ask { round, chosen: chosen.0 }),
+        Message::Ask { round, chosen, everyone } => {
+            Wire::Ask(wire::Ask { round, chosen: chosen.0, everyone })
+        }
         Message::Answer { round, granted, promised, chosen } => {
             Wire::Answer(wire::Answer { round, granted, promised: ballot(promised), chosen: chosen.0 })
         }
-        Message::Prepare { ballot: b, above, released } => {
-            Wire::Prepare(wire::Prepare { ballot: ballot(b), above: above.0, released: ballot(released) })
-        }
-        Message::Promise { ballot: b, above, accepted: values, through, complete } => {
+        Message::Prepare { ballot: b, above, released, everyone } => Wire::Prepare(wire::Prepare {
+            ballot: ballot(b),
+            above: above.0,
+            released: ballot(released),
+            everyone,
+        }),
+        Message::Promise { ballot: b, above, accepted: values, through, complete, restored } => {
             Wire::Promise(wire::Promise {
                 ballot: ballot(b),
                 above: above.0,
                 accepted: accepted(values),
                 through: through.0,
                 complete,
+                restored,
             })
         }
         Message::Accept { ballot: b, base, first, values, chosen } => Wire::Accept(wire::Accept {
@@ -96,17 +102,27 @@ fn of_paxos(message: Message) -> Wire {
         Message::Accepted { ballot: b, through } => {
             Wire::Accepted(wire::Accepted { ballot: ballot(b), through: through.0 })
         }
-        Message::Heartbeat { ballot: b, base, sequence, lease, chosen, kept_after, mark: m } => {
-            Wire::Heartbeat(wire::Heartbeat {
-                ballot: ballot(b),
-                base: base.0,
-                sequence,
-                lease_ns: lease.as_nanos() as u64,
-                chosen: chosen.0,
-                kept_after: kept_after.0,
-                mark: m.map(mark),
-            })
-        }
+        Message::Heartbeat {
+            ballot: b,
+            base,
+            sequence,
+            lease,
+            chosen,
+            kept_after,
+            mark: m,
+            barrier,
+            reinstates,
+        } => Wire::Heartbeat(wire::Heartbeat {
+            ballot: ballot(b),
+            base: base.0,
+            sequence,
+            lease_ns: lease.as_nanos() as u64,
+            chosen: chosen.0,
+            kept_after: kept_after.0,
+            mark: m.map(mark),
+            barrier: barrier.map(|slot| slot.0),
+            reinstates,
+        }),
         Message::Granted { ballot: b, sequence, chosen, mark: m, received } => {
             let (ballot, mark) = (ballot(b), Some(mark(m)));
             let (chosen, received) = (chosen.0, received.0);
@@ -127,6 +143,7 @@ fn of_paxos(message: Message) -> Wire {
         Message::TakeOver { ballot: b, stalls } => {
             Wire::TakeOver(wire::TakeOver { ballot: ballot(b), stalls })
         }
+        Message::Restored { number } => Wire::Restored(wire::Restored { number }),
     }
 }
 
@@ -140,7 +157,9 @@ pub(crate) fn from_frame(frame: wire::Frame) -> Option<PeerMessage> {
 
 fn to_paxos(message: Wire) -> Option<Message> {
     Some(match message {
-        Wire::Ask(wire::Ask { round, chosen }) => Message::Ask { round, chosen: Slot(chosen) },
+        Wire::Ask(wire::Ask { round, chosen, everyone }) => {
+            Message::Ask { round, chosen: Slot(chosen), everyone }
+        }
         Wire::Answer(answer) => Message::Answer {
             round: answer.round,
             granted: answer.granted,
@@ -151,6 +170,7 @@ fn to_paxos(message: Wire) -> Option<Message> {
             ballot: ballot_of(prepare.ballot)?,
             above: Slot(prepare.above),
             released: ballot_of(prepare.released)?,
+            everyone: prepare.everyone,
         },
         Wire::Promise(promise) => Message::Promise {
             ballot: ballot_of(promise.ballot)?,
@@ -158,6 +178,7 @@ fn to_paxos(message: Wire) -> Option<Message> {
             accepted: accepted_of(promise.accepted)?,
             through: Slot(promise.through),
             complete: promise.complete,
+            restored: promise.restored,
         },
         Wire::Accept(accept) => Message::Accept {
             ballot: ballot_of(accept.ballot)?,
@@ -179,6 +200,8 @@ fn to_paxos(message: Wire) -> Option<Message> {
             chosen: Slot(heartbeat.chosen),
             kept_after: Slot(heartbeat.kept_after),
             mark: heartbeat.mark.map(mark_of),
+            barrier: heartbeat.barrier.map(Slot),
+            reinstates: heartbeat.reinstates,
         },
         Wire::Granted(granted) => Message::Granted {
             ballot: ballot_of(granted.ballot)?,
@@ -203,6 +226,7 @@ fn to_paxos(message: Wire) -> Option<Message> {
         Wire::TakeOver(take_over) => {
             Message::TakeOver { ballot: ballot_of(take_over.ballot)?, stalls: take_over.stalls }
         }
+        Wire::Restored(wire::Restored { number }) => Message::Restored { number },
         Wire::Digest(_) => return None,
     })
 }

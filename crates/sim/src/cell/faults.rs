@@ -100,6 +100,7 @@ impl World {
                     machine.slow = slow;
                 }
             }
+            Fault::Rollback => self.roll_back(one),
             Fault::StopClient => self.stop_client(client, stop),
             Fault::KillClient => {
                 if !self.clients[client].is_finished() {
@@ -117,6 +118,17 @@ impl World {
                 }
             }
             Fault::Slowness => self.connections.slowness_ms = self.random.below(3000),
+        }
+    }
+
+    /// A copy of a disk is made, or put back. A majority keeps its disks.
+    fn roll_back(&mut self, one: ReplicaId) {
+        let whole = self.machines.values().filter(|machine| machine.id != one && !machine.is_copy).count();
+        let can_lose = whole > self.machines.len() / 2;
+        if self.machine(one).back_up() && can_lose {
+            self.kill(one);
+            self.machine(one).put_back();
+            self.outcome.tally.count("disks rolled back");
         }
     }
 

@@ -135,6 +135,7 @@ impl History {
             return self.command_of_the_past(slot, command, tally);
         }
         let applied = self.state.apply(slot, command);
+        let slot = self.state.stamp(); // As clients see it.
         if begins && command.epoch > self.epoch.0 {
             self.epoch = Epoch(command.epoch);
             self.locks.begin_epoch(now, tally);
@@ -293,7 +294,7 @@ impl History {
             false => assert!(!witness.is_live(session), "I5: session {session} was ended under its client"),
         }
         tally.count(if asked { "sessions ended" } else { "expiries" });
-        self.locks.end_session(session, asked, self.state.applied(), now, tally);
+        self.locks.end_session(session, asked, self.state.stamp(), now, tally);
         for openers in self.ephemerals.values_mut() {
             openers.retain(|(one, _)| *one != session);
         }

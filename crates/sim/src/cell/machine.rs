@@ -21,6 +21,10 @@ pub(super) fn address(id: ReplicaId) -> String {
 pub(super) struct Machine {
     pub(super) id: ReplicaId,
     disk: SimulatedDisk,
+    /// A copy of the disk that somebody has made.
+    backup: Option<SimulatedDisk>,
+    /// Whether the disk is a copy, whose replica has not been reinstated.
+    pub(super) is_copy: bool,
     pub(super) clock: Clock,
     /// By how much its wall clock is wrong. It decides nothing.
     wall_offset: Duration,
@@ -72,6 +76,8 @@ impl Machine {
         Machine {
             id,
             disk: SimulatedDisk::new(),
+            backup: None,
+            is_copy: false,
             clock,
             wall_offset: random.millis(0, 100_000),
             founders,
@@ -94,6 +100,7 @@ impl Machine {
         let options = Options { segment_bytes: terms.segment_bytes, step_bytes: 4 * 1024 };
         let (store, recovered) =
             Store::open(self.disk.clone(), &wanted, options).expect("a crash never looks like damage");
+        assert_eq!(recovered.is_copy, self.is_copy, "a copy shows, and nothing else looks like one");
         let config = Config {
             cell,
             replica: self.id,
@@ -111,6 +118,7 @@ impl Machine {
         let accepted = recovered.accepted.iter().map(|one| (one.slot, one.value.clone())).collect();
         let recovered = Recovered {
             starts: recovered.starts,
+            is_copy: recovered.is_copy,
             promised: recovered.promised,
             lease_bound: recovered.lease_bound,
             chosen: recovered.chosen,
@@ -136,6 +144,22 @@ impl Machine {
         });
     }
 
+    /// Makes a copy of the disk, if there is none yet. Returns whether there was.
+    pub(super) fn back_up(&mut self) -> bool {
+        let had_one = self.backup.is_some();
+        let is_founded = self.running.is_some();
+        self.backup = self.backup.take().or_else(|| is_founded.then(|| self.disk.copy()));
+        had_one
+    }
+
+    /// Puts the copy in the place of the disk of a replica that is dead.
+    pub(super) fn put_back(&mut self) {
+        if let Some(backup) = &self.backup {
+            self.disk = backup.copy();
+            self.is_copy = true;
+        }
+    }
+
     fn moment(&self, real: Duration) -> Moment {
         let wall_ms = (real + self.wall_offset).as_millis() as u64;
         Moment { now: self.clock.read(real), wall_ms }
@@ -159,6 +183,10 @@ impl Machine {
                 }
             }
             running.waiting.append(&mut effects.persist);
+            if effects.reinstated {
+                running.store.snapshot_reader().reinstate().expect("the disk works");
+                self.is_copy = false;
+            }
         }
         effects
     }

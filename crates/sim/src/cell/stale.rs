@@ -40,7 +40,7 @@ impl Stale {
         for (place, sights) in PLACES.iter().zip(&mut self.sights) {
             let sight = see(state, place);
             if sights.last_key_value().is_none_or(|(_, last)| *last != sight) {
-                sights.insert(state.applied(), sight);
+                sights.insert(state.stamp(), sight);
             }
         }
     }
@@ -133,7 +133,7 @@ impl World {
     /// Lets a replica answer at once, unless it has died. With the answer comes the last slot that it had applied.
     fn ask(&mut self, id: ReplicaId, connection: ConnectionId, input: Input) -> Option<(Slot, Answer)> {
         let now = self.now;
-        let applied = self.machine(id).running.as_ref()?.replica.state().applied();
+        let applied = self.machine(id).running.as_ref()?.replica.state().stamp();
         self.caches.begin_step();
         let mut effects = self.machine(id).step(now, input);
         let place = effects.replies.iter().position(|(to, _)| *to == connection);

@@ -25,6 +25,8 @@ pub(super) enum Fault {
     Snapshot,
     /// A disk takes its time, or no longer.
     SlowDisk,
+    /// A copy of a disk is made or, if there is one already, put in the place of the disk.
+    Rollback,
     /// A client stops for a while, perhaps for longer than its session lives.
     StopClient,
     /// A client dies.
@@ -37,7 +39,7 @@ pub(super) enum Fault {
     Slowness,
 }
 
-const ALL: [Fault; 14] = [
+const ALL: [Fault; 15] = [
     Fault::Kill,
     Fault::KillMany,
     Fault::Pause,
@@ -47,6 +49,7 @@ const ALL: [Fault; 14] = [
     Fault::Transfer,
     Fault::Snapshot,
     Fault::SlowDisk,
+    Fault::Rollback,
     Fault::StopClient,
     Fault::KillClient,
     Fault::Cut,

@@ -706,7 +706,7 @@ impl World {
         assert!(!alone || machine.serves(self.now), "I2: replica {id} answers without the master lease");
         let Some(running) = &machine.running else { return };
         let epoch = running.replica.state().epoch();
-        let applied = running.replica.state().applied();
+        let applied = running.replica.state().stamp();
         if running.replica.is_master() {
             self.history.stale.complete(applied, self.now);
         }
@@ -768,12 +768,12 @@ impl World {
         let now = self.now;
         let mut master: Option<(ReplicaId, Slot)> = None;
         for machine in self.machines.values().filter(|machine| machine.serves(now)) {
-            let applied = machine.running.as_ref().map(|running| running.replica.state().applied());
+            let applied = machine.running.as_ref().map(|running| running.replica.state().stamp());
             assert!(master.is_none(), "I2: {master:?} and {} hold the lease", machine.id);
             master = applied.map(|applied| (machine.id, applied));
         }
         if let Some((id, applied)) = master {
-            let last = self.history.last();
+            let last = self.history.state().stamp();
             assert!(applied >= last, "I2: {id} serves at {applied}, but {last} was applied elsewhere");
             self.history.stale.complete(applied, now);
         }

@@ -56,6 +56,8 @@ impl World {
             Fault::Weather => self.network.weather = Weather::draw(&mut self.random),
             Fault::Narrow => self.network.toggle_narrow(one),
             Fault::Wipe => self.wipe(one),
+            Fault::Rollback => self.roll_back(one),
+            Fault::Move => self.move_all(),
             Fault::Transfer => {
                 let master = self.master();
                 if let Some(master) = master {
@@ -100,26 +102,10 @@ impl World {
         }
     }
 
-    /// A disk is gone. Not more at a time than a cell can bear: of every group of voters that still governs
-    /// anything in anyone's eyes, a quorum keeps its disks.
+    /// A disk is gone.
     fn wipe(&mut self, id: ReplicaId) {
-        if self.hosts.len() >= MOST_HOSTS || self.change.is_some() {
+        if self.hosts.len() >= MOST_HOSTS || self.change.is_some() || !self.can_lose(Some(id)) {
             return;
-        }
-        // Whoever knows the least decides how far back a group still counts.
-        let intact = self.hosts.values().filter(|host| !host.lost && host.id != id);
-        let known = intact.map(|host| {
-            let running = host.running.as_ref().map(|running| running.applied.slot);
-            running.unwrap_or_else(|| host.disk.snapshot_slot())
-        });
-        let least = known.min().unwrap_or_default();
-        let entries = self.oracle.configurations().entries();
-        for (place, (_, members)) in entries.iter().enumerate() {
-            let over = entries.get(place + 1).is_some_and(|(next, _)| *next <= least);
-            let gone = |id_: ReplicaId| id_ == id || self.hosts.get(&id_).is_some_and(|host| host.lost);
-            if !over && !members.is_quorum(|voter| !gone(voter)) {
-                return;
-            }
         }
         self.kill(id);
         let host = self.host(id);
@@ -127,6 +113,50 @@ impl World {
         if self.oracle.configurations().newest().is_voter(id) {
             self.begin(Some(id), Some(Joins::AsVoter));
         }
+    }
+
+    /// A copy of a disk is made, or put back. Not of a cell of one: a copy of it that is put back when there are others
+    /// knows nobody to ask, and nobody can tell.
+    fn roll_back(&mut self, id: ReplicaId) {
+        if self.oracle.configurations().entries().iter().any(|(_, members)| members.voters.len() == 1) {
+            return;
+        }
+        if self.host(id).back_up() && self.can_lose(Some(id)) {
+            self.kill(id);
+            self.host(id).put_back(true);
+        }
+    }
+
+    /// The whole cell moves: every disk is a copy, as it was when all had stopped. Nothing is lost, but until they
+    /// have met nobody knows that.
+    fn move_all(&mut self) {
+        if self.change.is_some() || self.hosts.values().any(|host| host.lost) {
+            return;
+        }
+        for id in self.hosts.keys().copied().collect::<Vec<_>>() {
+            self.kill(id);
+            self.host(id).put_back(false);
+        }
+    }
+
+    /// Whether the cell can bear it that a disk is lost, or what was last written to it: of every group of voters
+    /// that still governs anything in anyone's eyes, a quorum keeps its disks.
+    fn can_lose(&self, id: Option<ReplicaId>) -> bool {
+        let whole = |one: &&Host| one.is_whole() && Some(one.id) != id;
+        // Whoever knows the least decides how far back a group still counts.
+        let known = self.hosts.values().filter(whole).map(|host| {
+            let running = host.running.as_ref().map(|running| running.applied.slot);
+            running.unwrap_or_else(|| host.disk.snapshot_slot())
+        });
+        let least = known.min().unwrap_or_default();
+        let entries = self.oracle.configurations().entries();
+        let mut groups = entries
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| entries.get(place + 1).is_none_or(|(next, _)| *next > least));
+        groups.all(|(_, (_, members))| {
+            members.is_quorum(|voter| self.hosts.get(&voter).is_some_and(|host| whole(&host)))
+        })
     }
 
     /// The end of all trouble. A minority may stay dead, or apart.
@@ -164,7 +194,8 @@ impl World {
 
     /// Whether every group of voters has a quorum without this replica.
     fn can_do_without(&self, id: ReplicaId) -> bool {
-        let there = |one: ReplicaId| one != id && self.hosts.get(&one).is_some_and(Host::is_there);
+        let votes = |host: &Host| host.is_there() && host.is_whole();
+        let there = |one: ReplicaId| one != id && self.hosts.get(&one).is_some_and(votes);
         let least =
             self.hosts.values().filter(|host| host.is_there()).map(|host| host.disk.snapshot_slot()).min();
         let entries = self.oracle.configurations().entries();

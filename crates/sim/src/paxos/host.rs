@@ -39,9 +39,11 @@ pub(super) struct Snapshot {
 }
 
 /// A log that keeps a prefix of what was written after the last sync, as the real one makes sure of.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Disk {
     pub(super) starts: u32,
+    /// Whether it is a copy, whose replica has not been reinstated.
+    pub(super) is_copy: bool,
     pub(super) kept: Durable,
     pub(super) snapshot: Option<Snapshot>,
     /// Written and not synced.
@@ -72,18 +74,16 @@ impl Disk {
     pub(super) fn has(&self, slot: Slot) -> bool {
         self.snapshot_slot() >= slot || self.kept.accepted.contains_key(&slot)
     }
-
-    /// Whether what was chosen for a slot, under a ballot, would survive here.
-    pub(super) fn holds(&self, slot: Slot, ballot: Ballot, value: &Value) -> bool {
-        let holds = |one: &Accepted| one.value == *value && one.ballot >= ballot;
-        self.snapshot_slot() >= slot || self.kept.accepted.get(&slot).is_some_and(holds)
-    }
 }
 
 pub(super) struct Host {
     pub(super) id: ReplicaId,
     pub(super) clock: Clock,
     pub(super) disk: Disk,
+    /// A copy of the disk that somebody has made.
+    backup: Option<Disk>,
+    /// What was on the disk before copies were put in its place: what was said of it was true.
+    forgotten: Durable,
     /// The members that it was founded with; nobody for one that joins later.
     founding: Configurations,
     pub(super) running: Option<Running>,
@@ -120,6 +120,8 @@ impl Host {
             id,
             clock,
             disk: Disk::default(),
+            backup: None,
+            forgotten: Durable::default(),
             founding,
             running: None,
             stopped_until: Duration::ZERO,
@@ -129,6 +131,40 @@ impl Host {
             apart: false,
             slow: false,
         }
+    }
+
+    /// Makes a copy of the disk, if there is none yet. Returns whether there was.
+    pub(super) fn back_up(&mut self) -> bool {
+        let had_one = self.backup.is_some();
+        self.backup.get_or_insert_with(|| Disk { unsynced: Vec::new(), ..self.disk.clone() });
+        had_one
+    }
+
+    /// Puts a copy in the place of the disk: the one that was made, or one of the disk as it is.
+    pub(super) fn put_back(&mut self, older: bool) {
+        let kept = self.disk.kept.clone();
+        self.forgotten.take(Record::Promise(kept.promised));
+        kept.accepted.into_values().for_each(|one| self.forgotten.take(Record::Accept(one)));
+        if let Some(backup) = self.backup.as_ref().filter(|_| older) {
+            self.disk = backup.clone();
+        }
+        self.disk.is_copy = true;
+    }
+
+    /// Whether it has promised a ballot, if it has forgotten that or not.
+    pub(super) fn has_promised(&self, ballot: Ballot) -> bool {
+        self.disk.kept.promised.max(self.forgotten.promised) >= ballot
+    }
+
+    /// Whether its disk is neither lost nor a copy.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.lost && !self.disk.is_copy
+    }
+
+    /// What it has accepted for a slot, or had before a copy took the place of its disk.
+    pub(super) fn has_accepted(&self, slot: Slot, is_it: impl Fn(&Accepted) -> bool) -> bool {
+        let disks = [&self.disk.kept, &self.forgotten];
+        disks.iter().any(|kept| kept.accepted.get(&slot).is_some_and(&is_it))
     }
 
     pub(super) fn now(&self, real: Duration) -> Instant {
@@ -146,6 +182,7 @@ impl Host {
         };
         let recovered = Recovered {
             starts: disk.starts,
+            is_copy: disk.is_copy,
             promised: disk.kept.promised,
             lease_bound: disk.kept.lease_bound,
             chosen: disk.kept.chosen,
@@ -185,6 +222,7 @@ impl Host {
         if let Some(running) = &mut self.running {
             running.paxos.flush(&mut effects);
             running.paxos.check();
+            self.disk.is_copy &= !effects.reinstated;
             self.disk.unsynced.extend(effects.persist.iter().flat_map(Persist::records));
         }
         effects
@@ -213,7 +251,8 @@ impl Host {
     /// Whether it promises nothing to anyone else now: it has granted the lease, is dead, or keeps silent as
     /// it may have granted it before it died.
     pub(super) fn is_bound_to(&self, master: ReplicaId, real: Duration) -> bool {
-        let silent = self.started + self.disk.kept.lease_bound > real;
+        // One whose disk is a copy promises nothing that a lease stands against.
+        let silent = self.started + self.disk.kept.lease_bound > real || self.disk.is_copy;
         self.running.as_ref().is_none_or(|running| silent || running.paxos.bound_to() == Some(master))
     }
 

@@ -62,7 +62,12 @@ impl Oracle {
         let paxos = who.running.as_ref().map(|running| &running.paxos);
         let leading = paxos.filter(|paxos| paxos.status().standing == Standing::Leading);
         let ballot = leading.map_or(Ballot::ZERO, |paxos| paxos.ballot());
-        let on_disk = |id| hosts.get(&id).is_some_and(|host| host.disk.holds(slot, ballot, value));
+        let on_disk = |id| {
+            hosts.get(&id).is_some_and(|host| {
+                host.disk.snapshot_slot() >= slot
+                    || host.has_accepted(slot, |one| one.value == *value && one.ballot >= ballot)
+            })
+        };
         assert!(voters.is_quorum(on_disk), "I1: slot {slot} was chosen, but is on too few disks");
         if let Some(number) = number_of(value) {
             assert!(!self.lost.contains_key(&number), "command {number} was lost, and is chosen");
@@ -150,9 +155,9 @@ impl Oracle {
         let status = running.paxos.status();
         let base = self.ballots.get(&status.ballot).copied().unwrap_or_default();
         for peer in status.peers.iter().filter(|peer| peer.accepted > base) {
-            let Some(disk) = hosts.get(&peer.id).map(|host| &host.disk) else { continue };
-            let is_so = disk.snapshot_slot() >= peer.accepted
-                || disk.kept.accepted.get(&peer.accepted).is_some_and(|held| {
+            let Some(peer_host) = hosts.get(&peer.id) else { continue };
+            let is_so = peer_host.disk.snapshot_slot() >= peer.accepted
+                || peer_host.has_accepted(peer.accepted, |held| {
                     held.ballot >= status.ballot || self.chosen.get(&peer.accepted) == Some(&held.value)
                 });
             assert!(is_so, "replica {} counts on {} for slot {}", host.id, peer.id, peer.accepted);
@@ -163,9 +168,8 @@ impl Oracle {
     /// it is the first proposal of a master.
     pub(super) fn said(&mut self, host: &Host, message: &Message, hosts: &BTreeMap<ReplicaId, Host>) -> bool {
         let (id, disk) = (host.id, &host.disk);
-        let promised = |id: ReplicaId, ballot: Ballot| {
-            hosts.get(&id).is_some_and(|host| host.disk.kept.promised >= ballot)
-        };
+        let promised =
+            |id: ReplicaId, ballot: Ballot| hosts.get(&id).is_some_and(|host| host.has_promised(ballot));
         match message {
             Message::Promise { ballot, accepted, .. } => {
                 assert!(disk.kept.promised >= *ballot, "replica {id} tells a promise that is not durable");
@@ -209,7 +213,7 @@ impl Oracle {
                 let before = self.proposed.get(ballot).copied();
                 let last = Slot(first.0 + values.len() as u64 - 1);
                 for slot in (before.unwrap_or_default().next().max(*first).0..=last.0).map(Slot) {
-                    let promised = |id| hosts.get(&id).is_some_and(|host| host.disk.kept.promised >= *ballot);
+                    let promised = |id| promised(id, *ballot);
                     let voters = self.configurations.at(slot);
                     assert!(
                         voters.is_quorum(promised),

@@ -22,6 +22,10 @@ pub(super) enum Fault {
     Narrow,
     /// A disk's contents are gone, or cannot be trusted: a new replica has to take its place.
     Wipe,
+    /// A copy of a disk is made or, if there is one already, put in the place of the disk.
+    Rollback,
+    /// The whole cell is stopped, and goes on from copies of its disks.
+    Move,
     /// The master is asked to hand over.
     Transfer,
     /// A replica writes a snapshot.
@@ -38,7 +42,7 @@ pub(super) enum Fault {
     Learner,
 }
 
-const ALL: [Fault; 15] = [
+const ALL: [Fault; 17] = [
     Fault::Kill,
     Fault::KillMany,
     Fault::Pause,
@@ -47,6 +51,8 @@ const ALL: [Fault; 15] = [
     Fault::Weather,
     Fault::Narrow,
     Fault::Wipe,
+    Fault::Rollback,
+    Fault::Move,
     Fault::Transfer,
     Fault::Snapshot,
     Fault::SlowDisk,

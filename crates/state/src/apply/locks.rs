@@ -11,7 +11,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use wombat_proto::limits::HANDLES_PER_SESSION;
 use wombat_proto::wire::log;
-use wombat_proto::{Error, HandleId, Instance, LockMode, Result, SessionId, Token};
+use wombat_proto::{Error, Generation, HandleId, Instance, LockMode, Result, SessionId, Token};
 
 /// A grant checks again, where it takes effect, all that it was proposed on (SPEC §4): the session lives and
 /// the epoch is current (checked by the caller), the instance is the same, the handle's sequencer is not stale,
@@ -30,18 +30,18 @@ pub(super) fn grant(state: &mut State, context: &mut Context<'_>, grant: &log::G
     state.check_fence(context.session, handle)?;
     let holder = Holder {
         mode: if grant.shared { LockMode::Shared } else { LockMode::Exclusive },
-        token: Token(context.slot.0),
+        token: Token(context.stamp.0),
         lock_delay: Duration::from_millis(grant.lock_delay_ms.into()),
         acquire: grant.acquire,
         since_wall_ms: context.wall_ms,
         clears_contents: grant.clears_contents,
     };
     let delay_over = node.lock.delay().is_some_and(|delay| context.is_over(delay.since));
-    let key = (context.session, handle);
+    let (key, floor) = ((context.session, handle), Generation(state.restored_at.0));
     let generation = state
         .tree
         .edit(instance, |node| {
-            node.lock.grant(key, holder, node.permits, delay_over).map(|()| node.lock.generation())
+            node.lock.grant(key, holder, (node.permits, floor), delay_over).map(|()| node.lock.generation())
         })
         .expect("looked up above")?;
     let session = state.session_mut(context.session).expect("checked by the caller");
@@ -103,7 +103,7 @@ pub(super) fn break_lock(
     }
     let given_back = if holders.is_empty() { " (given back when it was asked for)" } else { "" };
     let what = format!("{}{given_back}", broken.what);
-    state.note_audit(context.slot, context.wall_ms, context.session, what);
+    state.note_audit(context.stamp, context.wall_ms, context.session, what);
     Ok(Outcome::Done)
 }
 
@@ -118,7 +118,7 @@ pub(super) fn abandon(
     let held = state.tree.get(instance).and_then(|node| node.lock.holder(holder.0, holder.1)).copied();
     let delay = state.tree.edit(instance, |node| {
         let delay_over = node.lock.delay().is_some_and(|delay| context.is_over(delay.since));
-        node.lock.abandon(holder, context.slot, delay_over)
+        node.lock.abandon(holder, context.stamp, delay_over)
     });
     if let Some(held) = held {
         clear_contents(state, context, instance, held);

@@ -16,7 +16,8 @@ use wombat_proto::{CellName, Epoch, Error, Instance, Result, SessionId, Slot};
 
 /// What a command's own part needs to know.
 struct Context<'a> {
-    slot: Slot,
+    /// What names what the command makes, see [`State::stamp`].
+    stamp: Slot,
     wall_ms: u64,
     session: SessionId,
     /// The lock-delays that have passed.
@@ -30,15 +31,10 @@ impl Context<'_> {
     }
 }
 
-pub(crate) fn apply(
-    state: &mut State,
-    slot: Slot,
-    command: &log::Command,
-    changes: &mut Vec<Change>,
-) -> Result<Outcome> {
+pub(crate) fn apply(state: &mut State, command: &log::Command, changes: &mut Vec<Change>) -> Result<Outcome> {
     let Some(op) = &command.op else { return Err(Error::invalid("the command names no operation")) };
     if let Op::FoundCell(found) = op {
-        return found_cell(state, slot, command.wall_ms, found);
+        return found_cell(state, command.wall_ms, found);
     }
     if state.cell.is_none() {
         return Err(Error::invalid("the cell is not founded"));
@@ -47,6 +43,7 @@ pub(crate) fn apply(
         && command.epoch > state.epoch.0
     {
         state.epoch = Epoch(command.epoch);
+        state.lead = state.lead.max(state.epoch.first_stamp().0.saturating_sub(state.applied.0));
         // Leases that an earlier master granted may still run, however many masters were in between.
         state.lease = state.lease.max(Duration::from_millis(begin.lease_ms.into()));
         state.cache_lease = state.cache_lease.max(Duration::from_millis(begin.cache_lease_ms.into()));
@@ -56,10 +53,16 @@ pub(crate) fn apply(
         return Err(Error::StaleEpoch { current: state.epoch });
     }
     let session = SessionId(command.session);
-    let context =
-        &mut Context { slot, wall_ms: command.wall_ms, session, delays_over: &command.delays_over, changes };
+    let (stamp, wall_ms) = (state.stamp(), command.wall_ms);
+    let context = &mut Context { stamp, wall_ms, session, delays_over: &command.delays_over, changes };
     match op {
-        Op::FoundCell(_) | Op::BeginEpoch(_) | Op::CompareDigest(_) => Ok(Outcome::Done),
+        Op::BeginEpoch(begin) => {
+            if begin.restored {
+                sessions::end_all_restored(state, context);
+            }
+            Ok(Outcome::Done)
+        }
+        Op::FoundCell(_) | Op::CompareDigest(_) => Ok(Outcome::Done),
         Op::TakeDigest(take) => {
             let after = (Instance(take.after_node), SessionId(take.after_session));
             let (digest, next) = state.digest_part(after);
@@ -117,15 +120,16 @@ fn is_fenced(op: &Op) -> bool {
     }
 }
 
-fn found_cell(state: &mut State, slot: Slot, wall_ms: u64, found: &log::FoundCell) -> Result<Outcome> {
+fn found_cell(state: &mut State, wall_ms: u64, found: &log::FoundCell) -> Result<Outcome> {
     if state.cell.is_some() {
         return Err(Error::invalid("the cell is founded already"));
     }
     let key = <[u8; KEY_BYTES]>::try_from(&found.key[..])
         .map_err(|_| Error::invalid("the cell's key has the wrong length"))?;
     state.cell = Some(Cell { name: CellName::parse(&found.cell)?, key });
-    state.last_instance = Instance(slot.0);
-    state.tree.insert(nodes::root(slot, wall_ms));
+    let stamp = state.stamp();
+    state.last_instance = Instance(stamp.0);
+    state.tree.insert(nodes::root(stamp, wall_ms));
     Ok(Outcome::Done)
 }
 

@@ -13,9 +13,9 @@ use wombat_proto::wire::{NewNode, Stat, log};
 use wombat_proto::{Error, Generation, HandleId, Instance, Name, Result, SessionId, Slot};
 
 /// The root of a new cell.
-pub(super) fn root(slot: Slot, wall_ms: u64) -> Node {
+pub(super) fn root(stamp: Slot, wall_ms: u64) -> Node {
     Node {
-        instance: Instance(slot.0),
+        instance: Instance(stamp.0),
         place: None,
         body: Body::directory(0),
         ephemeral: false,
@@ -26,7 +26,7 @@ pub(super) fn root(slot: Slot, wall_ms: u64) -> Node {
         openers: CowMap::new(),
         created_wall_ms: wall_ms,
         modified_wall_ms: wall_ms,
-        modified_slot: slot,
+        modified_slot: stamp,
     }
 }
 
@@ -61,7 +61,7 @@ fn right_kind(node: &Node, directory: bool) -> Result<()> {
     }
 }
 
-/// Makes a node. Its instance is the slot of the entry that makes it or, where one entry makes several, the
+/// Makes a node. Its instance is the stamp of the entry that makes it or, where one entry makes several, the
 /// next number that no node has had: later than every earlier node's in any case. A name that is to be
 /// completed by a number gets the directory's next.
 pub(super) fn create(
@@ -80,7 +80,7 @@ pub(super) fn create(
     }
     let acls = state.tree.get(parent).map(|parent| parent.acls.clone()).ok_or(Error::StaleHandle)?;
     let name = if new.sequential { numbered(state, parent, &name)? } else { name };
-    let instance = Instance(context.slot.0.max(state.last_instance.0 + 1));
+    let instance = Instance(context.stamp.0.max(state.last_instance.0 + 1));
     state.last_instance = instance;
     state.tree.insert(Node {
         instance,
@@ -98,7 +98,7 @@ pub(super) fn create(
         openers: CowMap::new(),
         created_wall_ms: context.wall_ms,
         modified_wall_ms: context.wall_ms,
-        modified_slot: context.slot,
+        modified_slot: context.stamp,
     });
     context.changes.push(Change::ChildAdded { parent, name });
     Ok(instance)
@@ -106,10 +106,12 @@ pub(super) fn create(
 
 /// The name completed by the next number of its directory that makes it a new one.
 fn numbered(state: &mut State, parent: Instance, prefix: &Name) -> Result<Name> {
+    let floor = state.restored_at.0;
     let numbered = state.tree.edit(parent, |parent| {
         let Body::Directory { children, numbered } = &mut parent.body else {
             return Err(Error::NotDirectory);
         };
+        *numbered = floor.max(*numbered);
         loop {
             let name = Name::parse(&alloc::format!("{prefix}{:010}", *numbered + 1))?;
             *numbered += 1;
@@ -188,11 +190,12 @@ pub(super) fn write(
         return Err(Error::GenerationMismatch { actual: generation });
     }
     let place = node.place.clone();
-    let (wall_ms, slot) = (context.wall_ms, context.slot);
+    let floor = Generation(state.restored_at.0);
+    let (wall_ms, stamp) = (context.wall_ms, context.stamp);
     let stat = state.tree.edit(instance, |node| {
-        node.body = Body::file(contents.clone(), generation.next());
+        node.body = Body::file(contents.clone(), generation.next().max(floor));
         node.modified_wall_ms = wall_ms;
-        node.modified_slot = slot;
+        node.modified_slot = stamp;
         node.stat()
     });
     context.changes.push(Change::ContentsModified { instance });

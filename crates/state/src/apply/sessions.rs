@@ -25,7 +25,7 @@ pub(super) fn create(
     if create.fences.len() > SEQUENCERS_PER_SESSION {
         return Err(Error::TooLarge { what: "the session's list of sequencers".into() });
     }
-    let id = SessionId(context.slot.0);
+    let id = SessionId(context.stamp.0);
     let fence = |fence: &log::Fence| Fence { instance: Instance(fence.instance), token: Token(fence.token) };
     let session = Session {
         client: create.client.clone(),
@@ -53,6 +53,17 @@ pub(super) fn end(state: &mut State, context: &mut Context<'_>, end: &log::EndSe
         end_one(state, context, SessionId(*id), end.asked);
     }
     Ok(Outcome::Done)
+}
+
+/// The cell goes on from a backup: nobody may go on with a session, a handle or a sequencer of before, because
+/// what its client did since the backup is forgotten. What is given out from now on repeats nothing that was
+/// given out since.
+pub(super) fn end_all_restored(state: &mut State, context: &mut Context<'_>) {
+    let first = |state: &State| state.sessions.keys().next().copied();
+    while let Some(id) = first(state) {
+        end_one(state, context, id, false);
+    }
+    state.restored_at = context.stamp;
 }
 
 fn end_one(state: &mut State, context: &mut Context<'_>, id: SessionId, asked: bool) {

@@ -1,6 +1,6 @@
 //! `wombat status --json`.
 
-use super::{Master, Views, is_reached, lag};
+use super::{Master, Views, has_copy, is_reached, lag};
 use serde_json::{Value, json};
 use wombat_client::{CacheStatus, Error, FailOver, MemberStatus, Status};
 
@@ -44,7 +44,7 @@ fn of_master(status: &Status, views: &Views) -> Value {
             "replica": member.replica, "address": member.address, "voter": member.voter,
             "master": member.master, "accepted_slot": member.accepted_slot, "chosen_slot": member.chosen_slot,
             "lag": lag(status, member), "silent_ms": member.silent_ms, "round_trip_us": member.round_trip_us, "live": member.live,
-            "reached": is_reached(member, views),
+            "reached": is_reached(member, views), "copy": has_copy(member, views),
         })
     };
     let mut object = json!({

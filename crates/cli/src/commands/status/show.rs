@@ -1,6 +1,6 @@
 //! `wombat status` for people.
 
-use super::{Master, Views, is_reached, lag};
+use super::{Master, Views, has_copy, is_reached, lag};
 use crate::output;
 use std::time::Duration;
 use wombat_client::{CacheStatus, FailOver, HeldUpBy, MemberStatus, Status};
@@ -150,6 +150,7 @@ fn show_members(status: &Status, views: &Views) {
     let row = |member: &MemberStatus| {
         let standing = match (member.master, member.voter) {
             (true, _) => "master",
+            (_, true) if has_copy(member, views) => "copy",
             (_, true) => "voter",
             (_, false) => "learner",
         };
