@@ -181,6 +181,42 @@ fn an_ephemeral_file_lives_as_long_as_the_command() {
 }
 
 #[test]
+fn what_does_not_exist_can_be_waited_for_made_and_removed() {
+    let (_dir, serve) = serve();
+    serve.fails(3, &["rm", "/ls/local/none"]);
+    serve.ok(&["put", "/ls/local/f", "x"]);
+    let json = serve.ok(&["rm", "-rf", "/ls/local/none", "/ls/local/f", "/ls/local/no/such", "--json"]);
+    let deleted = |path: &str, deleted: bool| serde_json::json!({ "path": path, "deleted": deleted });
+    let expected = serde_json::json!([
+        deleted("/ls/local/none", false),
+        deleted("/ls/local/f", true),
+        deleted("/ls/local/no/such", false),
+    ]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap(), expected);
+    serve.ok(&["lock", "-p", "/ls/local/a/b/lock", "--", "true"]);
+    serve.fails(3, &["lock", "/ls/local/c/d/lock", "--", "true"]);
+    serve.ok(&["elect", "-p", "/ls/local/c/d/e", "--value", "v", "--", "true"]);
+    // A watch of what does not exist waits for it, each time.
+    serve.fails(3, &["watch", "/ls/local/w"]);
+    let mut watch = serve.wombat(&["watch", "--wait", "/ls/local/w", "--count", "4"]);
+    let mut watch = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(watch.stderr.take().unwrap()).lines();
+    assert_eq!(said.next().unwrap().unwrap(), "waiting for /ls/local/w");
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    for value in ["one", "two"] {
+        serve.ok(&["put", "/ls/local/w", value]);
+        assert_eq!(lines.next().unwrap().unwrap(), format!("created generation 1: {value}"));
+        serve.ok(&["rm", "/ls/local/w"]);
+        assert_eq!(lines.next().unwrap().unwrap(), "deleted");
+    }
+    assert!(watch.wait().unwrap().success());
+    // A name that could be taken for another is printed unambiguously.
+    serve.ok(&["put", "/ls/local/new\nline", "x"]);
+    serve.ok(&["put", "/ls/local/new\\nline", "x"]);
+    assert_eq!(serve.ok(&["ls"]), "a/\nc/\nnew\\nline\nnew\\\\nline\n");
+}
+
+#[test]
 fn a_sequencer_fences_puts_under_a_lock() {
     let (_dir, serve) = serve();
     let sequencer = serve.ok(&[

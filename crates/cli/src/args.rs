@@ -217,6 +217,9 @@ it was. The file's keys: cell, dir, listen, advertise, metrics, peers (a list), 
 master_lease, max_master_lease and cache_lease (durations as text). Flags and the environment go
 before it. Stops cleanly on SIGTERM.")]
 pub(crate) struct Serve {
+    /// The replica's configuration file
+    #[arg(long, value_name = "FILE", env = "WOMBAT_SERVER_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
     /// The data directory
     #[arg(long, env = "WOMBAT_DIR")]
     pub(crate) dir: Option<PathBuf>,
@@ -343,11 +346,16 @@ pub(crate) struct Mkdir {
 }
 
 #[derive(ClapArgs)]
-#[command(after_help = "Examples:\n  wombat rm /ls/local/greeting\n  wombat rm -r /ls/local/services")]
+#[command(
+    after_help = "Examples:\n  wombat rm /ls/local/greeting\n  wombat rm -r /ls/local/services\n  wombat rm -rf /ls/local/services      also if it does not exist"
+)]
 pub(crate) struct Rm {
     /// Delete everything below too
     #[arg(short, long)]
     pub(crate) recursive: bool,
+    /// Do not mind what does not exist
+    #[arg(short, long)]
+    pub(crate) force: bool,
     /// What to delete
     #[arg(required = true)]
     pub(crate) paths: Vec<String>,
@@ -380,6 +388,7 @@ Examples:
   wombat watch /ls/local/services --json        children that come and go, a JSON object a line
   wombat watch -r /ls/local                     everything below it, too
   wombat watch /ls/local/config --count 1       wait for the next change
+  wombat watch --wait /ls/local/config          also while it does not exist
 
 It goes on over restarts of the cell, and ends when the node is deleted.")]
 pub(crate) struct Watch {
@@ -388,6 +397,9 @@ pub(crate) struct Watch {
     /// Of a directory: everything below it
     #[arg(short, long)]
     pub(crate) recursive: bool,
+    /// Wait for it if it does not exist, and again when it is deleted
+    #[arg(long)]
+    pub(crate) wait: bool,
     /// End after so many events
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
@@ -499,6 +511,9 @@ pub(crate) struct Holding {
     /// For how long nobody else may have it if this holder dies (at most 60s)
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub(crate) lock_delay: Duration,
+    /// Make the directories above the file
+    #[arg(short, long)]
+    pub(crate) parents: bool,
     /// What to run meanwhile
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,

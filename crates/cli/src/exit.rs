@@ -57,6 +57,11 @@ impl Failure {
         Failure { hint: Some(hint.to_string()), ..self }
     }
 
+    /// Whether something does not exist.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.code == NOT_FOUND
+    }
+
     /// Says what the failure is about.
     pub(crate) fn about(self, what: &str) -> Failure {
         if self.message.is_empty() || self.message.contains(what) {

@@ -63,6 +63,10 @@ impl Settings {
         let mut endpoints: Vec<String> =
             global.endpoints.iter().map(|endpoint| endpoint.trim().to_owned()).collect();
         endpoints.retain(|endpoint| !endpoint.is_empty());
+        if endpoints.is_empty() && !global.endpoints.is_empty() {
+            let text = "--endpoints (or WOMBAT_ENDPOINTS) is empty: name HOST:PORT, or leave it out";
+            return Err(Failure::usage(text));
+        }
         if endpoints.is_empty() {
             endpoints = file.endpoints;
         }
@@ -138,7 +142,11 @@ pub(crate) fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> 
     let shown = path.display();
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::usage(format!("cannot read the configuration {shown}: {error}")))?;
-    toml::from_str(&text).map_err(|error| Failure::usage(format!("in the configuration {shown}: {error}")))
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        let why = error.message().replace('\n', ", ");
+        Failure::usage(format!("in the configuration {shown}, line {line}: {why}"))
+    })
 }
 
 fn usual_file() -> Option<PathBuf> {
@@ -151,9 +159,9 @@ fn usual_file() -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    fn check(endpoints: &[&str], file: &str, expected: &str) {
-        let global = Global {
-            endpoints: endpoints.iter().map(ToString::to_string).collect(),
+    fn global() -> Global {
+        Global {
+            endpoints: Vec::new(),
             cell: None,
             config: None,
             json: false,
@@ -162,7 +170,12 @@ mod tests {
             fence: None,
             no_sequencer: false,
             no_cache: false,
-        };
+        }
+    }
+
+    fn check(endpoints: &[&str], file: &str, expected: &str) {
+        let endpoints = endpoints.iter().map(ToString::to_string).collect();
+        let global = Global { endpoints, ..global() };
         let settings = Settings::merge(&global, &[], toml::from_str(file).unwrap()).unwrap();
         assert_eq!(settings.endpoints.join(","), expected);
     }
@@ -171,7 +184,14 @@ mod tests {
     fn flags_go_before_the_file_and_the_file_before_the_default() {
         check(&["a:1", " b:2"], "endpoints = ['c:3']", "a:1,b:2");
         check(&[], "endpoints = ['c:3']", "c:3");
-        check(&[""], "", "127.0.0.1:7480");
+        check(&[], "", "127.0.0.1:7480");
+    }
+
+    #[test]
+    fn an_empty_list_of_endpoints_is_refused() {
+        let global = Global { endpoints: vec![String::new()], ..global() };
+        let failure = Settings::merge(&global, &[], File::default()).err().unwrap();
+        assert!(format!("{failure:?}").contains("--endpoints"), "{failure:?}");
     }
 
     #[test]
@@ -180,6 +200,8 @@ mod tests {
         let path = dir.path().join("config.toml");
         std::fs::write(&path, "endpoint = 'a:1'").unwrap();
         let failure = read_toml::<File>(&path).err().unwrap();
-        assert!(format!("{failure:?}").contains("endpoint"));
+        let failure = format!("{failure:?}");
+        assert!(failure.contains("endpoint") && failure.contains("line 1: "), "{failure}");
+        assert!(!failure.contains("\\n"), "one line: {failure}");
     }
 }

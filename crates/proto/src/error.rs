@@ -134,7 +134,7 @@ impl Error {
     /// Contents beyond [`limits::CONTENTS_BYTES`].
     pub fn contents_too_large(length: usize) -> Error {
         let what = alloc::format!(
-            "contents of {length} bytes; a file holds at most {} (P§2.3: keep data elsewhere and its name here)",
+            "contents of {length} bytes; a file holds at most {} (keep data elsewhere, and its name here)",
             limits::CONTENTS_BYTES
         );
         Error::TooLarge { what }

@@ -1,5 +1,6 @@
 //! `wombat elect`: campaign, follow whoever leads, lead.
 
+use super::files::make_parents;
 use super::lock::{hold, run_under};
 use crate::args::Elect;
 use crate::exit::{Failure, SIGNAL, TIMEOUT};
@@ -20,6 +21,9 @@ pub(crate) async fn run(cell: &Cell, settings: &Settings, elect: Elect, json: bo
     let Some(value) = &elect.value else {
         return observe(cell, &election, &elect, json, &mut signals).await;
     };
+    if elect.holding.parents {
+        make_parents(cell, &elect.path).await?;
+    }
     let leadership = tokio::select! {
         biased;
         signal = signals.next() => return Ok(SIGNAL + signal as u8),

@@ -77,7 +77,7 @@ fn kind(stat: &Stat) -> &'static str {
     }
 }
 
-pub(crate) async fn mkdir(cell: &Cell, mkdir: &Mkdir) -> Result<(), Failure> {
+pub(crate) async fn mkdir(cell: &Cell, mkdir: &Mkdir, json: bool) -> Result<(), Failure> {
     for path in &mkdir.paths {
         let about = |error: Error| Failure::from(error).about(path);
         if mkdir.parents {
@@ -87,7 +87,19 @@ pub(crate) async fn mkdir(cell: &Cell, mkdir: &Mkdir) -> Result<(), Failure> {
             cell.open(path, options).await.map_err(about)?;
         }
     }
+    if json {
+        let object = |path: &String| Ok(json!({ "path": cell.resolve(path)?.to_string() }));
+        output::line(Value::from(mkdir.paths.iter().map(object).collect::<Result<Vec<_>, Failure>>()?));
+    }
     Ok(())
+}
+
+/// Makes the directories above a path, where they do not exist.
+pub(crate) async fn make_parents(cell: &Cell, path: &str) -> Result<(), Failure> {
+    match cell.resolve(path)?.node.split_last() {
+        Some((directory, _)) => make_directories(cell, &directory).await,
+        None => Ok(()),
+    }
 }
 
 /// Makes a directory and those above it, where they do not exist.
@@ -104,7 +116,7 @@ pub(crate) async fn make_directories(
     Ok(())
 }
 
-pub(crate) async fn rm(cell: &Cell, rm: &Rm, limit: &TimeLimit) -> Result<(), Failure> {
+pub(crate) async fn rm(cell: &Cell, rm: &Rm, json: bool, limit: &TimeLimit) -> Result<(), Failure> {
     // Refused before anything is deleted, not when all that stood below it is gone.
     for path in &rm.paths {
         if cell.resolve(path)?.node.names().is_empty() {
@@ -112,15 +124,28 @@ pub(crate) async fn rm(cell: &Cell, rm: &Rm, limit: &TimeLimit) -> Result<(), Fa
             return Err(Failure::from(refusal).about(path));
         }
     }
+    let mut all = Vec::new();
     for path in &rm.paths {
-        let about = |error: Error| Failure::from(error).about(path);
-        if rm.recursive {
-            remove_below(cell, path, limit).await?;
-        }
-        let node = cell.open(path, OpenOptions::new().write()).await.map_err(about)?;
-        node.delete().await.map_err(about)?;
+        let deleted = match remove(cell, path, rm.recursive, limit).await {
+            Err(failure) if rm.force && failure.is_not_found() => false,
+            removed => removed.map(|()| true)?,
+        };
+        all.push(json!({ "path": cell.resolve(path)?.to_string(), "deleted": deleted }));
+        limit.restart();
+    }
+    if json {
+        output::line(Value::from(all));
     }
     Ok(())
+}
+
+async fn remove(cell: &Cell, path: &str, recursive: bool, limit: &TimeLimit) -> Result<(), Failure> {
+    let about = |error: Error| Failure::from(error).about(path);
+    if recursive {
+        remove_below(cell, path, limit).await?;
+    }
+    let node = cell.open(path, OpenOptions::new().write()).await.map_err(about)?;
+    node.delete().await.map_err(about)
 }
 
 /// Deletes everything below a node, the deepest first.

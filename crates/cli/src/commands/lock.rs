@@ -1,5 +1,6 @@
 //! `wombat lock`: hold a lock while a command runs, and stop the command before the lock can be lost.
 
+use super::files::make_parents;
 use super::locks::why;
 use crate::args::{Holding, Lock, Semaphore};
 use crate::exit::{Failure, REFUSED, SIGNAL};
@@ -41,6 +42,9 @@ impl From<Semaphore> for Wanted {
 pub(crate) async fn run(cell: &Cell, settings: &Settings, lock: Wanted, json: bool) -> Result<u8, Failure> {
     let about = |error: Error| Failure::from(error).about(&lock.path);
     let mode = lock.mode;
+    if lock.holding.parents {
+        make_parents(cell, &lock.path).await?;
+    }
     let options = OpenOptions::new().write().create(Create::May).lock_delay(lock.holding.lock_delay);
     let node = open(cell, &lock.path, options.permits(lock.permits)).await?;
     let permits = node.opened_stat().permits;

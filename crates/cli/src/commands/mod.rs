@@ -145,8 +145,8 @@ async fn short(cell: &Cell, command: Command, json: bool, limit: &TimeLimit) -> 
         Command::Multi(multi) => multi::run(cell, &multi, json).await,
         Command::Get(get) => files::get(cell, &get.path, json).await,
         Command::Ls(ls) => files::ls(cell, &ls, json).await,
-        Command::Mkdir(mkdir) => files::mkdir(cell, &mkdir).await,
-        Command::Rm(rm) => files::rm(cell, &rm, limit).await,
+        Command::Mkdir(mkdir) => files::mkdir(cell, &mkdir, json).await,
+        Command::Rm(rm) => files::rm(cell, &rm, json, limit).await,
         Command::Stat(stat) => files::stat(cell, &stat.path, json).await,
         Command::Tree(tree) => tree::run(cell, &tree.path, json, limit).await,
         Command::Sequencer(crate::args::Sequencer::Check { sequencer }) => {

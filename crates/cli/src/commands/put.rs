@@ -1,6 +1,6 @@
 //! `wombat put`.
 
-use super::files::make_directories;
+use super::files::make_parents;
 use crate::args::{CreateFlag, Put};
 use crate::exit::{Failure, USAGE};
 use crate::output;
@@ -33,11 +33,8 @@ pub(crate) async fn run(cell: &Cell, put: Put, json: bool, limit: &TimeLimit) ->
 
 async fn write(cell: &Cell, put: &Put) -> Result<(Node, Stat), Failure> {
     let contents = Bytes::copy_from_slice(put.value.as_deref().unwrap_or_default().as_bytes());
-    let path = cell.resolve(&put.path)?;
-    if put.parents
-        && let Some((directory, _)) = path.node.split_last()
-    {
-        make_directories(cell, &directory).await?;
+    if put.parents {
+        make_parents(cell, &put.path).await?;
     }
     let create = match put.create {
         _ if put.if_generation.is_some() => Create::Never,

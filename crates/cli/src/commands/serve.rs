@@ -59,7 +59,7 @@ pub(crate) async fn run(global: &Global, serve: Serve) -> Result<u8, Failure> {
 
 /// What the flags, the environment and the file say, in this order.
 fn config(global: &Global, serve: &Serve) -> Result<Config, Failure> {
-    let file: File = global.config.as_deref().map(read_toml).transpose()?.unwrap_or_default();
+    let file: File = serve.config.as_deref().map(read_toml).transpose()?.unwrap_or_default();
     let needed = |what: &str| Failure::usage(format!("say {what}, by flag or in the file of --config"));
     let cell = global.cell.clone().or(file.cell).ok_or_else(|| needed("which --cell this replica is of"))?;
     let dir = serve.dir.clone().or(file.dir).ok_or_else(|| needed("in which --dir its data lives"))?;

@@ -107,7 +107,7 @@ fn start(
     command.args(["serve", "--cell", cell_name(global), "--listen", address, "--peers", &all.join(",")]);
     command.args(["--session-lease", &humantime::format_duration(dev.session_lease).to_string()]);
     command.arg("--dir").arg(dir.join(number.to_string()));
-    command.env_remove("WOMBAT_CONFIG").env_remove("WOMBAT_ADVERTISE").env_remove("RUST_LOG");
+    command.env_remove("WOMBAT_SERVER_CONFIG").env_remove("WOMBAT_ADVERTISE").env_remove("RUST_LOG");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log)?);
     command.process_group(0);
     supervise::die_with_this_process(&mut command);

@@ -7,7 +7,8 @@ use crate::output;
 use crate::supervise::Signals;
 use serde_json::json;
 use std::io::ErrorKind;
-use wombat_client::{Cell, Error, EventKind, Node, NodeEvent, NodeEvents, OpenOptions};
+use std::time::Duration;
+use wombat_client::{Cell, Error, EventKind, Node, OpenOptions};
 
 const KINDS: &[EventKind] = &[
     EventKind::ContentsModified,
@@ -18,25 +19,13 @@ const KINDS: &[EventKind] = &[
     EventKind::LockAcquired,
 ];
 
+/// How often a node that does not exist is looked for. A client that caches knows it without asking.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 pub(crate) async fn run(cell: &Cell, watch: &Watch, json: bool) -> Result<u8, Failure> {
-    let about = |error: Error| Failure::from(error).about(&watch.path);
-    let mut options = OpenOptions::new().events(KINDS);
-    if watch.recursive {
-        options = options.recursive();
-    }
-    let node = cell.open(&watch.path, options).await.map_err(about)?;
-    if watch.recursive && !node.opened_stat().directory {
-        return Err(about(Error::NotDirectory));
-    }
-    let mut events = node.events();
     let mut signals = Signals::listen()?;
-    let left = watch.count.unwrap_or(u64::MAX);
-    if left == 0 {
-        return Ok(0);
-    }
-    output::notice(format!("watching {}", node.path()));
     tokio::select! {
-        ended = each(&node, &mut events, left, json) => ended,
+        ended = follow(cell, watch, json) => ended,
         _ = signals.next() => Ok(0),
         () = output::reader_gone() => Err(Failure::output(ErrorKind::BrokenPipe.into())),
         () = pass(watch.timeout) => {
@@ -46,30 +35,66 @@ pub(crate) async fn run(cell: &Cell, watch: &Watch, json: bool) -> Result<u8, Fa
     }
 }
 
-/// Prints events until there were so many, or the node is gone.
-async fn each(node: &Node, events: &mut NodeEvents, mut left: u64, json: bool) -> Result<u8, Failure> {
-    loop {
-        let event = events.recv().await;
-        let event = event.ok_or_else(|| Failure::lost("the session was lost, and the watch with it"))?;
-        let deleted = event.kind == EventKind::HandleInvalid;
-        print(node, &event, json).await;
-        output::flush().await?;
-        left -= 1;
-        if left == 0 || deleted {
-            return Ok(0);
-        }
+/// Prints the events of a node; with `--wait`, of each that gets this name.
+async fn follow(cell: &Cell, watch: &Watch, json: bool) -> Result<u8, Failure> {
+    let about = |error: Error| Failure::from(error).about(&watch.path);
+    let mut options = OpenOptions::new().events(KINDS);
+    if watch.recursive {
+        options = options.recursive();
     }
+    let mut left = watch.count.unwrap_or(u64::MAX);
+    let mut was_absent = false;
+    while left > 0 {
+        let node = match cell.open(&watch.path, options.clone()).await {
+            Err(Error::NotFound { .. }) if watch.wait => {
+                if !was_absent {
+                    output::notice(format!("waiting for {}", output::name(&watch.path)));
+                }
+                was_absent = true;
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
+            opened => opened.map_err(about)?,
+        };
+        if watch.recursive && !node.opened_stat().directory {
+            return Err(about(Error::NotDirectory));
+        }
+        let mut events = node.events();
+        output::notice(format!("watching {}", output::name(&node.path().to_string())));
+        if was_absent {
+            print(&node, "created", node.instance().0, None, true, json).await;
+            output::flush().await?;
+            left -= 1;
+        }
+        while left > 0 {
+            let event = events.recv().await;
+            let event = event.ok_or_else(|| Failure::lost("the session was lost, and the watch with it"))?;
+            // After a fail-over or a gap the present contents stand for whatever was missed.
+            let look =
+                matches!(event.kind, EventKind::ContentsModified | EventKind::FailedOver | EventKind::Gap);
+            let slot = event.slot.0;
+            print(&node, name_of(event.kind), slot, event.child.as_deref(), look, json).await;
+            output::flush().await?;
+            left -= 1;
+            if event.kind == EventKind::HandleInvalid {
+                break;
+            }
+        }
+        if !watch.wait {
+            break;
+        }
+        was_absent = true;
+    }
+    Ok(0)
 }
 
-async fn print(node: &Node, event: &NodeEvent, json: bool) {
-    // After a fail-over or a gap the present contents stand for whatever was missed.
-    let look = matches!(event.kind, EventKind::ContentsModified | EventKind::FailedOver | EventKind::Gap);
+/// Prints an event; with the present contents, if there is reason to look.
+async fn print(node: &Node, name: &str, slot: u64, child: Option<&str>, look: bool, json: bool) {
     let contents = if look && !node.opened_stat().directory { node.contents().await.ok() } else { None };
-    let name = name_of(event.kind);
     if json {
-        let mut object = json!({ "event": name, "path": node.path().to_string(), "slot": event.slot.0 });
-        if let Some(child) = &event.child {
-            object["child"] = child.as_str().into();
+        let mut object = json!({ "event": name, "path": node.path().to_string(), "slot": slot });
+        if let Some(child) = child {
+            object["child"] = child.into();
         }
         if let Some((contents, stat)) = &contents {
             object["content_generation"] = stat.content_generation.0.into();
@@ -77,7 +102,7 @@ async fn print(node: &Node, event: &NodeEvent, json: bool) {
         }
         return output::line(object);
     }
-    let detail = match (&event.child, &contents) {
+    let detail = match (child, &contents) {
         (Some(child), _) => format!(" {}", output::name(child)),
         (None, Some((contents, stat))) => {
             format!(" generation {}: {}", stat.content_generation, output::preview(contents))
