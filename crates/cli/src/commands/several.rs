@@ -32,7 +32,9 @@ struct Replica {
 
 impl Drop for Replica {
     fn drop(&mut self) {
-        let _it_is_gone = self.child.kill();
+        if let Ok(None) = self.child.try_wait() {
+            let _it_is_gone = self.child.kill();
+        }
         let _it_is_gone = self.child.wait();
     }
 }
@@ -59,8 +61,11 @@ pub(super) async fn run(global: &Global, dev: Dev) -> Result<u8, Failure> {
         let job = Job { command: &dev.command, environment: environment(global, addresses.join(",")) };
         supervise::run(job, &mut signals, None).await
     };
-    for replica in &replicas {
-        let _it_is_gone = kill(Pid::from_raw(replica.child.id() as i32), Signal::SIGTERM);
+    for replica in &mut replicas {
+        // Once it is buried, its number may be that of another process.
+        if let Ok(None) = replica.child.try_wait() {
+            let _it_is_gone = kill(Pid::from_raw(replica.child.id() as i32), Signal::SIGTERM);
+        }
     }
     for replica in &mut replicas {
         let _it_is_gone = replica.child.wait();

@@ -3,16 +3,20 @@
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
-use std::collections::VecDeque;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{Pid, getpgid};
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::time::Duration;
 
 /// How long a round of kills waits for the dead before the next.
 const ROUND: Duration = Duration::from_millis(10);
-/// After so many rounds in which nothing could be signalled, what is left cannot be ended by us.
+/// After so many rounds in which every process refused the signal, this process cannot end what is left.
 const IDLE_ROUNDS: u32 = 20;
+/// After so many rounds in all, half a minute, the kernel does not end what is left, e.g. because of a dead disk.
+const ROUNDS: u32 = 3_000;
+/// How often the tree is searched, in a round, for processes that are not stopped yet.
+const STOP_PASSES: u32 = 50;
 
 /// A living process.
 pub(super) struct Process {
@@ -24,19 +28,41 @@ pub(super) struct Process {
 /// The living descendants of a process, parents first. A process that is created, or changes its parent, while
 /// /proc is read may be missing: whoever needs all of them looks again.
 pub(super) fn of(root: Pid) -> Vec<Process> {
+    walk(root, &[], |_| {})
+}
+
+/// As [`of`], without the subtrees of `spared`. Calls `visit` for a process before its children are read.
+fn walk(root: Pid, spared: &[Pid], visit: impl Fn(Pid)) -> Vec<Process> {
     // Without a kernel that lists children, every process of the machine has to be looked at.
-    let scan = (!Path::new("/proc/thread-self/children").exists()).then(scan);
+    let scan = (!lists_children()).then(scan);
     let mut found = Vec::new();
     let mut parents = VecDeque::from([root]);
     while let Some(parent) = parents.pop_front() {
-        let children = match &scan {
+        let mut children = match &scan {
             Some(all) => all.iter().filter(|it| it.parent == parent).map(|it| it.pid).collect(),
             None => listed_children(parent),
         };
-        found.extend(children.iter().filter_map(|&child| look_at(child)));
+        children.retain(|child| !spared.contains(child));
+        children.iter().for_each(|&child| visit(child));
+        found.extend(children.iter().filter_map(|&child| look_at_child(child, parent)));
         parents.extend(children);
     }
     found
+}
+
+/// The children of this process, the living and the dead.
+pub(super) fn children() -> Vec<Pid> {
+    match lists_children() {
+        true => listed_children(Pid::this()),
+        false => {
+            let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::WEXITED;
+            pids().filter(|&pid| waitid(Id::Pid(pid), flags).is_ok()).collect()
+        }
+    }
+}
+
+fn lists_children() -> bool {
+    Path::new("/proc/thread-self/children").exists()
 }
 
 /// The children that the kernel lists for each thread of a process.
@@ -48,12 +74,33 @@ fn listed_children(parent: Pid) -> Vec<Pid> {
 
 /// All processes.
 fn scan() -> Vec<Process> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| look_at(parse_pid(entry.file_name().to_str()?)?)).collect()
+    pids().filter_map(|pid| parse(&stat(pid).ok()?)).collect()
 }
 
-fn look_at(pid: Pid) -> Option<Process> {
-    parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+/// The numbers of all processes.
+fn pids() -> impl Iterator<Item = Pid> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| parse_pid(entry.file_name().to_str()?))
+}
+
+fn stat(pid: Pid) -> std::io::Result<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+}
+
+/// A child of a process, unless it is dead.
+fn look_at_child(pid: Pid, parent: Pid) -> Option<Process> {
+    match stat(pid) {
+        Ok(stat) => parse(&stat),
+        Err(_) => hidden(pid, parent),
+    }
+}
+
+/// A child whose entry in /proc this process may not read, because of the mount option `hidepid`.
+fn hidden(pid: Pid, parent: Pid) -> Option<Process> {
+    match getpgid(Some(pid)) {
+        Err(Errno::ESRCH) => None,
+        group => Some(Process { pid, group: group.unwrap_or(pid), parent }),
+    }
 }
 
 fn parse_pid(text: &str) -> Option<Pid> {
@@ -91,26 +138,88 @@ pub(super) fn reap(mut buried: impl FnMut(WaitStatus)) -> bool {
     }
 }
 
-/// Kills all descendants of this process, a subreaper, until none is left. Processes of another user, which it
-/// may not kill, are all that can survive; returns those.
-pub(super) fn end_all(mut buried: impl FnMut(WaitStatus)) -> Vec<Process> {
-    let mut idle = 0;
-    loop {
-        let left = of(Pid::this());
-        idle = if signal(&left, Signal::SIGKILL) == 0 { idle + 1 } else { 0 };
-        if !reap(&mut buried) {
-            return Vec::new();
+/// Buries children that are dead, except `spared`. Returns whether there are any others, except `spared`.
+fn reap_except(spared: &[Pid], mut buried: impl FnMut(WaitStatus)) -> bool {
+    if spared.is_empty() {
+        return reap(buried);
+    }
+    let mut reap_listed = || {
+        let others = children().into_iter().filter(|child| !spared.contains(child));
+        others.fold(false, |alive, child| match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => true,
+            Ok(status) => {
+                buried(status);
+                alive
+            }
+            Err(_) => alive,
+        })
+    };
+    // The end of a thread moves its children to another thread, whose list may have been read already. The dead
+    // leave children behind, which come to this process.
+    reap_listed() || reap_listed()
+}
+
+/// Stops all descendants of a process, except `spared` and theirs, so that they start no others while they are
+/// killed. Returns them, parents first.
+fn stop_all(root: Pid, spared: &[Pid]) -> Vec<Process> {
+    let mut known = BTreeSet::new();
+    let mut found = Vec::new();
+    for _ in 0..STOP_PASSES {
+        found = walk(root, spared, |pid| {
+            let _gone_or_refused = kill(pid, Signal::SIGSTOP);
+        });
+        let before = known.len();
+        known.extend(found.iter().map(|process| process.pid));
+        if known.len() == before {
+            break;
         }
-        if idle == IDLE_ROUNDS {
-            return left;
+    }
+    found
+}
+
+/// Kills all descendants of this process, a subreaper, until none is left, except the children `spared` and their
+/// descendants. Returns how many survive: processes of another user, which this process may not kill, and those
+/// that the kernel does not end.
+pub(super) fn end_all(spared: &[Pid], mut buried: impl FnMut(WaitStatus)) -> u32 {
+    let mut idle = 0;
+    let mut round = 0;
+    loop {
+        let left = stop_all(Pid::this(), spared);
+        // Children first: their parents are stopped and start nothing in their place.
+        let refused =
+            left.iter().rev().filter(|it| kill(it.pid, Signal::SIGKILL) == Err(Errno::EPERM)).count();
+        if !reap_except(spared, &mut buried) {
+            return 0;
+        }
+        // If nothing was found, the search has missed a child.
+        idle = if !left.is_empty() && refused == left.len() { idle + 1 } else { 0 };
+        round += 1;
+        if idle == IDLE_ROUNDS || round == ROUNDS {
+            return left.len().max(1) as u32;
         }
         std::thread::sleep(ROUND);
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use std::process::{Child, Command};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    /// Tests that end or bury all children of this process run one at a time.
+    pub(in super::super) fn alone() -> MutexGuard<'static, ()> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        nix::sys::prctl::set_child_subreaper(true).unwrap();
+        alone
+    }
+
+    pub(in super::super) fn sh(script: &str) -> (Child, Pid) {
+        let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let pid = Pid::from_raw(child.id() as i32);
+        (child, pid)
+    }
 
     fn check(stat: &str, expected: Option<(i32, i32, i32)>) {
         let parsed = parse(stat).map(|it| (it.pid.as_raw(), it.parent.as_raw(), it.group.as_raw()));
@@ -119,6 +228,7 @@ mod tests {
 
     #[test]
     fn a_scan_and_the_lists_of_children_agree() {
+        let _alone = alone();
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32);
         assert!(listed_children(Pid::this()).contains(&pid));
@@ -127,6 +237,52 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(of(Pid::this()).iter().all(|it| it.pid != pid));
+    }
+
+    #[test]
+    fn a_hidden_process_is_found_until_it_is_buried() {
+        let _alone = alone();
+        let (mut child, pid) = sh("exec sleep 1000");
+        let found = hidden(pid, Pid::this()).expect("it lives");
+        assert_eq!((found.pid, found.parent), (pid, Pid::this()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(hidden(pid, Pid::this()).is_none());
+    }
+
+    #[test]
+    fn a_chain_of_forks_is_ended() {
+        let _alone = alone();
+        // Each shell starts the next and exits.
+        let (_chain, _) =
+            sh("i=0; f='i=$((i+1)); test $i -lt 5000 || exit; (eval \"$f\") & exit'; eval \"$f\"");
+        let (_stubborn, _) = sh("trap '' TERM; while :; do sleep 1000 & wait; done");
+        assert_eq!(end_all(&[], |_| {}), 0);
+        assert_eq!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Err(Errno::ECHILD), "no child is left");
+    }
+
+    #[test]
+    fn spared_children_and_theirs_live_and_keep_their_status() {
+        let _alone = alone();
+        let (mut dead, dead_pid) = sh("exit 7");
+        let (mut spared, spared_pid) = sh("sleep 1000 & wait");
+        let (_other, other) = sh("sleep 1000 & exec sleep 1000");
+        while pids_below(spared_pid).is_empty() {
+            std::thread::yield_now();
+        }
+        let before = children();
+        assert!([dead_pid, spared_pid, other].iter().all(|pid| before.contains(pid)));
+        let mut buried = Vec::new();
+        assert_eq!(end_all(&[dead_pid, spared_pid], |status| buried.extend(status.pid())), 0);
+        assert!(buried.contains(&other));
+        assert_eq!(pids_below(spared_pid).len(), 1, "a spared child keeps its own");
+        assert!(spared.try_wait().unwrap().is_none());
+        assert_eq!(dead.wait().unwrap().code(), Some(7), "its status is left to its owner");
+        assert_eq!(end_all(&[], |_| {}), 0);
+    }
+
+    fn pids_below(parent: Pid) -> Vec<Pid> {
+        of(parent).iter().map(|process| process.pid).collect()
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
         Ok(()) => Some(ExitCode::SUCCESS),
         Err(_) => {
             // Whatever failed: what may run must not go on without a guardian.
-            descendants::end_all(|_| {});
+            descendants::end_all(&[], |_| {});
             Some(ExitCode::FAILURE)
         }
     }
@@ -77,27 +77,32 @@ fn guard(link: &UnixStream, command: &[OsString]) -> std::io::Result<()> {
     // This clock goes on while the machine is suspended, as leases do.
     let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
     let mut guarded = match start(command) {
-        Ok(command) => Guarded { command, code: None, deadline: None, deadline_passed: false, grace: None },
-        Err(error) => {
-            let errno = error.raw_os_error().unwrap_or(Errno::EINVAL as i32);
-            return Report::NotStarted { errno }.write(link);
-        }
+        Ok((command, exec)) => Guarded::new(command, exec),
+        Err(error) => return not_started(&error).write(link),
     };
-    Report::Started.write(link)?;
     loop {
         if let Some(ended) = guarded.step(link)? {
             return ended.write(link);
         }
         set_timer(&timer, guarded.next_step_at())?;
-        wait_for_any([link.as_fd(), children.as_fd(), timer.as_fd()], PollTimeout::NONE)?;
+        // Once the program has begun, only the other three are waited for.
+        let exec = guarded.exec.as_ref().map_or(link.as_fd(), |exec| exec.as_fd());
+        wait_for_any([link.as_fd(), children.as_fd(), timer.as_fd(), exec], PollTimeout::NONE)?;
         while children.read_signal()?.is_some() {}
     }
+}
+
+fn not_started(error: &std::io::Error) -> Report {
+    Report::NotStarted { errno: error.raw_os_error().unwrap_or(Errno::EINVAL as i32) }
 }
 
 /// Starts the command in the process group of `wombat`, so that the terminal treats both as one job. When its
 /// program begins, the guardian is out of the group: what stops or kills the group must not reach it. In the same
 /// session it would be a parent that could continue the group, and Ctrl-Z without a shell would stop it for good.
-fn start(command: &[OsString]) -> std::io::Result<Pid> {
+///
+/// Does not wait for the program to begin: the child may be stopped, or its exec hang, for longer than the lock is
+/// safe. Returns also the connection that ends when the program begins; if it cannot, it gives the errno.
+fn start(command: &[OsString]) -> std::io::Result<(Pid, UnixStream)> {
     let (program, arguments) = command.split_first().expect("there is a command");
     let mut command = Command::new(program);
     command.args(arguments);
@@ -110,12 +115,7 @@ fn start(command: &[OsString]) -> std::io::Result<Pid> {
             drop(theirs);
             setsid()?;
             ours.write_all(&GO)?;
-            // If the program begins, this ends without a word.
-            let mut errno = [0; 4];
-            match ours.read_exact(&mut errno) {
-                Ok(()) => Err(std::io::Error::from_raw_os_error(i32::from_ne_bytes(errno))),
-                Err(_) => Ok(child), // `descendants::reap` buries it.
-            }
+            Ok((child, ours)) // `descendants::reap` buries it.
         }
         ForkResult::Child => {
             drop(ours);
@@ -141,23 +141,32 @@ fn set_timer(timer: &TimerFd, at: Option<Instant>) -> nix::Result<()> {
 /// What is guarded, and how far its end has come.
 struct Guarded {
     command: Pid,
+    /// The connection to the child until its program begins: see [`start`].
+    exec: Option<UnixStream>,
     /// The command's status as a shell shows it, once it has ended.
     code: Option<u8>,
     /// None where no lock is held.
     deadline: Option<Deadline>,
-    /// Whether the command was asked to stop, or killed, because of the deadline.
+    /// Whether the command was asked to stop, or killed, because of the deadline. A later deadline clears it
+    /// while the command runs.
     deadline_passed: bool,
     /// When what the command has left running is killed, once the command has ended.
     grace: Option<Instant>,
 }
 
 impl Guarded {
+    fn new(command: Pid, exec: UnixStream) -> Guarded {
+        Guarded { command, exec: Some(exec), code: None, deadline: None, deadline_passed: false, grace: None }
+    }
+
     /// Does whatever is due. Returns the report once nothing is left.
     fn step(&mut self, link: &UnixStream) -> std::io::Result<Option<Report>> {
-        // Orders first: after a pause of this process, the deadline may have moved on long ago.
+        // Before a later deadline is read: a command that has ended after SIGTERM has lost its lock.
+        let children = self.reap();
+        // Before a deadline is acted upon: after a pause of this process, it may have moved on long ago.
         while wait_for_any([link.as_fd()], PollTimeout::ZERO)? {
             match Order::read(link) {
-                Ok(Order::Deadline(deadline)) => self.deadline = Some(deadline),
+                Ok(Order::Deadline(deadline)) => self.set_deadline(deadline, now()),
                 Ok(Order::Forward(number)) => {
                     if let Ok(signal) = Signal::try_from(number) {
                         self.forward(signal);
@@ -166,7 +175,17 @@ impl Guarded {
                 Ok(Order::Kill) | Err(_) => return Ok(Some(self.kill())),
             }
         }
-        if !descendants::reap(|status| note_code(self.command, &mut self.code, status)) {
+        // After the dead are buried: a child that could not run the program has said so before it ended.
+        if let Some(mut exec) =
+            self.exec.take_if(|exec| wait_for_any([exec.as_fd()], PollTimeout::ZERO) == Ok(true))
+        {
+            let mut errno = [0; 4];
+            match exec.read_exact(&mut errno) {
+                Ok(()) => return Ok(Some(Report::NotStarted { errno: i32::from_ne_bytes(errno) })),
+                Err(_) => Report::Started.write(link)?,
+            }
+        }
+        if !children {
             return Ok(Some(self.report(0)));
         }
         let now = now();
@@ -189,6 +208,18 @@ impl Guarded {
             _ => {}
         }
         Ok(None)
+    }
+
+    /// Buries what is dead. Returns whether anything else is left.
+    fn reap(&mut self) -> bool {
+        descendants::reap(|status| note_code(self.command, &mut self.code, status))
+    }
+
+    fn set_deadline(&mut self, deadline: Deadline, now: Instant) {
+        self.deadline = Some(deadline);
+        if self.code.is_none() && now < deadline.terminate_at {
+            self.deadline_passed = false;
+        }
     }
 
     /// When something is due without any news.
@@ -222,8 +253,8 @@ impl Guarded {
         if self.code.is_none() {
             let _gone_already = kill(self.command, Signal::SIGKILL);
         }
-        let survivors = descendants::end_all(|status| note_code(self.command, &mut self.code, status));
-        self.report(survivors.len() as u32)
+        let survivors = descendants::end_all(&[], |status| note_code(self.command, &mut self.code, status));
+        self.report(survivors)
     }
 
     fn report(&self, survivors: u32) -> Report {
@@ -255,5 +286,101 @@ fn wait_for_any<const N: usize>(files: [BorrowedFd<'_>; N], timeout: PollTimeout
     match poll(&mut files, timeout) {
         Err(Errno::EINTR) => Ok(false),
         polled => Ok(polled? > 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervise::descendants::tests::{alone, sh};
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    /// A guarded shell script, and the two far ends: the link's and that of the connection until exec.
+    fn guarded(script: &str) -> (Guarded, UnixStream, UnixStream, UnixStream) {
+        let (link, wombat) = UnixStream::pair().unwrap();
+        let (exec, child_end) = UnixStream::pair().unwrap();
+        let (_buried_by_step, pid) = sh(script);
+        (Guarded::new(pid, exec), link, wombat, child_end)
+    }
+
+    fn send_deadline(wombat: &UnixStream, terminate_at: Instant, kill_at: Instant) {
+        Order::Deadline(Deadline { terminate_at, kill_at }).write(wombat).unwrap();
+    }
+
+    /// Steps until the report of the end.
+    fn ended(guarded: &mut Guarded, link: &UnixStream) -> Report {
+        loop {
+            if let Some(report) = guarded.step(link).unwrap() {
+                return report;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_child_that_never_execs_is_killed_at_the_deadline() {
+        let _alone = alone();
+        let (mut guarded, link, wombat, _child_end) = guarded("exec sleep 1000");
+        assert_eq!(guarded.step(&link).unwrap(), None);
+        send_deadline(&wombat, now(), now());
+        let report = Report::Ended { code: 137, deadline_passed: true, survivors: 0 };
+        assert_eq!(ended(&mut guarded, &link), report);
+        assert!(
+            !wait_for_any([wombat.as_fd()], PollTimeout::ZERO).unwrap(),
+            "it was not reported as started"
+        );
+    }
+
+    #[test]
+    fn the_end_of_the_exec_connection_says_how_it_went() {
+        let _alone = alone();
+        let (mut started, link, mut wombat, child_end) = guarded("exec sleep 1000");
+        drop(child_end);
+        assert_eq!(started.step(&link).unwrap(), None);
+        let mut frame = [0; super::super::FRAME];
+        wombat.read_exact(&mut frame).unwrap();
+        assert_eq!(Report::read(&frame).unwrap(), Report::Started);
+        started.kill();
+        let (mut failed, link, _wombat, mut child_end) = guarded("exit 126");
+        child_end.write_all(&2_i32.to_ne_bytes()).unwrap();
+        assert_eq!(ended(&mut failed, &link), Report::NotStarted { errno: 2 });
+        failed.kill();
+    }
+
+    #[test]
+    fn a_later_deadline_clears_that_one_has_passed() {
+        let _alone = alone();
+        let (mut guarded, link, wombat, _child_end) = guarded("trap '' TERM; exec sleep 1000");
+        let end_command = |guarded: &Guarded| kill(guarded.command, Signal::SIGKILL).unwrap();
+        // It must ignore SIGTERM before it gets it.
+        let status = format!("/proc/{}/comm", guarded.command);
+        while std::fs::read_to_string(&status).unwrap().trim() != "sleep" {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        send_deadline(&wombat, now(), now() + HOUR);
+        assert_eq!(guarded.step(&link).unwrap(), None);
+        assert!(guarded.deadline_passed);
+        send_deadline(&wombat, now() + HOUR, now() + HOUR);
+        assert_eq!(guarded.step(&link).unwrap(), None);
+        assert!(!guarded.deadline_passed, "the lock is kept");
+        assert_eq!(guarded.next_step_at(), guarded.deadline.map(|deadline| deadline.terminate_at));
+        end_command(&guarded);
+        let report = Report::Ended { code: 137, deadline_passed: false, survivors: 0 };
+        assert_eq!(ended(&mut guarded, &link), report);
+    }
+
+    #[test]
+    fn a_command_that_ended_before_the_later_deadline_lost_its_lock() {
+        let _alone = alone();
+        let (mut guarded, link, wombat, _child_end) = guarded("exec sleep 1000");
+        send_deadline(&wombat, now(), now() + HOUR);
+        assert_eq!(guarded.step(&link).unwrap(), None);
+        // It has ended, and is not buried yet.
+        let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
+        nix::sys::wait::waitid(nix::sys::wait::Id::Pid(guarded.command), flags).unwrap();
+        send_deadline(&wombat, now() + HOUR, now() + HOUR);
+        let report = Report::Ended { code: 143, deadline_passed: true, survivors: 0 };
+        assert_eq!(ended(&mut guarded, &link), report);
     }
 }

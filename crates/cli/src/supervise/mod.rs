@@ -72,8 +72,10 @@ pub(crate) async fn run(
     nix::sys::prctl::set_child_subreaper(true)?;
     signals.add(&[Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2])?;
     let foreground = Foreground::of_this_process();
+    // Those of `wombat dev`, or of a shell that became this process, are none of the job's.
+    let own_children = descendants::children();
     let mut guardian = Guardian::start(&job, under.map(|under| under.deadline(under.guard.safe_until())))?;
-    let ended = attend(&mut guardian, &job, signals, under).await;
+    let ended = attend(&mut guardian, &job, signals, under, &own_children).await;
     drop(guardian);
     if let Some(foreground) = foreground {
         foreground.take_back();
@@ -87,6 +89,7 @@ async fn attend(
     job: &Job<'_>,
     signals: &mut Signals,
     under: Option<Under<'_>>,
+    own_children: &[Pid],
 ) -> Result<u8, Failure> {
     let mut started = false;
     let mut interrupts = Interrupts { count: 0, last: None };
@@ -110,7 +113,7 @@ async fn attend(
                     return if deadline_passed { Err(stopped(under)) } else { Ok(code) };
                 }
                 None => {
-                    tell_of_survivors(descendants::end_all(|_| {}).len() as u32);
+                    tell_of_survivors(descendants::end_all(own_children, |_| {}));
                     let text = "the guardian of the command was killed, and so the command was";
                     return Err(Failure::new(exit::OTHER, "Guardian", text));
                 }
@@ -133,7 +136,7 @@ async fn attend(
             }
             () = overdue => {
                 // The guardian ought to have done it.
-                tell_of_survivors(descendants::end_all(|_| {}).len() as u32);
+                tell_of_survivors(descendants::end_all(own_children, |_| {}));
                 return Err(stopped(under));
             }
         }
@@ -186,7 +189,7 @@ fn cannot_run(job: &Job<'_>, errno: i32) -> Failure {
 fn tell_of_survivors(count: u32) {
     if count > 0 {
         output::notice(format!(
-            "wombat: {count} processes that the command started run on: they belong to another user, end them by hand"
+            "wombat: {count} processes that the command started run on: they belong to another user or cannot be killed, end them by hand"
         ));
     }
 }
@@ -226,8 +229,11 @@ impl Guardian {
     }
 
     /// Continues it if it was stopped: it has something to do.
-    fn wake(&self) {
-        let _gone_already = kill(Pid::from_raw(self.process.id() as i32), Signal::SIGCONT);
+    fn wake(&mut self) {
+        // Once it is buried, its number may be that of another process.
+        if let Ok(None) = self.process.try_wait() {
+            let _gone_already = kill(Pid::from_raw(self.process.id() as i32), Signal::SIGCONT);
+        }
     }
 
     /// Its next report; none once it is gone.
