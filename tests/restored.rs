@@ -168,3 +168,36 @@ fn a_rolled_back_replica_loses_no_acknowledged_write() {
     five.master();
     assert_eq!(ok(&endpoints, &["get", FILE]), "acknowledged");
 }
+
+/// The directory itself is put back, not a copy of it, so that nothing on the disk shows it. Others have met the
+/// replica since.
+#[test]
+fn a_replica_whose_later_starts_others_know_loses_its_vote() {
+    let dir = tempfile::tempdir().unwrap();
+    let aside = dir.path().join("aside");
+    let mut five = Five::start(dir.path(), 3);
+    let endpoints = five.addresses().join(",");
+    five.settled();
+    five.stop(1);
+    std::fs::rename(five.dir(1), &aside).unwrap();
+    copy(&aside, five.dir(1));
+    five.restart(1);
+    five.settled();
+    wait_for("the copy to vote again", || are_copies(&endpoints, 0));
+    ok(&endpoints, &["put", FILE, "acknowledged"]);
+    five.kill(1);
+    std::fs::remove_dir_all(five.dir(1)).unwrap();
+    std::fs::rename(&aside, five.dir(1)).unwrap();
+    five.restart(1);
+    wait_for("it to hear of its later start", || five.log(1).contains("knows a later start").then_some(()));
+    // It learns what it had forgotten, and votes again.
+    five.settled();
+    wait_for("it to vote again", || are_copies(&endpoints, 0));
+    // A restart is nothing of the kind.
+    let warnings = five.log(1).matches("knows a later start").count();
+    five.kill(1);
+    five.restart(1);
+    five.settled();
+    assert_eq!(five.log(1).matches("knows a later start").count(), warnings);
+    assert_eq!(ok(&endpoints, &["get", FILE]), "acknowledged");
+}

@@ -164,6 +164,10 @@ impl Five {
     }
 
     /// Puts a copy in the place of a stopped replica's directory.
+    pub(crate) fn dir(&self, number: usize) -> &Path {
+        &self.replicas[number].dir
+    }
+
     pub(crate) fn put_back(&self, number: usize, from: &Path) {
         self.wipe_at(number);
         copy(from, &self.replicas[number].dir);

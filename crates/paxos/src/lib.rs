@@ -305,10 +305,7 @@ impl Paxos {
         if recovered.is_copy && planted!(paxos, CopyVotes) {
             paxos.out.reinstated = true;
         } else if recovered.is_copy {
-            paxos.restored = Some(Restored::new(paxos.random.draw()));
-            if !paxos.is_sole_voter() {
-                paxos.silent_until = paxos.silent_until.max(paxos.candidacies_end(now));
-            }
+            paxos.lose_vote();
         }
         paxos.election_at = paxos.silent_until;
         if !paxos.is_sole_voter() {

@@ -31,6 +31,25 @@ impl Restored {
 }
 
 impl Paxos {
+    /// Another replica knows a later start of this one: its disk is an older copy, though it does not look like one.
+    pub fn rolled_back(&mut self, now: Instant) {
+        self.advance_clock(now);
+        if !self.is_restored() && !self.is_sole_voter() {
+            self.step_down();
+            self.lose_vote();
+            self.election_at = self.silent_until + self.jitter(self.config.heartbeat);
+        }
+    }
+
+    /// From now on this replica only learns, and keeps silent until candidacies are over that count on what it has
+    /// forgotten.
+    pub(crate) fn lose_vote(&mut self) {
+        self.restored = Some(Restored::new(self.random.draw()));
+        if !self.is_sole_voter() {
+            self.silent_until = self.silent_until.max(self.candidacies_end(self.now));
+        }
+    }
+
     /// Whether this replica has no vote until it is reinstated.
     pub(crate) fn is_restored(&self) -> bool {
         self.restored.is_some()

@@ -179,6 +179,8 @@ pub enum Input {
         /// Which; 0: the one that is furthest.
         to: ReplicaId,
     },
+    /// Another replica knows a later start of this one: its disk is an older copy.
+    RolledBack,
     /// Time has passed; due by [`Replica::next_deadline`], welcome at any time.
     Tick,
     /// Time has passed, but KeepAlives that have arrived are still to come: nobody's lease has ended that lasted
@@ -352,6 +354,7 @@ impl Replica {
             Input::Transfer { to } => {
                 let _only_a_master_can = self.transfer(&wire::Transfer { replica: to.0 });
             }
+            Input::RolledBack => self.paxos.rolled_back(self.moment.now),
             Input::Pulse { heard } => self.tick(heard.min(self.moment.now)),
             Input::Tick => self.tick(self.moment.now),
         }

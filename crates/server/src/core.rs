@@ -5,10 +5,10 @@ use crate::chunks::{Incoming, Outgoing};
 use crate::connection::Outbox;
 use crate::disk::{Done, ReplicaDisk};
 use crate::inbox::Inbox;
-use crate::peers::{Datagrams, Own, Peers};
+use crate::peers::{Datagrams, Own, Peers, Start};
 use crate::relay::Master;
 use crate::{Config, ServerError, founding};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ impl Core {
         }
         let identity = store.identity().clone();
         let snapshot = recovered.snapshot.as_ref().map_or(Slot(0), |(slot, _)| *slot);
-        let own = own(&identity, &address)?;
+        let own = own(&identity, &address, recovered.starts)?;
         let reached_at = address.clone();
         let replica = Replica::new(
             wombat_replica::Config {
@@ -150,6 +150,9 @@ impl Core {
     pub(crate) fn turn(&mut self, inbox: &Inbox) -> Result<(), ServerError> {
         let moment = moment();
         self.peers.meet_callers();
+        if self.peers.own().rolled_back.take() {
+            self.lose_vote(moment)?;
+        }
         let (inputs, heard) = inbox.take(moment.now);
         for input in inputs {
             if let Input::Disconnected { connection } = &input {
@@ -164,6 +167,18 @@ impl Core {
             self.disk.write_snapshot(self.replica.snapshot())?;
         }
         self.outgoing.forget_if_idle();
+        Ok(())
+    }
+
+    /// Another replica knows a later start of this one: its disk is an older copy in the place of the original.
+    fn lose_vote(&mut self, moment: Moment) -> Result<(), ServerError> {
+        warn!(
+            "another replica knows a later start of this one: the data directory has been put back, and what this \
+             replica acknowledged since may be missing. It does not vote until it has learned everything from a \
+             master whom the other replicas elected"
+        );
+        self.disk.disown()?;
+        self.step(Input::RolledBack, moment);
         Ok(())
     }
 
@@ -366,7 +381,7 @@ fn check_address(replica: &Replica, identity: &Identity, address: &str) -> Resul
     }
 }
 
-fn own(identity: &Identity, address: &str) -> Result<Own, ServerError> {
+fn own(identity: &Identity, address: &str, starts: u32) -> Result<Own, ServerError> {
     let (nonce, founders) = match &identity.origin {
         Origin::Founder { founders, nonce } => (nonce.clone(), founders.clone()),
         Origin::Alone | Origin::Joined => (String::new(), Vec::new()),
@@ -379,6 +394,9 @@ fn own(identity: &Identity, address: &str) -> Result<Own, ServerError> {
         founders,
         address: address.to_owned(),
         key: founding::random()?,
+        start: Start { count: starts, life: u64::from_ne_bytes(founding::random()?) },
+        known_starts: RefCell::default(),
+        rolled_back: Cell::default(),
         random: RefCell::new(SplitMix64::new(u64::from_ne_bytes(founding::random()?))),
     })
 }

@@ -354,6 +354,11 @@ impl ReplicaDisk {
         Ok(self.reader.reinstate()?)
     }
 
+    /// The directory has turned out to be a copy.
+    pub(crate) fn disown(&self) -> Result<(), ServerError> {
+        Ok(self.reader.disown()?)
+    }
+
     /// Reads this replica's snapshots.
     pub(crate) fn reader(&self) -> SnapshotReader<RealDisk> {
         self.reader.clone()

@@ -6,11 +6,11 @@
 //! compute, and joins it under an id of its own. A nonce is durable before anybody hears of it, so that one
 //! that merely restarts stays a founder.
 
-use crate::peers::Own;
 use crate::peers::hello;
+use crate::peers::{Own, Start};
 use crate::{Config, ServerError};
 use bytes::BytesMut;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
@@ -55,6 +55,9 @@ pub(crate) async fn found(
         founders,
         address: address.to_owned(),
         key: random()?,
+        start: Start { count: 0, life: 0 },
+        known_starts: RefCell::default(),
+        rolled_back: Cell::default(),
         random: RefCell::new(SplitMix64::new(u64::from_ne_bytes(random()?))),
     });
     let answering = tokio::task::spawn_local(answer(listener_of(listener)?, Rc::clone(&own)));

@@ -37,6 +37,16 @@ pub(crate) fn write<D: Disk>(disk: &D) -> Result<(), StorageError> {
     disk.sync_directory().map_err(failed("name"))
 }
 
+/// Makes the directory a copy from now on, durably.
+pub(crate) fn remove<D: Disk>(disk: &D) -> Result<(), StorageError> {
+    let failed = |operation| move |error| StorageError::io(disk.describe(FILE), operation, error);
+    let names = disk.list().map_err(failed("list"))?;
+    if names.iter().any(|name| name == FILE) {
+        disk.remove(FILE).map_err(failed("remove"))?;
+    }
+    disk.sync_directory().map_err(failed("remove"))
+}
+
 fn to_text(fingerprint: &str) -> String {
     format!("the file {fingerprint}, unless this is a copy of it\n")
 }

@@ -61,6 +61,11 @@ impl<D: Disk> SnapshotReader<D> {
         fingerprint::write(&self.disk)
     }
 
+    /// The directory has turned out to be a copy, and is one at the next start as well.
+    pub fn disown(&self) -> Result<(), StorageError> {
+        fingerprint::remove(&self.disk)
+    }
+
     /// The newest snapshot: its slot and its chunks.
     pub fn newest(&self) -> Result<Option<(Slot, Vec<Bytes>)>, StorageError> {
         let Some(slot) = list(&self.disk)?.last().copied() else { return Ok(None) };

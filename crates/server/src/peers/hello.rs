@@ -1,12 +1,13 @@
 //! How two replicas meet: a greeting, and a Hello either way.
 
-use super::Own;
+use super::{Own, Start};
 use bytes::BytesMut;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use wombat_proto::ReplicaId;
 use wombat_proto::frame;
 use wombat_proto::limits::FRAME_BYTES;
 use wombat_proto::wire::VERSION;
@@ -19,7 +20,9 @@ pub(crate) const GREETING: &[u8; 8] = b"WOMBAT-1";
 const MEET_WITHIN: Duration = Duration::from_secs(2);
 
 impl Own {
-    fn hello(&self) -> Hello {
+    /// What this replica says to one that has said so much, if it has.
+    fn hello(&self, to: Option<&Hello>) -> Hello {
+        let rolled_back = to.is_some_and(|to| self.takes_back_start(ReplicaId(to.replica), Start::of(to)));
         Hello {
             version: VERSION,
             cell: self.cell.to_string(),
@@ -29,6 +32,9 @@ impl Own {
             founders: self.founders.clone(),
             address: self.address.clone(),
             datagram_key: self.key.to_vec().into(),
+            starts: self.start.count,
+            life: self.start.life,
+            rolled_back,
         }
     }
 }
@@ -56,7 +62,7 @@ pub(crate) async fn connect(address: &str, own: &Own) -> io::Result<(TcpStream, 
         let mut stream = TcpStream::connect(address).await?;
         prepare(&stream)?;
         let mut out = BytesMut::from(&GREETING[..]);
-        frame::write(&own.hello(), &mut out);
+        frame::write(&own.hello(None), &mut out);
         stream.write_all_buf(&mut out).await?;
         let hello = read_hello(&mut stream, &mut BytesMut::new()).await?;
         Ok((stream, hello))
@@ -75,7 +81,7 @@ pub(crate) async fn welcome(stream: &mut TcpStream, own: &Own, buffer: &mut Byte
         }
         let hello = read_hello(stream, buffer).await?;
         let mut out = BytesMut::new();
-        frame::write(&own.hello(), &mut out);
+        frame::write(&own.hello(Some(&hello)), &mut out);
         stream.write_all_buf(&mut out).await?;
         Ok(hello)
     })

@@ -1,7 +1,7 @@
 //! The way to one replica: a connection for each lane, made again whenever it breaks, and datagrams beside them.
 
 use super::datagrams::{Datagrams, Sender};
-use super::{Own, hello};
+use super::{Own, Start, hello};
 use crate::outlet::Outlet;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -130,6 +130,8 @@ async fn keep_connected(member: Member, lane: Lane, own: Rc<Own>, queue: Rc<Queu
                 if lane == Lane::Pulse {
                     info!("connected to replica {} at {}", member.id, member.address);
                 }
+                own.note_start(member.id, Start::of(&hello));
+                own.rolled_back.set(own.rolled_back.get() | hello.rolled_back);
                 if let Ok(at) = stream.peer_addr() {
                     datagrams.meet(at, &hello.datagram_key);
                 }

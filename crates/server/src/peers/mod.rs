@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tracing::{debug, info, warn};
 use wombat_proto::frame;
 use wombat_proto::limits::{ADDRESS_BYTES, CELL_REPLICAS, CONNECTIONS_PER_REPLICA, PEER_FRAME_BYTES};
-use wombat_proto::wire::peer::Frame;
+use wombat_proto::wire::peer::{Frame, Hello};
 use wombat_proto::{CellName, Member, ReplicaId, SplitMix64};
 use wombat_replica::PeerMessage;
 
@@ -42,11 +42,53 @@ pub(crate) struct Own {
     pub(crate) address: String,
     /// What datagrams to this replica begin with.
     pub(crate) key: Key,
+    /// Which of this replica's starts this is.
+    pub(crate) start: Start,
+    /// The last start of each replica that was met at its address.
+    pub(crate) known_starts: RefCell<BTreeMap<ReplicaId, Start>>,
+    /// Whether another replica knows a later start of this one.
+    pub(crate) rolled_back: Cell<bool>,
     /// For waits of different lengths.
     pub(crate) random: RefCell<SplitMix64>,
 }
 
+/// A start of a replica: how often it has started, as its disk says, and a random number that tells apart two
+/// starts that say the same because the disk was put back in between.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Start {
+    pub(crate) count: u32,
+    pub(crate) life: u64,
+}
+
+impl Start {
+    pub(crate) fn of(hello: &Hello) -> Start {
+        Start { count: hello.starts, life: hello.life }
+    }
+
+    /// Whether a replica cannot start like this after it has started like the other, unless its disk was put back.
+    fn is_before(self, other: Start) -> bool {
+        self.count < other.count || self.count == other.count && self.life != other.life
+    }
+}
+
 impl Own {
+    /// A replica was met at the address that the members say. What a caller says of itself would prove nothing.
+    pub(crate) fn note_start(&self, id: ReplicaId, start: Start) {
+        let mut known = self.known_starts.borrow_mut();
+        if known.get(&id).is_none_or(|known| known.count < start.count) {
+            known.insert(id, start);
+        }
+    }
+
+    /// Whether a later start of a replica is known than the one that it speaks of. That is said once: when it has
+    /// heard of it, this start is the last one known.
+    pub(crate) fn takes_back_start(&self, id: ReplicaId, start: Start) -> bool {
+        let mut known = self.known_starts.borrow_mut();
+        let Some(known) = known.get_mut(&id).filter(|known| start.is_before(**known)) else { return false };
+        *known = start;
+        true
+    }
+
     /// Between half of `whole` and all of it.
     pub(crate) fn jitter(&self, whole: Duration) -> Duration {
         self.random.borrow_mut().jitter(whole)
@@ -234,5 +276,19 @@ async fn listen(
             }
             Err(error) => return warn!("replica {from} sends what cannot be read: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_before_a_known_one_shows_a_disk_put_back() {
+        let start = |count, life| Start { count, life };
+        assert!(!start(8, 2).is_before(start(7, 1)), "it has started once more");
+        assert!(!start(7, 1).is_before(start(7, 1)), "another connection of the same start");
+        assert!(start(7, 2).is_before(start(7, 1)), "the same count twice");
+        assert!(start(3, 2).is_before(start(7, 1)));
     }
 }
