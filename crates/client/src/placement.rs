@@ -2,7 +2,7 @@
 //!
 //! It begins on the application's runtime, where no call has to change threads twice. An application may block that
 //! runtime, or drop it while it still has the session. Then the task moves to a thread that all sessions of the
-//! process share, and stays there: the application keeps its session (decisions/0022).
+//! process share, and stays there: the application keeps its session (decisions/0018).
 
 use crate::shared::Shared;
 use nix::sys::signal::SigSet;
