@@ -3,7 +3,6 @@
 //! To ask first is what keeps a replica that hears from few others from deposing a master that all others
 //! hear: only who is connected to a quorum of replicas without a master goes on.
 
-use crate::config::MOST_DOUBLINGS;
 use crate::leader::Leadership;
 use crate::{Message, Paxos, Role, planted};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -330,7 +329,7 @@ impl Paxos {
             }
             self.grant = None;
             self.released = ballot;
-            self.stalls = stalls.min(MOST_DOUBLINGS);
+            self.count_stalls(stalls);
             self.start_preparing(self.next_round());
         }
     }

@@ -66,7 +66,7 @@ pub(crate) struct Peer {
     pub(crate) lossy_until: Instant,
     /// The newest mark on its grants.
     pub(crate) mark: Option<Mark>,
-    /// Every slot from the base to here has arrived there, durable or not.
+    /// Every slot from the base to here had arrived there, durable or not, when it granted that heartbeat.
     pub(crate) received: Slot,
     /// What it knows to be chosen, durably.
     pub(crate) chosen: Slot,

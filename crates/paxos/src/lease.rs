@@ -179,10 +179,11 @@ impl Paxos {
         peer.heard = now;
         peer.leased_until = peer.leased_until.max(until);
         peer.chosen = peer.chosen.max(chosen);
-        peer.received = peer.received.max(received);
         peer.mark = peer.mark.max(Some(mark));
         if let Some(heartbeat) = heartbeat.filter(|_| sequence > peer.granted) {
             peer.granted = sequence;
+            // Less than before if it has restarted, and had not synced what had arrived.
+            peer.received = received;
             let sample = now.since(heartbeat.at);
             peer.round_trip = Some(peer.round_trip.map_or(sample, |known| (known * 7 + sample) / 8));
             // What was sent a heartbeat earlier has not arrived before this one.

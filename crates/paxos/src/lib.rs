@@ -224,6 +224,8 @@ pub struct Paxos {
     successor: Option<ReplicaId>,
     /// How many masters in a row, as far as it knows, have made way because none of their proposals was chosen.
     stalls: u32,
+    /// Until when a chosen slot does not end that series of masters.
+    stalls_count_until: Instant,
     /// When it looks for a new master if it hears of none.
     election_at: Instant,
     /// How often in a row it was not elected though a quorum would have promised it.
@@ -279,6 +281,7 @@ impl Paxos {
             released: Ballot::ZERO,
             successor: None,
             stalls: 0,
+            stalls_count_until: Instant::default(),
             election_at: now,
             failed_campaigns: 0,
             reinstates: BTreeMap::new(),

@@ -27,10 +27,13 @@ impl Paxos {
         }
     }
 
-    /// A slot has been chosen.
+    /// A slot has been chosen. That ends a series of stalls only if the last one was a whole patience ago: small
+    /// values, such as the first one of a new master, are chosen at once where large ones are lost.
     pub(crate) fn note_progress(&mut self) {
         let chosen = self.chosen;
-        self.stalls = 0;
+        if self.now >= self.stalls_count_until {
+            self.stalls = 0;
+        }
         let Role::Leading(leadership) = &mut self.role else { return };
         while leadership.open.pop_front_if(|(last, _)| *last <= chosen).is_some() {}
         self.restart_stall_clock();
@@ -54,11 +57,21 @@ impl Paxos {
 
     /// Whether nothing has been chosen for so long that another should try.
     pub(crate) fn should_make_way(&self, leadership: &Leadership) -> bool {
-        let patience = self.config.stall * (1 << self.stalls);
         leadership.transfer.is_none()
-            && self.stalled_for(leadership) >= patience
+            && self.stalled_for(leadership) >= self.stall_patience()
             && self.others_may_choose(leadership)
             && !planted!(self, StallIgnored)
+    }
+
+    /// How long a master may be stalled before it makes way.
+    fn stall_patience(&self) -> Duration {
+        self.config.stall * (1 << self.stalls)
+    }
+
+    /// So many masters in a row have made way, the last one just now.
+    pub(crate) fn count_stalls(&mut self, stalls: u32) {
+        self.stalls = stalls.min(MOST_DOUBLINGS);
+        self.stalls_count_until = self.now + self.stall_patience();
     }
 
     /// Whether those that answer, and do not just wait for their disks, are a quorum.
@@ -88,7 +101,7 @@ impl Paxos {
         let heir: Option<ReplicaId> =
             able.max_by_key(|peer| (peer.matched, peer.received, peer.heard)).map(|peer| peer.id);
         self.out.notices.push(Notice::MadeWay { heir, stalled_for });
-        self.stalls = (self.stalls + 1).min(MOST_DOUBLINGS);
+        self.count_stalls(self.stalls + 1);
         let (ballot, stalls) = (self.promised, self.stalls);
         self.step_down();
         self.election_at = self.election_at + self.config.stall;

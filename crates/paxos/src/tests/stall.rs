@@ -5,7 +5,7 @@ use crate::Message;
 use alloc::collections::BTreeSet;
 use alloc::vec;
 use core::time::Duration;
-use wombat_proto::Epoch;
+use wombat_proto::{Epoch, Value};
 
 /// Large packets from the master are lost, small ones arrive: heartbeats keep its lease, and no write ends.
 #[test]
@@ -151,4 +151,71 @@ fn masters_in_a_row_that_stall_wait_longer() {
     world.heal();
     world.run(4 * M);
     assert_eq!(world.holders().len(), 1);
+}
+
+fn is_large(message: &Message) -> bool {
+    let bytes: usize = match message {
+        Message::Accept { values, .. } => values.iter().map(Value::weight).sum(),
+        Message::Promise { accepted, .. } => accepted.iter().map(|accepted| accepted.value.weight()).sum(),
+        _ => 0,
+    };
+    bytes > 1000
+}
+
+/// Large values are lost on all ways, and small ones are chosen: each new master starts well, and stalls when the
+/// client sends its large change again.
+#[test]
+fn masters_in_a_row_that_lose_large_values_wait_longer() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.run(M);
+    world.lose(is_large);
+    let large = "x".repeat(5000);
+    let mut epochs: BTreeSet<Epoch> = BTreeSet::new();
+    let rounds = 15;
+    for _ in 0..rounds * STALL.as_millis() / 100 {
+        world.run(Duration::from_millis(100));
+        for id in world.masters() {
+            epochs.insert(world.paxos(id).ballot().epoch());
+            if world.paxos(id).status().oldest_proposal.is_none() {
+                world.propose(id, "small").unwrap();
+                world.run(Duration::from_millis(100));
+                world.propose(id, &large).unwrap();
+            }
+        }
+    }
+    assert!((3..=6).contains(&epochs.len()), "{epochs:?} in {rounds} times the patience");
+    assert!(world.commands(1).contains(&"small".into()));
+    // The series ends with the fault: the next stall costs one patience again.
+    world.heal();
+    world.run(10 * STALL);
+    let master = world.holders()[0];
+    world.propose(master, "b").unwrap();
+    world.run(M);
+    world.lose(|message| matches!(message, Message::Accept { .. }));
+    world.propose(master, "c").unwrap();
+    world.run(STALL + M);
+    assert!(!world.masters().contains(&master));
+}
+
+/// A voter that had the proposal in memory and restarted does not have it any more: it might accept it from another
+/// master.
+#[test]
+fn voter_that_restarted_before_its_sync_lacks_the_value() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.run(M);
+    world.stick(2, true);
+    world.stick(3, true);
+    world.propose(1, "a").unwrap();
+    world.run(M);
+    let received = |world: &World| world.paxos(1).status().peers[1].received;
+    let before = received(&world);
+    world.lose_values(1, &[2]);
+    world.stick(2, false);
+    world.restart(2);
+    world.run(STALL - 2 * M);
+    assert!(received(&world) < before, "{:?}", received(&world));
+    world.run(4 * M);
+    assert!(!world.masters().contains(&1));
 }
