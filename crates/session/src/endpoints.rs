@@ -35,6 +35,8 @@ struct Endpoint {
     outcome: Option<Outcome>,
     /// Why it refuses this client for good: it is of another cell, or speaks another version of the protocol.
     refusal: Option<Error>,
+    /// The addresses that are tried in its place, if it is a name that stands for several.
+    stands_for: Vec<String>,
 }
 
 /// What came of an attempt at an endpoint, for people.
@@ -79,6 +81,7 @@ impl Endpoints {
             answered_at: None,
             outcome: None,
             refusal: None,
+            stands_for: Vec::new(),
         });
     }
 
@@ -107,6 +110,7 @@ impl Endpoints {
         if let Some(endpoint) = self.get_mut(name) {
             endpoint.not_before = now + RESOLVED_FOR;
             endpoint.outcome = None;
+            endpoint.stands_for = addresses.to_vec();
         }
     }
 
@@ -179,9 +183,12 @@ impl Endpoints {
         }
     }
 
-    /// Why no endpoint will ever take this client, if all refuse it.
+    /// Why no endpoint will ever take this client, if all refuse it. A name refuses it if its addresses do.
     pub(crate) fn refusal(&self) -> Option<Error> {
-        let all = self.0.iter().all(|endpoint| endpoint.refusal.is_some());
+        let is_known = |address: &String| self.0.iter().any(|endpoint| endpoint.address == *address);
+        let is_replaced =
+            |name: &Endpoint| !name.stands_for.is_empty() && name.stands_for.iter().all(is_known);
+        let all = self.0.iter().all(|endpoint| endpoint.refusal.is_some() || is_replaced(endpoint));
         self.0.iter().find_map(|endpoint| endpoint.refusal.clone()).filter(|_| all)
     }
 

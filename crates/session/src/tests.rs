@@ -141,6 +141,8 @@ impl Script {
 
     fn tick(&mut self) {
         self.session.tick(self.now, &mut self.effects);
+        let deadline = self.session.next_deadline();
+        assert!(deadline.is_none_or(|at| at > self.now), "it would be ticked without end");
     }
 
     fn pass(&mut self, duration: Duration) {

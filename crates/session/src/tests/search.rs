@@ -329,6 +329,17 @@ fn a_client_that_every_endpoint_refuses_is_refused() {
     assert_eq!(race.script.session.refusal(), None);
 }
 
+#[test]
+fn a_name_whose_addresses_all_refuse_refuses() {
+    use At::*;
+    for (second, refuses) in [(Foreign, true), (Dropped, false), (Refused, false)] {
+        let mut race = Race::new(&[("name", Name(&["a", "b"]))]);
+        race.endpoints.extend([("a".into(), Foreign), ("b".into(), second)]);
+        race.run(|race| race.script.session.refusal().is_some(), 10_000);
+        assert_eq!(race.script.session.refusal().is_some(), refuses, "{second:?}: {:?}", race.attempts);
+    }
+}
+
 // ---- A master that falls silent ----
 
 /// A session that is up at `m`, where from now on nothing answers, with others that would.
