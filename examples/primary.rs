@@ -1,13 +1,13 @@
 //! Electing a primary, and a store that is safe even from a primary that does not know that it is none.
 //!
-//! Two servers campaign. The first leads and then freezes, for longer than its session lease: a long garbage
-//! collection, a suspended machine. The second takes over. When the first wakes up it still believes that it
-//! leads and writes to the store, with its old sequencer; the store refuses, because it has seen a greater
-//! token.
+//! Two servers campaign. The first leads and then freezes, for longer than its session lease: a suspended machine.
+//! The second takes over. When the first wakes up, it writes to the store, with its old sequencer; the store refuses,
+//! because it has seen a greater token.
 //!
 //! `cargo run -- dev --session-lease 1s -- cargo run --example primary`
 
-use std::sync::{Arc, Mutex, mpsc};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use wombat_client::{Cell, Election, Sequencer, Token};
 
@@ -32,27 +32,43 @@ impl Store {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let store = Arc::new(Mutex::new(Store::default()));
-    let (leads, first_leads) = mpsc::channel();
-    let (wake, woken) = mpsc::channel();
-    let zombie = {
-        let store = Arc::clone(&store);
-        std::thread::spawn(move || frozen_primary(&store, &leads, &woken))
-    };
-    first_leads.recv()?;
-    second_primary(&store)?;
-    wake.send(())?;
-    let refusal = zombie.join().expect("it does not panic");
-    let store = store.lock().expect("nobody panics with it");
+type Failure = Box<dyn std::error::Error>;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Failure> {
+    if std::env::args().nth(1).as_deref() == Some("alpha") {
+        return alpha().await;
+    }
+    let mut store = Store::default();
+    let mut first = Command::new(std::env::current_exe()?)
+        .arg("alpha")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let (mut wake, says) = (first.stdin.take().expect("piped"), first.stdout.take().expect("piped"));
+    let mut says = BufReader::new(says).lines();
+    let mut heard = || says.next().ok_or("the first server has ended")?.map_err(Failure::from);
+    println!("{}", heard()?);
+    let sequencer = heard()?;
+    store.write(&sequencer, "alpha was here")?;
+
+    println!("alpha freezes");
+    signal(first.id(), "STOP")?;
+    let (cell, leadership) = tokio::time::timeout(Duration::from_secs(60), campaign("beta")).await??;
+    store.write(&leadership.guard().sequencer().to_string(), "beta was here")?;
+    leadership.resign().await?;
+    cell.close().await?;
+
+    signal(first.id(), "CONT")?;
+    writeln!(wake)?;
+    println!("{}", heard()?);
+    let refusal = store.write(&sequencer, "alpha was here again");
+    println!("alpha writes all the same: {refusal:?}");
     println!("store: {:?}", store.writes);
     assert_eq!(store.writes, ["alpha was here", "beta was here"]);
     assert!(refusal.is_err(), "the zombie's write was taken");
+    first.wait()?;
     Ok(())
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 async fn campaign(name: &str) -> wombat_client::Result<(Cell, wombat_client::Leadership)> {
@@ -63,33 +79,16 @@ async fn campaign(name: &str) -> wombat_client::Result<(Cell, wombat_client::Lea
     Ok((cell, leadership))
 }
 
-/// Leads, writes, freezes as a whole thread, with its KeepAlives, and writes again when it wakes up.
-fn frozen_primary(
-    store: &Mutex<Store>,
-    leads: &mpsc::Sender<()>,
-    woken: &mpsc::Receiver<()>,
-) -> Result<(), String> {
-    let runtime = runtime();
-    let (_cell, leadership) = runtime.block_on(campaign("alpha")).map_err(|error| error.to_string())?;
-    let sequencer = leadership.guard().sequencer().to_string();
-    store.lock().expect("nobody panics with it").write(&sequencer, "alpha was here")?;
-    println!("alpha freezes");
-    leads.send(()).map_err(|error| error.to_string())?;
-    woken.recv().map_err(|error| error.to_string())?; // Nothing of this client runs while it waits.
+/// The first server, a process of its own: it leads, says how, and waits until it is woken.
+async fn alpha() -> Result<(), Failure> {
+    let (_cell, leadership) = campaign("alpha").await?;
+    println!("{}", leadership.guard().sequencer());
+    // On another thread, so that the session goes on.
+    tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
     println!("alpha wakes up; is its lock safe? {}", leadership.guard().is_safe());
-    let result = store.lock().expect("nobody panics with it").write(&sequencer, "alpha was here again");
-    println!("alpha writes all the same: {result:?}");
-    result
+    Ok(())
 }
 
-/// Takes over when the first one's session has expired.
-fn second_primary(store: &Mutex<Store>) -> Result<(), Box<dyn std::error::Error>> {
-    let runtime = runtime();
-    runtime.block_on(async {
-        let (cell, leadership) = tokio::time::timeout(Duration::from_secs(60), campaign("beta")).await??;
-        let sequencer = leadership.guard().sequencer().to_string();
-        store.lock().expect("nobody panics with it").write(&sequencer, "beta was here")?;
-        leadership.resign().await?;
-        Ok(cell.close().await?)
-    })
+fn signal(process: u32, name: &str) -> std::io::Result<()> {
+    Command::new("kill").args(["-s", name, &process.to_string()]).status().map(drop)
 }

@@ -252,7 +252,8 @@ impl Core {
 
     fn complete_status(&self, status: &mut wire::Status) {
         status.log_bytes = self.disk.log_bytes();
-        status.snapshot_slot = self.replica.state().stamp_of(self.disk.snapshot_slot()).0;
+        // A place in the log: the stamp of an older slot would change with each epoch.
+        status.snapshot_slot = self.disk.snapshot_slot().0;
         status.cell_id = self.cell_id.clone();
         for member in &mut status.members {
             member.connected |= self.peers.is_connected(ReplicaId(member.replica));
