@@ -15,6 +15,7 @@ use wombat_proto::limits::{
 };
 use wombat_proto::wire::{self, log, log::command::Op};
 use wombat_proto::{Error, Instant, Result, SessionId};
+use wombat_state::Session;
 
 /// When a master takes a step this long after the last one, it was itself stopped, or the machine slept.
 const STALL: Duration = Duration::from_secs(2);
@@ -143,6 +144,9 @@ fn next_in_force(
     }
 }
 
+/// Of how many locks of a session it is looked at whether their ends clear contents.
+const LOCKS_LOOKED_AT: usize = 16;
+
 impl Replica {
     /// The session lease that is granted now: the configured one or, where so many sessions would make too many
     /// KeepAlives, a longer one, as far as the log has it.
@@ -191,7 +195,9 @@ impl Replica {
             holder.is_some_and(|holder| holder.clears_contents)
         };
         let held = self.state.session(session);
-        opens || held.is_some_and(|held| held.ephemeral_count() > 0 || held.locks().any(clears))
+        // Of one that holds many, it is assumed: each lock that an operator lists asks this of its holders.
+        let locks_clear = |held: &Session| held.lock_count() > LOCKS_LOOKED_AT || held.locks().any(clears);
+        opens || held.is_some_and(|held| held.ephemeral_count() > 0 || locks_clear(held))
     }
 
     /// Every session sends a KeepAlive in the time for which that is held.
