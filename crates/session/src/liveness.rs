@@ -33,16 +33,19 @@ pub(crate) struct UpLink {
     quiet_since: Option<Instant>,
     /// How many probes were answered since a call was.
     probes: u32,
+    /// The last probe.
     probe: Option<Probe>,
     /// After a probe was answered, a KeepAlive that is late leads to no other before that.
     late_again: Instant,
 }
 
-/// A Hello without an answer.
+/// The last Hello that was sent as a probe.
 #[derive(Clone, Copy, Debug)]
 struct Probe {
     number: u64,
     sent: Instant,
+    /// Nothing has arrived since it was sent.
+    is_pending: bool,
 }
 
 /// How long a probe may take, and how much later than it should a KeepAlive may be answered.
@@ -72,10 +75,15 @@ impl UpLink {
         self.quiet_since.get_or_insert(now);
     }
 
-    /// Something arrived; a call that does not wait for something else is still without an answer or not.
+    /// Something arrived, which answers a pending probe as well as its own answer would. `calls_wait`: whether a
+    /// call, other than one that may wait at the master, is without an answer.
     pub(crate) fn received(&mut self, now: Instant, calls_wait: bool) {
         self.quiet_since = calls_wait.then_some(now);
-        self.probe = None;
+        if self.pending_probe().is_some() {
+            self.late_again = now + self.patience();
+            self.probes += 1;
+            self.probe.iter_mut().for_each(|probe| probe.is_pending = false);
+        }
     }
 
     /// A call was answered.
@@ -83,19 +91,17 @@ impl UpLink {
         self.probes = 0;
     }
 
-    /// Whether this is the answer to the probe.
+    /// Whether this is the answer to the last probe.
     pub(crate) fn is_probe(&self, number: u64) -> bool {
         self.probe.is_some_and(|probe| probe.number == number)
     }
 
-    /// The probe was answered.
-    pub(crate) fn probe_answered(&mut self, now: Instant) {
-        self.late_again = now + self.patience();
-        self.probes += 1;
+    pub(crate) fn probed(&mut self, now: Instant, number: u64) {
+        self.probe = Some(Probe { number, sent: now, is_pending: true });
     }
 
-    pub(crate) fn probed(&mut self, now: Instant, number: u64) {
-        self.probe = Some(Probe { number, sent: now });
+    fn pending_probe(&self) -> Option<&Probe> {
+        self.probe.as_ref().filter(|probe| probe.is_pending)
     }
 
     fn patience(&self) -> Duration {
@@ -106,7 +112,7 @@ impl UpLink {
     fn probe_at(&self, late_at: Option<Instant>) -> Option<Instant> {
         let call = self.quiet_since.map(|since| since + self.patience());
         let keep_alive = late_at.map(|at| at.max(self.late_again));
-        call.into_iter().chain(keep_alive).min().filter(|_| self.probe.is_none())
+        call.into_iter().chain(keep_alive).min().filter(|_| self.pending_probe().is_none())
     }
 
     pub(crate) fn is_probe_due(&self, now: Instant, late_at: Option<Instant>) -> bool {
@@ -114,7 +120,7 @@ impl UpLink {
     }
 
     fn silent_at(&self, lease: Duration) -> Option<Instant> {
-        self.probe.map(|probe| probe.sent + allowance(lease))
+        self.pending_probe().map(|probe| probe.sent + allowance(lease))
     }
 
     /// Whether the probe was not answered in time.
@@ -145,5 +151,29 @@ impl UpLink {
         let silent = self.silent_at(lease).filter(|at| *at > now);
         let look = self.direct_look(now).into_iter().flatten().find(|at| *at > now);
         self.probe_at(late_at).into_iter().chain(silent).chain(look).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(12);
+
+    /// A client that was stopped finds its KeepAlive late and answers of long ago waiting: each of those must not
+    /// lead to one more probe, whose answer would lead to the next.
+    #[test]
+    fn an_answer_to_something_else_leads_to_no_further_probe() {
+        let mut up = UpLink::new(LinkId(1), "a".into(), None);
+        let (start, late_at) = (Instant::default(), Some(Instant::default()));
+        assert!(up.is_probe_due(start, late_at));
+        up.probed(start, 7);
+        for _ in 0..3 {
+            up.received(start, false);
+            assert!(!up.is_probe_due(start, late_at), "the master has answered at this instant");
+            assert!(!up.is_silent(start + LEASE, LEASE));
+        }
+        assert!(up.is_probe(7), "its answer is still to come, and may say that there is no master");
+        assert!(up.is_probe_due(start + CALL_PATIENCE, late_at));
     }
 }

@@ -278,9 +278,7 @@ impl Session {
     /// The answer to a probe of the session's link.
     pub(super) fn probe_answered(&mut self, now: Instant, result: Result<Answer>, effects: &mut Effects) {
         match result {
-            Ok(Answer::Welcome(welcome)) if welcome.epoch != 0 => {
-                self.up.iter_mut().for_each(|up| up.probe_answered(now));
-            }
+            Ok(Answer::Welcome(welcome)) if welcome.epoch != 0 => {}
             Ok(Answer::Welcome(welcome)) => {
                 let master = Some(welcome.master).filter(|master| !master.is_empty());
                 self.leave(now, master, effects);
