@@ -97,7 +97,15 @@ impl Paxos {
                 self.catch_up_from(from);
             }
             if !self.is_silent() {
-                self.send(from, Message::Restored { number });
+                let promised = self.promised;
+                self.send(
+                    from,
+                    match returned {
+                        // Only its own ballot, which was higher, keeps it from trusting this one.
+                        true => Message::Refused { promised },
+                        false => Message::Restored { number },
+                    },
+                );
             }
             self.postpone_election();
             return false;

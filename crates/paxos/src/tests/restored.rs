@@ -83,6 +83,40 @@ fn a_master_takes_a_new_ballot_for_a_rolled_back_replica() {
     assert_eq!(world.holders().len(), 1);
 }
 
+/// A rolled-back replica seeks election itself, with a ballot above the wall clock, and fails. The master that comes
+/// then has a lower ballot: it takes one that this replica can follow.
+#[test]
+fn a_rolled_back_replica_with_a_higher_ballot_is_reinstated() {
+    let mut world = World::new(3);
+    world.elect(1);
+    let copy = world.backup(2);
+    world.propose(1, "kept").unwrap();
+    world.settle();
+    world.put_back(2, &copy);
+    world.restart(1);
+    world.restart(3);
+    world.lose(|message| matches!(message, Message::Prepare { ballot, .. } if ballot.round >= 1_000_000));
+    world.with_paxos(2, |paxos, _| paxos.set_wall_clock(1_000_000));
+    world.pass(LONG * M);
+    world.tick(2);
+    world.settle();
+    assert_eq!(world.paxos(2).ballot().round, 1_000_000, "it was to seek election");
+    world.lose(|_| false);
+    world.cut(2, 1);
+    world.cut(2, 3);
+    world.run(LONG * M);
+    let master = world.masters()[0];
+    assert!(world.paxos(master).ballot().round < 1_000_000);
+    world.heal();
+    world.run(LONG * M);
+    let master = world.masters()[0];
+    assert!(has_no_vote(&world, 2), "what reinstates it is an entry after the master's first");
+    world.propose(master, "later").unwrap();
+    world.run(M);
+    assert!(!has_no_vote(&world, 2));
+    assert_eq!(world.commands(2), ["kept", "later"]);
+}
+
 /// Until it knows what the master's ballot is built on it accepts, and promises nothing to anyone else.
 #[test]
 fn a_replica_that_has_not_caught_up_elects_nobody() {
