@@ -62,7 +62,7 @@ fn a_tree_of_real_files_goes_in_and_comes_out_byte_for_byte() {
     assert!(sample.len() > 2000);
 
     let mut serve = Serve::start(&dir.path().join("data"), "12s");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/import.sh");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/import.sh");
     let mut import = Command::new("sh");
     import.arg(script).arg(&copy).arg("/ls/local/docs");
     serve.environment(&mut import);

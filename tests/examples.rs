@@ -96,8 +96,7 @@ fn config_watcher() {
 
 #[test]
 fn contend() {
-    let script =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/contend.sh").display().to_string();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/contend.sh").display().to_string();
     check(
         "12s",
         &["sh", &script],

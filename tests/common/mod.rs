@@ -202,3 +202,27 @@ pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
         tokio::time::timeout(Duration::from_secs(120), future).await.expect("in two minutes")
     })
 }
+
+/// Waits until so many wait for a lock.
+pub(crate) async fn wait_for_waiters(cell: &Cell, path: &str, count: u64) {
+    loop {
+        let locks = cell.locks(Some(path)).await.unwrap();
+        if locks.iter().map(|lock| lock.waiting).sum::<u64>() == count {
+            return;
+        }
+    }
+}
+
+/// Lets a future run for as long as several calls take, and sees that it does not end.
+pub(crate) async fn does_not_end<T>(cell: &Cell, future: impl Future<Output = T>) {
+    let calls = async {
+        for _ in 0..10 {
+            cell.status().await.unwrap();
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = future => panic!("it has ended"),
+        () = calls => {}
+    }
+}

@@ -17,7 +17,8 @@ use exit::Failure;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-fn main() -> ExitCode {
+/// Runs the command of this process's command line. Returns its exit code.
+pub fn main() -> ExitCode {
     supervise::expect_children();
     if let Some(code) = supervise::run_guardian_if_asked() {
         return code;

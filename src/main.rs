@@ -1,0 +1,7 @@
+//! The program `wombat`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wombat_cli::main()
+}
