@@ -110,7 +110,7 @@ impl Modules {
             while way.last() != Some(*start) {
                 way.push(reached[way.last()?].clone());
             }
-            Some(way.iter().rev().map(|name| shown(name)).collect::<Vec<_>>())
+            Some(way.iter().rev().map(shown).collect::<Vec<_>>())
         });
         cycles.min_by_key(Vec::len).map(|way| way.join(" -> "))
     }
