@@ -5,7 +5,7 @@ use crate::lock::{Delay, Holder, Lock};
 use crate::node::{Body, Node};
 use crate::outcome::{from_record, to_record};
 use crate::session::{Fence, Session, names_in};
-use crate::{Cell, KEY_BYTES, State};
+use crate::state::{Cell, KEY_BYTES, State};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};

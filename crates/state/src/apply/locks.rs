@@ -1,13 +1,14 @@
 //! Granting, releasing and breaking locks (P§2.4).
 
-use super::{Context, nodes};
+use super::contents::clear_ended;
+use super::context::Context;
+use crate::change::Change;
 use crate::lock::Holder;
 use crate::outcome::Outcome;
 use crate::session::Fence;
-use crate::{Change, Node, State};
+use crate::state::State;
 use alloc::collections::BTreeSet;
 use alloc::format;
-use bytes::Bytes;
 use core::time::Duration;
 use wombat_proto::limits::HANDLES_PER_SESSION;
 use wombat_proto::wire::log;
@@ -60,7 +61,7 @@ pub(super) fn release(
     let holder = (session, handle);
     let released = state.tree.edit(instance, |node| node.lock.release(session, handle));
     let released = released.ok_or(Error::StaleHandle)?.ok_or(Error::NotHeld)?;
-    clear_contents(state, context, instance, released);
+    clear_ended(state, context, instance, released);
     let session = state.session_mut(session).expect("checked by the caller");
     session.locks.remove(&(instance, handle));
     context.changes.push(Change::LockReleased { instance, holder });
@@ -121,24 +122,10 @@ pub(super) fn abandon(
         node.lock.abandon(holder, context.stamp, delay_over)
     });
     if let Some(held) = held {
-        clear_contents(state, context, instance, held);
+        clear_ended(state, context, instance, held);
     }
     context.changes.push(match delay.expect("a locked node exists") {
         Some(delay) => Change::LockDelayed { instance, holder, since: delay.since, length: delay.length },
         None => Change::LockReleased { instance, holder },
     });
-}
-
-/// A grant has ended, however it did. Contents that were its holder's own end with it.
-pub(super) fn clear_contents(
-    state: &mut State,
-    context: &mut Context<'_>,
-    instance: Instance,
-    ended: Holder,
-) {
-    let contents = state.tree.get(instance).and_then(Node::contents);
-    if ended.clears_contents && contents.is_some_and(|contents| !contents.is_empty()) {
-        let cleared = nodes::write(state, context, instance, &Bytes::new(), None);
-        debug_assert!(cleared.is_ok(), "a file that exists can be emptied");
-    }
 }

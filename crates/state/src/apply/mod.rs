@@ -1,37 +1,45 @@
 //! How each command changes the state. What must hold when it takes effect is checked here, at apply, and
 //! not only where it was proposed: in between a session may have ended, a node have gone, a master changed.
 
+mod contents;
+mod context;
 mod locks;
 mod multi;
 mod nodes;
 mod sessions;
 
+use crate::change::Change;
 use crate::outcome::Outcome;
 use crate::session::Session;
-use crate::{Cell, Change, KEY_BYTES, State};
+use crate::state::{Cell, KEY_BYTES, State};
 use alloc::vec::Vec;
+use context::Context;
 use core::time::Duration;
 use wombat_proto::wire::log::{self, command::Op};
 use wombat_proto::{CellName, Epoch, Error, Instance, Result, SessionId, Slot};
 
-/// What a command's own part needs to know.
-struct Context<'a> {
-    /// What names what the command makes, see [`State::stamp`].
-    stamp: Slot,
-    wall_ms: u64,
-    session: SessionId,
-    /// The lock-delays that have passed.
-    delays_over: &'a [u64],
-    changes: &'a mut Vec<Change>,
+/// What a command did.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The answer for the one who asked.
+    pub result: Result<Outcome>,
+    /// What has changed, for events, lock queues and caches; empty when nothing was done.
+    pub changes: Vec<Change>,
 }
 
-impl Context<'_> {
-    fn is_over(&self, delay: Slot) -> bool {
-        self.delays_over.contains(&delay.0)
+impl State {
+    /// Applies the command of `slot`, which must be later than the last. Total: whatever the command says,
+    /// it either does what it names or does nothing and says why.
+    pub fn apply(&mut self, slot: Slot, command: &log::Command) -> Applied {
+        assert!(slot > self.applied, "slot {slot} was applied already: {}", self.applied);
+        self.applied = slot;
+        let mut changes = Vec::new();
+        let result = apply(self, command, &mut changes);
+        Applied { result, changes }
     }
 }
 
-pub(crate) fn apply(state: &mut State, command: &log::Command, changes: &mut Vec<Change>) -> Result<Outcome> {
+fn apply(state: &mut State, command: &log::Command, changes: &mut Vec<Change>) -> Result<Outcome> {
     let Some(op) = &command.op else { return Err(Error::invalid("the command names no operation")) };
     if let Op::FoundCell(found) = op {
         return found_cell(state, command.wall_ms, found);

@@ -1,9 +1,10 @@
 //! Guards and several changes as one entry: all or nothing (SPEC §8; MultiOp of Paxos Made Live).
 
-use super::{Context, nodes};
-use crate::State;
+use super::context::Context;
+use super::{contents, nodes};
 use crate::node::{Body, Node};
 use crate::outcome::Outcome;
+use crate::state::State;
 use alloc::string::String;
 use wombat_proto::limits::MULTI_STEPS;
 use wombat_proto::wire::{self, change, guard, log};
@@ -84,7 +85,7 @@ fn make(
         }
         change::Change::Set(set) => {
             let instance = find(state, &set.path)?.instance;
-            nodes::write(state, context, instance, &set.contents, None::<Generation>)?
+            contents::write(state, context, instance, &set.contents, None::<Generation>)?
         }
         change::Change::Delete(path) => {
             let instance = find(state, path)?.instance;

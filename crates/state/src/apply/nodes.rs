@@ -1,15 +1,17 @@
 //! Opening, writing, closing and deleting nodes (P§2.3, P§2.6).
 
-use super::{Context, locks};
+use super::contents::{self, check_contents};
+use super::context::Context;
+use crate::change::Change;
+use crate::cow_map::CowMap;
 use crate::lock::Lock;
 use crate::node::{Body, Node};
 use crate::outcome::Outcome;
-use crate::{Change, CowMap, State};
+use crate::state::State;
 use alloc::borrow::ToOwned;
 use alloc::string::String;
-use bytes::Bytes;
-use wombat_proto::limits::{CONTENTS_BYTES, NODES};
-use wombat_proto::wire::{NewNode, Stat, log};
+use wombat_proto::limits::NODES;
+use wombat_proto::wire::{NewNode, log};
 use wombat_proto::{Error, Generation, HandleId, Instance, Name, Result, SessionId, Slot};
 
 /// The root of a new cell.
@@ -154,7 +156,7 @@ pub(super) fn close(state: &mut State, context: &mut Context<'_>, close: &log::C
         node.lock.release(key.0, key.1)
     });
     if let Some(released) = released.flatten() {
-        locks::clear_contents(state, context, instance, released);
+        contents::clear_ended(state, context, instance, released);
     }
     if held {
         context.changes.push(Change::LockReleased { instance, holder: key });
@@ -172,37 +174,7 @@ pub(super) fn set_contents(
 ) -> Result<Outcome> {
     state.check_fence(context.session, HandleId(set.handle))?;
     let expected = (set.if_generation != 0).then_some(Generation(set.if_generation));
-    write(state, context, Instance(set.instance), &set.contents, expected).map(Outcome::Written)
-}
-
-/// Writes a file whole, if its contents are of the expected generation.
-pub(super) fn write(
-    state: &mut State,
-    context: &mut Context<'_>,
-    instance: Instance,
-    contents: &Bytes,
-    expected: Option<Generation>,
-) -> Result<Stat> {
-    check_contents(contents)?;
-    let node = state.tree.get(instance).ok_or(Error::StaleHandle)?;
-    let Body::File { generation, .. } = node.body else { return Err(Error::IsDirectory) };
-    if expected.is_some_and(|expected| expected != generation) {
-        return Err(Error::GenerationMismatch { actual: generation });
-    }
-    let place = node.place.clone();
-    let floor = Generation(state.restored_at.0);
-    let (wall_ms, stamp) = (context.wall_ms, context.stamp);
-    let stat = state.tree.edit(instance, |node| {
-        node.body = Body::file(contents.clone(), generation.next().max(floor));
-        node.modified_wall_ms = wall_ms;
-        node.modified_slot = stamp;
-        node.stat()
-    });
-    context.changes.push(Change::ContentsModified { instance });
-    if let Some((parent, name)) = place {
-        context.changes.push(Change::ChildModified { parent, name });
-    }
-    Ok(stat.expect("looked up above"))
+    contents::write(state, context, Instance(set.instance), &set.contents, expected).map(Outcome::Written)
 }
 
 pub(super) fn delete(state: &mut State, context: &mut Context<'_>, delete: &log::Delete) -> Result<Outcome> {
@@ -262,10 +234,6 @@ pub(super) fn remove_orphans(state: &mut State, context: &mut Context<'_>, insta
     if state.tree.get(instance).is_some_and(Node::is_orphan) {
         vanish(state, context, instance);
     }
-}
-
-fn check_contents(contents: &Bytes) -> Result<()> {
-    if contents.len() > CONTENTS_BYTES { Err(Error::contents_too_large(contents.len())) } else { Ok(()) }
 }
 
 /// The children of a directory that a command names by instance.

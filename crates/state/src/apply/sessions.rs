@@ -1,9 +1,11 @@
 //! The beginning and end of sessions (P§2.8).
 
-use super::{Context, locks, nodes};
+use super::context::Context;
+use super::{contents, locks, nodes};
+use crate::change::Change;
 use crate::outcome::Outcome;
 use crate::session::{Fence, Session};
-use crate::{Change, State};
+use crate::state::State;
 use alloc::sync::Arc;
 use wombat_proto::limits::{CLIENT_DESCRIPTION_BYTES, SEQUENCERS_PER_SESSION, SESSIONS};
 use wombat_proto::wire::log;
@@ -72,7 +74,7 @@ fn end_one(state: &mut State, context: &mut Context<'_>, id: SessionId, asked: b
         if asked {
             let released = state.tree.edit(instance, |node| node.lock.release(id, handle));
             let released = released.flatten().expect("a session knows what it holds");
-            locks::clear_contents(state, context, instance, released);
+            contents::clear_ended(state, context, instance, released);
             context.changes.push(Change::LockReleased { instance, holder: (id, handle) });
         } else {
             locks::abandon(state, context, instance, (id, handle));
