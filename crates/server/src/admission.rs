@@ -30,6 +30,10 @@ pub(crate) struct Limits {
     relayed: usize,
 }
 
+/// One in so many places of clients is kept for those whose session lives already: a client that has lost its
+/// connection does not lose its session to newcomers.
+const RETURNING_PART: usize = 16;
+
 impl Limits {
     /// The limits of a process that may have so many files open. Without a configured limit an address may have
     /// [`MAX_CONNECTIONS_PER_ADDRESS`] clients, and this machine any number.
@@ -279,9 +283,28 @@ impl Place {
         }
     }
 
-    /// Whether it may speak for sessions.
-    pub(crate) fn may_have_sessions(&self) -> bool {
+    /// Whether it is a client, which may speak for sessions.
+    pub(crate) fn is_client(&self) -> bool {
         self.entry.kind.get() != Kind::Operator
+    }
+
+    /// Whether it may begin a session.
+    pub(crate) fn may_create_session(&self) -> bool {
+        let Place { admission, entry } = self;
+        let has_room = |used: usize, limit: usize| used <= limit - limit / RETURNING_PART;
+        let may = self.is_client()
+            && has_room(
+                admission.count(Kind::Client) + admission.count(Kind::Relayed),
+                admission.limits.clients,
+            )
+            && has_room(
+                admission.count_of(Kind::Client, entry.source),
+                admission.limits.per_source(entry.source),
+            );
+        if !may {
+            admission.found_no_room();
+        }
+        may
     }
 
     /// A frame has come.
@@ -363,9 +386,27 @@ mod tests {
         assert_eq!(kinds, [Some(Kind::Client); 4]);
         let (operators, kinds) = server.identified(LOCAL, 3);
         assert_eq!(kinds, [Some(Kind::Operator), Some(Kind::Operator), None]);
-        assert!(!operators[0].may_have_sessions());
+        assert!(!operators[0].is_client() && !operators[0].may_create_session());
         drop(operators);
         assert_eq!(server.identified(LOCAL, 1).1, [Some(Kind::Operator)], "their places are free again");
+    }
+
+    #[test]
+    fn last_places_are_for_sessions_that_live() {
+        let limits = Limits { clients: 32, per_address: 16, ..Server::new().admission.limits };
+        let mut server = Server { admission: Admission::new(limits), ..Server::new() };
+        let (far, _) = server.identified(FAR, 15);
+        assert!(far[14].may_create_session());
+        let (last, kinds) = server.identified(FAR, 1);
+        assert_eq!(kinds, [Some(Kind::Client)]);
+        assert!(last[0].is_client() && !last[0].may_create_session(), "the share of its address");
+        let (local, _) = server.identified(LOCAL, 14);
+        assert!(local[13].may_create_session());
+        let (last, kinds) = server.identified(LOCAL, 2);
+        assert_eq!(kinds, [Some(Kind::Client); 2]);
+        assert!(last[1].is_client() && !last[1].may_create_session());
+        drop(local);
+        assert!(last[1].may_create_session(), "there is room again");
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! One client's connection: frames in, frames out.
 
 use crate::admission::Place;
-use crate::entrance::Ways;
 use crate::inbox::Inbox;
-use crate::outlet::{KEPT_BYTES, Outlet};
-use crate::relay::{self, read_frame};
+use crate::outbox::Outbox;
+use crate::outlet::KEPT_BYTES;
+use crate::relay::{self, Relay, read_frame};
 use crate::socket;
 use bytes::BytesMut;
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -31,55 +30,12 @@ const FRAMES_IN_A_ROW: usize = 64;
 // A connection has its turn once or twice before the core has one.
 const _: () = assert!(OUTBOX_FULL_BYTES + 2 * FRAMES_IN_A_ROW * CONTENTS_BYTES < OUTBOX_BYTES);
 
-/// Frames on their way out of a connection.
-#[derive(Default)]
-pub(crate) struct Outbox {
-    outlet: Outlet,
-    /// Whether to close the connection once they are sent, or at once.
-    closing: Cell<bool>,
-    overflowed: Cell<bool>,
-}
-
-impl Outbox {
-    /// Adds a frame, for the next [`Outbox::send`]. A client that does not read its answers is cut off. Returns
-    /// whether nothing waited before.
-    pub(crate) fn push(&self, response: &Response) -> bool {
-        let first = self.outlet.add(|buffer| frame::write(response, buffer));
-        if self.outlet.len() > OUTBOX_BYTES {
-            self.overflowed.set(true);
-            self.outlet.wake();
-        }
-        first
-    }
-
-    /// Sends what was added.
-    pub(crate) fn send(&self) {
-        self.outlet.send();
-    }
-
-    /// Lets the connection's task send what was added.
-    pub(crate) fn send_later(&self) {
-        self.outlet.wake();
-    }
-
-    /// Closes the connection once what is in has been sent.
-    pub(crate) fn close(&self) {
-        self.closing.set(true);
-        self.outlet.wake();
-    }
-
-    /// The connection is over.
-    pub(crate) fn disconnect(&self) {
-        self.outlet.close();
-    }
-}
-
 /// Serves a connection until either side closes it.
 pub(crate) async fn serve(
     id: ConnectionId,
     mut stream: TcpStream,
     place: &Place,
-    ways: &Ways,
+    (inbox, relay): (&Inbox, &Relay),
     outbox: &Outbox,
 ) {
     socket::prepare(&stream);
@@ -96,9 +52,9 @@ pub(crate) async fn serve(
         let _best_effort = stream.try_write(&out);
         return;
     }
-    let conversation = Conversation { id, place, inbox: &ways.inbox, outbox };
+    let conversation = Conversation { id, place, inbox, outbox };
     let mut request = first;
-    while !ways.relay.pass_on(&mut stream, (&mut request, &buffer), place).await {
+    while !relay.pass_on(&mut stream, (&mut request, &buffer), place).await {
         let (reader, writer) = stream.into_split();
         let ended = |all_sent| outbox.overflowed.get() || all_sent && outbox.closing.get();
         let ended = tokio::select! {
@@ -165,7 +121,10 @@ impl Conversation<'_> {
                 Ok(Some(request)) => {
                     self.outbox.push(&overloaded(&request));
                     self.outbox.send();
-                    return Ended::Closed("there is no room for its session".into());
+                    if !self.place.is_client() {
+                        return Ended::Closed("there is no room for its session".into());
+                    }
+                    continue;
                 }
                 Ok(None) => {}
                 Err(error) => return Ended::Closed(error.to_string()),
@@ -183,27 +142,10 @@ impl Conversation<'_> {
     }
 
     fn may_ask(&self, request: &Request) -> bool {
-        let of_session = matches!(request.call, Some(Call::CreateSession(_) | Call::ResumeSession(_)));
-        !of_session || self.place.may_have_sessions()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::Bytes;
-    use wombat_proto::wire::Contents;
-
-    #[test]
-    fn a_client_that_takes_nothing_of_what_it_has_not_asked_for_is_cut_off() {
-        let outbox = Outbox::default();
-        let contents = Contents { contents: Bytes::from(vec![0; CONTENTS_BYTES]), ..Contents::default() };
-        let response = Response { result: Some(response::Result::Contents(contents)), ..Response::default() };
-        for _ in 0..OUTBOX_BYTES / CONTENTS_BYTES - 1 {
-            outbox.push(&response);
+        match request.call {
+            Some(Call::CreateSession(_)) => self.place.may_create_session(),
+            Some(Call::ResumeSession(_)) => self.place.is_client(),
+            _ => true,
         }
-        assert!(!outbox.overflowed.get(), "there is room for that");
-        outbox.push(&response);
-        assert!(outbox.overflowed.get());
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::admission::{Admission, Kind};
 use crate::chunks::{Incoming, Outgoing};
-use crate::connection::Outbox;
 use crate::disk::{Done, ReplicaDisk};
 use crate::inbox::Inbox;
+use crate::outbox::Outbox;
 use crate::peers::{Datagrams, Own, Peers, Start};
 use crate::relay::Master;
 use crate::{Config, ServerError, founding};

@@ -1,9 +1,10 @@
 //! The way in: a connection is accepted, says what it is, and is served accordingly.
 
 use crate::admission::{Admission, Place, Source};
-use crate::connection::{self, Outbox};
+use crate::connection;
 use crate::core::Core;
 use crate::inbox::Inbox;
+use crate::outbox::Outbox;
 use crate::peers::hello::GREETING;
 use crate::peers::{self, Callers, Listening, Own};
 use crate::relay::Relay;
@@ -115,7 +116,7 @@ async fn identify(id: ConnectionId, stream: TcpStream, place: &Place, ways: &Way
                 ways.listening.add(talk);
             }
         }
-        Ok(Ok(1)) => connection::serve(id, stream, place, ways, outbox).await,
+        Ok(Ok(1)) => connection::serve(id, stream, place, (&ways.inbox, &ways.relay), outbox).await,
         Ok(_) => debug!(connection = id.0, "closed by the client"),
         Err(_) => debug!(connection = id.0, "closed: it said nothing"),
     }

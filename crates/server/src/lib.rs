@@ -15,6 +15,7 @@ mod error;
 mod founding;
 mod inbox;
 mod metrics;
+mod outbox;
 mod outlet;
 mod peers;
 mod relay;

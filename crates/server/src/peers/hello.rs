@@ -1,6 +1,6 @@
 //! How two replicas meet: a greeting, and a Hello either way.
 
-use super::{Own, Start};
+use super::own::{Own, Start};
 use bytes::BytesMut;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;

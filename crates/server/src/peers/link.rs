@@ -1,7 +1,8 @@
 //! The way to one replica: a connection for each lane, made again whenever it breaks, and datagrams beside them.
 
 use super::datagrams::{Datagrams, Sender};
-use super::{Own, Start, hello};
+use super::hello;
+use super::own::{Own, Start};
 use crate::outlet::Outlet;
 use std::cell::Cell;
 use std::rc::Rc;

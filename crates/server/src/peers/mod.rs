@@ -1,99 +1,35 @@
 //! The other replicas: links to them, and what comes in from them.
 
+mod arrivals;
+mod callers;
 mod convert;
 mod datagrams;
 pub(crate) mod hello;
 mod link;
 mod listening;
+mod own;
 
+pub(crate) use callers::Callers;
 pub(crate) use datagrams::Datagrams;
 pub(crate) use listening::Listening;
+pub(crate) use own::{Own, Start};
 
 use crate::inbox::Inbox;
 use bytes::BytesMut;
-use datagrams::{Arrivals, Key};
 use link::Link;
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tracing::{debug, info, warn};
 use wombat_proto::frame;
-use wombat_proto::limits::{ADDRESS_BYTES, CELL_REPLICAS, CONNECTIONS_PER_REPLICA, PEER_FRAME_BYTES};
-use wombat_proto::wire::peer::{Frame, Hello};
-use wombat_proto::{CellName, Member, ReplicaId, SplitMix64};
+use wombat_proto::limits::{ADDRESS_BYTES, PEER_FRAME_BYTES};
+use wombat_proto::wire::peer::Frame;
+use wombat_proto::{Member, ReplicaId};
 use wombat_replica::PeerMessage;
 
 /// How much is read at once.
 const READ_BYTES: usize = 256 * 1024;
-
-/// What a replica says of itself when it meets another.
-#[derive(Clone, Debug)]
-pub(crate) struct Own {
-    pub(crate) cell: CellName,
-    /// Empty until the cell is founded.
-    pub(crate) cell_id: String,
-    /// 0 until it has an id.
-    pub(crate) replica: ReplicaId,
-    pub(crate) nonce: String,
-    pub(crate) founders: Vec<String>,
-    pub(crate) address: String,
-    /// What datagrams to this replica begin with.
-    pub(crate) key: Key,
-    /// Which of this replica's starts this is.
-    pub(crate) start: Start,
-    /// The last start of each replica that was met at its address.
-    pub(crate) known_starts: RefCell<BTreeMap<ReplicaId, Start>>,
-    /// Whether another replica knows a later start of this one.
-    pub(crate) rolled_back: Cell<bool>,
-    /// For waits of different lengths.
-    pub(crate) random: RefCell<SplitMix64>,
-}
-
-/// A start of a replica: how often it has started, as its disk says, and a random number that tells apart two
-/// starts that say the same because the disk was put back in between.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Start {
-    pub(crate) count: u32,
-    pub(crate) life: u64,
-}
-
-impl Start {
-    pub(crate) fn of(hello: &Hello) -> Start {
-        Start { count: hello.starts, life: hello.life }
-    }
-
-    /// Whether a replica cannot start like this after it has started like the other, unless its disk was put back.
-    fn is_before(self, other: Start) -> bool {
-        self.count < other.count || self.count == other.count && self.life != other.life
-    }
-}
-
-impl Own {
-    /// A replica was met at the address that the members say. What a caller says of itself would prove nothing.
-    pub(crate) fn note_start(&self, id: ReplicaId, start: Start) {
-        let mut known = self.known_starts.borrow_mut();
-        if known.get(&id).is_none_or(|known| known.count < start.count) {
-            known.insert(id, start);
-        }
-    }
-
-    /// Whether a later start of a replica is known than the one that it speaks of. That is said once: when it has
-    /// heard of it, this start is the last one known.
-    pub(crate) fn takes_back_start(&self, id: ReplicaId, start: Start) -> bool {
-        let mut known = self.known_starts.borrow_mut();
-        let Some(known) = known.get_mut(&id).filter(|known| start.is_before(**known)) else { return false };
-        *known = start;
-        true
-    }
-
-    /// Between half of `whole` and all of it.
-    pub(crate) fn jitter(&self, whole: Duration) -> Duration {
-        self.random.borrow_mut().jitter(whole)
-    }
-}
 
 /// The links to the other replicas.
 pub(crate) struct Peers {
@@ -103,51 +39,6 @@ pub(crate) struct Peers {
     /// Those that have introduced themselves, members or not: whoever speaks may get an answer.
     callers: Rc<Callers>,
     members: Vec<Member>,
-}
-
-/// Replicas that have connected to this one.
-#[derive(Default)]
-pub(crate) struct Callers {
-    known: RefCell<BTreeMap<ReplicaId, Member>>,
-    new: Cell<bool>,
-    /// The members, which are welcome whoever else has called.
-    members: RefCell<BTreeSet<ReplicaId>>,
-    /// Each is held once more by every connection of that replica.
-    admitted: RefCell<BTreeMap<ReplicaId, Rc<()>>>,
-    arrivals: Arrivals,
-}
-
-impl Callers {
-    /// Counts a connection for as long as what it returns is kept; `None`: there are too many of this replica,
-    /// or too many of which nobody knows.
-    fn admit(&self, id: ReplicaId) -> Option<Rc<()>> {
-        let mut admitted = self.admitted.borrow_mut();
-        admitted.retain(|_, held| Rc::strong_count(held) > 1);
-        self.arrivals.retain(|id| admitted.contains_key(id));
-        let members = self.members.borrow();
-        let strangers = admitted.keys().filter(|id| !members.contains(id)).count();
-        let welcome = members.contains(&id) || admitted.contains_key(&id) || strangers < CELL_REPLICAS;
-        let held = welcome.then(|| admitted.entry(id).or_default())?;
-        (Rc::strong_count(held) <= CONNECTIONS_PER_REPLICA).then(|| Rc::clone(held))
-    }
-
-    /// Whether a replica has a connection.
-    fn is_admitted(&self, id: ReplicaId) -> bool {
-        self.admitted.borrow().get(&id).is_some_and(|held| Rc::strong_count(held) > 1)
-    }
-
-    /// Whether a message has not arrived by another way before.
-    fn is_new(&self, from: ReplicaId, number: u64) -> bool {
-        self.arrivals.is_new(from, number)
-    }
-
-    fn note(&self, member: Member) {
-        let mut known = self.known.borrow_mut();
-        if known.len() < 2 * CELL_REPLICAS || known.contains_key(&member.id) {
-            let earlier = known.insert(member.id, member.clone());
-            self.new.set(self.new.get() || earlier != Some(member));
-        }
-    }
 }
 
 impl Peers {
@@ -276,19 +167,5 @@ async fn listen(
             }
             Err(error) => return warn!("replica {from} sends what cannot be read: {error}"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn start_before_a_known_one_shows_a_disk_put_back() {
-        let start = |count, life| Start { count, life };
-        assert!(!start(8, 2).is_before(start(7, 1)), "it has started once more");
-        assert!(!start(7, 1).is_before(start(7, 1)), "another connection of the same start");
-        assert!(start(7, 2).is_before(start(7, 1)), "the same count twice");
-        assert!(start(3, 2).is_before(start(7, 1)));
     }
 }
