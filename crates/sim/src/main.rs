@@ -6,10 +6,12 @@ mod cell;
 mod network;
 mod paxos;
 mod random;
+mod runner;
 
 use clap::{Parser, Subcommand};
+use runner::Seeds;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
 
 #[derive(Parser)]
 #[command(version, about = "Simulates cells and looks for what must not happen")]
@@ -21,40 +23,14 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// A whole cell with its clients, under faults and then healed
-    Cell {
-        /// How many seeds
-        #[arg(long, default_value_t = 100)]
-        seeds: u64,
-        /// The first of them
-        #[arg(long, default_value_t = 1)]
-        first_seed: u64,
-        /// Tell every event
-        #[arg(long)]
-        trace: bool,
-    },
+    Cell(Seeds),
     /// A whole cell in which some replicas and endpoints are silent: clients find the master in time
-    Search {
-        /// How many seeds
-        #[arg(long, default_value_t = 100)]
-        seeds: u64,
-        /// The first of them
-        #[arg(long, default_value_t = 1)]
-        first_seed: u64,
-        /// Tell every event
-        #[arg(long)]
-        trace: bool,
-    },
+    Search(Seeds),
     /// The agreement alone, under every fault that there is
+    #[command(mut_arg("count", |count| count.default_value("1000")))]
     Paxos {
-        /// How many seeds
-        #[arg(long, default_value_t = 1000)]
-        seeds: u64,
-        /// The first of them
-        #[arg(long, default_value_t = 1)]
-        first_seed: u64,
-        /// Tell every event
-        #[arg(long)]
-        trace: bool,
+        #[command(flatten)]
+        seeds: Seeds,
         /// The bug to have
         #[cfg(feature = "plant")]
         #[arg(long)]
@@ -72,70 +48,34 @@ pub(crate) type Planted = wombat_paxos::Plant;
 pub(crate) type Planted = std::convert::Infallible;
 
 fn main() -> ExitCode {
-    match Args::parse().command {
-        Command::Cell { seeds, first_seed, trace } => {
-            run_cells("cell", first_seed, seeds, trace, cell::World::new);
-        }
-        Command::Search { seeds, first_seed, trace } => {
-            run_cells("search", first_seed, seeds, trace, cell::World::searching);
-        }
+    let passed = match Args::parse().command {
+        Command::Cell(seeds) => run_cells("cell", &seeds, cell::World::new),
+        Command::Search(seeds) => run_cells("search", &seeds, cell::World::searching),
         Command::Paxos {
             seeds,
-            first_seed,
-            trace,
             #[cfg(feature = "plant")]
             plant,
         } => {
             #[cfg(not(feature = "plant"))]
             let plant: Option<Planted> = None;
-            run_seeds("paxos", first_seed, seeds, trace, |seed, trace| {
-                let outcome = paxos::World::new(seed, trace, plant).run();
-                (outcome.events, outcome)
-            });
+            seeds.run("paxos", |seed, trace| paxos::World::new(seed, trace, plant).run())
         }
         #[cfg(feature = "plant")]
         Command::Plants(hunt) => return paxos::plants::hunt(&hunt),
-    }
-    ExitCode::SUCCESS
+    };
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run_cells(
-    command: &'static str,
-    first: u64,
-    seeds: u64,
-    trace: bool,
-    world: impl Fn(u64, bool) -> cell::World,
-) {
-    let mut tally = cell::Tally::default();
-    run_seeds(command, first, seeds, trace, |seed, trace| {
+fn run_cells(command: &'static str, seeds: &Seeds, world: impl Fn(u64, bool) -> cell::World + Sync) -> bool {
+    let tally = Mutex::new(cell::Tally::default());
+    let passed = seeds.run(command, |seed, trace| {
         let outcome = world(seed, trace).run();
-        tally.add(&outcome.tally);
-        (outcome.events, outcome)
+        tally.lock().unwrap_or_else(PoisonError::into_inner).add(&outcome.tally);
+        outcome
     });
-    println!("in all, in both runs: {tally}");
-}
-
-/// Runs seeds, each twice: the same seed does the same, or a failure could not be looked at again. A panic
-/// names the seed.
-fn run_seeds<O: PartialEq + std::fmt::Debug>(
-    command: &'static str,
-    first: u64,
-    seeds: u64,
-    trace: bool,
-    mut run: impl FnMut(u64, bool) -> (u64, O),
-) {
-    let begun = Instant::now();
-    let mut events = 0;
-    for seed in first..first + seeds {
-        std::panic::set_hook(Box::new(move |what| {
-            eprintln!("seed {seed} failed: {what}");
-            eprintln!("look at it with: wombat-sim {command} --seeds 1 --first-seed {seed} --trace");
-        }));
-        let outcome = run(seed, trace);
-        assert_eq!(outcome, run(seed, false), "seed {seed} ran differently the second time");
-        events += outcome.0;
+    if passed {
+        let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+        println!("in all, in both runs: {tally}");
     }
-    let rate = seeds as f64 / begun.elapsed().as_secs_f64();
-    println!("{seeds} seeds passed, from {first}, each twice: {events} events, {rate:.0} seeds/s");
-    println!("{seeds} passed, 0 failed");
+    passed
 }

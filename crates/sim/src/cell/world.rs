@@ -64,6 +64,16 @@ pub(crate) struct Outcome {
     hash: u64,
 }
 
+impl crate::runner::Outcome for Outcome {
+    fn events(&self) -> u64 {
+        self.events
+    }
+
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
 pub(crate) struct World {
     pub(super) now: Duration,
     queue: BTreeMap<(Duration, u64), Event>,

@@ -96,7 +96,7 @@ fn look(plant: Plant, first: u64, seeds: u64) -> Option<Found> {
     let this = std::env::current_exe().expect("the path of this program");
     let child = Command::new(this)
         .args(["paxos", "--plant", &format!("{plant:?}")])
-        .args(["--first-seed", &first.to_string(), "--seeds", &seeds.to_string()])
+        .args(["--first-seed", &first.to_string(), "--seeds", &seeds.to_string(), "--jobs", "1"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .output()
