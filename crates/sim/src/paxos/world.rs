@@ -197,8 +197,8 @@ impl World {
             Event::Written(id, ..) => (28, u64::from(id.0)),
         };
         self.outcome.events += 1;
-        let word = (self.now.as_nanos() as u64).rotate_left(13) ^ kind << 56 ^ who;
-        self.outcome.hash = (self.outcome.hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(7);
+        let mixed = self.outcome.hash ^ self.now.as_nanos() as u64 ^ (kind << 56) ^ who;
+        self.outcome.hash = mixed.wrapping_mul(0x100_0000_01b3).rotate_left(17);
         if self.trace {
             let time = self.now.as_secs_f64();
             match event {
