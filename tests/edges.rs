@@ -83,6 +83,7 @@ fn server_whose_log_cannot_be_written_serves_and_counts_lines() {
     let _server = Process::start(command.args(["--metrics", &at[1]]).stderr(full));
     check_that_it_serves(&at[0]);
     assert!(metric(&at[1], "wombat_log_lines_dropped_total") > 0);
+    assert!(metric(&at[1], "wombat_longest_step_microseconds") > 0);
 }
 
 /// The reader of the log ends while the server runs, as when journald is restarted.

@@ -7,15 +7,16 @@ use crate::inbox::Inbox;
 use crate::outbox::Outbox;
 use crate::peers::{Datagrams, Own, Peers, Start};
 use crate::relay::Master;
+use crate::steps::{self, StepTimes};
 use crate::{Config, ServerError, founding};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use wombat_proto::clock;
 use wombat_proto::wire::{self, Response, response};
 use wombat_proto::{Epoch, Member, ReplicaId, Slot, SplitMix64};
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     outgoing: Outgoing,
     incoming: Incoming,
     effects: Effects,
+    step_times: StepTimes,
 }
 
 impl Core {
@@ -121,6 +123,7 @@ impl Core {
             members: (Slot(0), 0),
             incoming: Incoming::default(),
             effects: Effects::default(),
+            step_times: StepTimes::default(),
         };
         core.step(Input::Tick, moment());
         core.settle()?;
@@ -220,7 +223,11 @@ impl Core {
     }
 
     fn step(&mut self, input: Input, moment: Moment) {
+        let (name, began) = (steps::name(&input), Instant::now());
         self.replica.step(moment, input, &mut self.effects);
+        if let Some(took) = self.step_times.note(name, began) {
+            debug!("a step took {} ms: {name}", took.as_millis());
+        }
     }
 
     fn step_done(&mut self, done: Done) {
@@ -260,6 +267,9 @@ impl Core {
         }
         status.max_connections = self.admission.limits().clients as u64;
         status.relayed = self.admission.count(Kind::Relayed) as u64;
+        let (longest, name) = self.step_times.longest();
+        (status.longest_step_us, status.longest_step) = (longest, name.into());
+        status.slow_steps = self.step_times.slow();
         status.log_lines_dropped = self.log_lines_dropped.load(Ordering::Relaxed);
     }
 

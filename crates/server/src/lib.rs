@@ -21,6 +21,7 @@ mod peers;
 mod relay;
 mod server;
 mod socket;
+mod steps;
 
 pub use config::{Config, DEFAULT_PORT};
 pub use error::ServerError;

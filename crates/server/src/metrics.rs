@@ -143,6 +143,8 @@ fn text(status: &Status) -> String {
     );
     gauge("quorum_round_trip_microseconds", "The round trip to the nearest quorum", status.round_trip_us);
     gauge("warnings", "Warnings that wombat status shows", status.warnings.len() as u64);
+    gauge("longest_step_microseconds", "The longest step of the thread that serves", status.longest_step_us);
+    register_counter(&mut all, "slow_steps", "Steps that took longer than 20 ms", status.slow_steps);
     let help = "Lines of the server's log that could not be written";
     register_counter(&mut all, "log_lines_dropped", help, status.log_lines_dropped);
     if let Some(cache) = &status.cache {

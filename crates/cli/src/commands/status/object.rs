@@ -63,6 +63,9 @@ fn of_master(status: &Status, views: &Views) -> Value {
     object["round_trip_us"] = status.round_trip_us.into();
     object["max_connections"] = status.max_connections.into();
     object["log_lines_dropped"] = status.log_lines_dropped.into();
+    object["longest_step_us"] = status.longest_step_us.into();
+    object["longest_step"] = status.longest_step.clone().into();
+    object["slow_steps"] = status.slow_steps.into();
     object["fail_over"] = status.fail_over.as_ref().map(fail_over).into();
     object["cache"] = status.cache.as_ref().map(cache).into();
     object
