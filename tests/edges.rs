@@ -153,9 +153,15 @@ fn wait_for_end(mut process: Process) {
 }
 
 /// A client without a place: it is welcome, and may have no session.
-fn check_has_no_place(address: &str) {
+/// A client without a session.
+fn welcomed(address: &str) -> Raw {
     let mut raw = Raw::dial(address);
     assert!(matches!(raw.answer(1), Some(Answer::Welcome(_))));
+    raw
+}
+
+fn check_has_no_place(address: &str) {
+    let mut raw = welcomed(address);
     assert!(matches!(raw.ask(Call::GetStatus(wire::GetStatus {})), Some(Answer::Status(_))));
     let create = Call::CreateSession(wire::CreateSession::default());
     let Some(Answer::Error(error)) = raw.ask(create) else { panic!("a session without a place") };
@@ -171,13 +177,23 @@ fn master_full_of_clients_keeps_its_followers_and_its_office() {
     let address = before["master"].as_str().unwrap().to_owned();
     let most = before["max_connections"].as_u64().unwrap() as usize;
     // The test's own status has a place for as long as it lasts.
-    let mut clients: Vec<Raw> = (0..most).map(|_| Raw::attach(&address)).collect();
+    let share = most - most / 16;
+    let mut clients: Vec<Raw> = (0..share).map(|_| Raw::attach(&address)).collect();
+    // A session that lives may still come back, a new one may not begin.
+    let lost = clients.pop().unwrap().session;
+    let mut other = Raw::attach(&address);
+    let mut returned = Raw::dial(&address);
+    let create = Call::CreateSession(wire::CreateSession::default());
+    assert!(matches!(returned.ask(create), Some(Answer::Error(error)) if error.code() == Code::Overloaded));
+    let resumed = returned.resume(&lost);
+    assert!(matches!(returned.answer(resumed), Some(Answer::SessionOpened(_))));
+    let others: Vec<Raw> = (share + 1..most).map(|_| welcomed(&address)).collect();
     check_has_no_place(&address);
     for arguments in [&["sessions"][..], &["locks"], &["locks", "/ls/local"], &["admin", "audit"]] {
         let endpoints = five.addresses().join(",");
         let output = Command::new(WOMBAT).args(arguments).args(["--endpoints", &endpoints]).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", common::shown(&output));
-        assert!(arguments[0] != "sessions" || common::shown(&output).matches("by hand").count() >= most);
+        assert!(arguments[0] != "sessions" || common::shown(&output).matches("by hand").count() >= share);
     }
     // A follower comes back, and an operator looks.
     let follower = (five.master() + 1) % 3;
@@ -186,11 +202,11 @@ fn master_full_of_clients_keeps_its_followers_and_its_office() {
     let now = five.settled();
     assert_eq!((&now["master"], &now["epoch"]), (&before["master"], &before["epoch"]));
     // Whose connection ends makes room.
-    drop(clients.pop());
+    drop((others, returned, clients.pop()));
+    assert!(matches!(other.ask(Call::GetStatus(wire::GetStatus {})), Some(Answer::Status(_))));
     wait_for("a place", || {
-        let mut raw = Raw::dial(&address);
         let create = Call::CreateSession(wire::CreateSession::default());
-        matches!(raw.ask(create), Some(Answer::SessionOpened(_))).then_some(())
+        matches!(welcomed(&address).ask(create), Some(Answer::SessionOpened(_))).then_some(())
     });
 }
 
