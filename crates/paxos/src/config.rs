@@ -1,19 +1,15 @@
-//! The numbers that a replica of the agreement lives by, and what its disk knew when it started.
+//! The settings of a replica of the agreement.
 
-use crate::Configurations;
-use alloc::vec::Vec;
+use crate::rules::Rules;
 use core::time::Duration;
 use wombat_proto::limits::{MASTER_LEASE, PEER_BATCH_BYTES, PROPOSAL_BYTES_IN_FLIGHT, PROPOSALS_IN_FLIGHT};
-use wombat_proto::{Accepted, Ballot, ReplicaId, Rho, Slot};
+use wombat_proto::{ReplicaId, Rho};
 
 /// Leases in a row that a master may miss before another takes its place, when nothing else is known of it.
 const PATIENCE: u32 = 4;
 
 /// Leases without a single proposal chosen after which a master makes way.
 const STALL: u32 = 8;
-
-/// How often [`Config::stall`] is doubled at most.
-pub(crate) const MOST_DOUBLINGS: u32 = 3;
 
 /// How a replica takes part.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -30,7 +26,8 @@ pub struct Config {
     /// soon as its lease has ended.
     pub patience: Duration,
     /// For how long a master keeps its lease though none of its proposals is chosen, and though another might do
-    /// better: then it makes way. Twice as long for each master in a row that had to ([`MOST_DOUBLINGS`]).
+    /// better: then it makes way. Twice as long for each
+    /// master in a row that had to, three times at most.
     pub stall: Duration,
     /// How often a master asks for its lease to be extended.
     pub heartbeat: Duration,
@@ -92,25 +89,11 @@ impl Config {
             ..self
         }
     }
-}
-
-/// What a replica's disk knew when it started.
-#[derive(Clone, Default, Debug)]
-pub struct Recovered {
-    /// How often this replica has started, this time included.
-    pub starts: u32,
-    /// Whether the disk is a copy: what this replica has said since the copy was made is not on it.
-    pub is_copy: bool,
-    /// The highest ballot that it promised to take part in.
-    pub promised: Ballot,
-    /// The longest master lease that it may have granted; zero: none.
-    pub lease_bound: Duration,
-    /// Every slot up to here is chosen, as it is in `accepted`.
-    pub chosen: Slot,
-    /// The slot of its snapshot; every slot up to here is chosen and applied.
-    pub snapshot: Slot,
-    /// Who governs the slots after the snapshot; the founding members if there is none.
-    pub configurations: Configurations,
-    /// What it accepted above that, in slot order.
-    pub accepted: Vec<Accepted>,
+    /// The rules that the replica keeps: all of them, but for a planted bug.
+    pub(crate) fn rules(&self) -> Rules {
+        #[cfg(feature = "plant")]
+        return Rules::breaking(self.plant);
+        #[cfg(not(feature = "plant"))]
+        Rules::default()
+    }
 }

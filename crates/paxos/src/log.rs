@@ -1,8 +1,10 @@
 //! What this replica has accepted and still keeps in memory.
 
-use crate::{Batch, Values};
+use crate::batch::{Batch, Values};
+use crate::outbox::{Outbox, RecordNumber};
 use alloc::collections::VecDeque;
-use wombat_proto::{Ballot, Slot, Value};
+use alloc::vec::Vec;
+use wombat_proto::{Accepted, Ballot, Slot, Value};
 
 /// Accepted values, those of the chosen slots among them, from some slot on.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -113,6 +115,27 @@ impl Log {
         };
         let values = self.range(first, last).map(|(.., value)| value).enumerate();
         Some(values.take_while(fits).map(|(_, value)| value.clone()).collect())
+    }
+
+    /// Accepts values, and hands out their records to be written. Returns the number of the last record.
+    pub(crate) fn write(&mut self, batch: Batch, outbox: &mut Outbox) -> RecordNumber {
+        self.put(batch.clone());
+        outbox.write_batch(batch)
+    }
+
+    /// The entries after `above`, through `last` at most, as many as fit into so many bytes, but one at least; and
+    /// the last slot that they cover.
+    pub(crate) fn part(&self, above: Slot, last: Slot, most_bytes: usize) -> (Vec<Accepted>, Slot) {
+        let mut accepted = Vec::new();
+        let mut bytes = 0;
+        for (slot, ballot, value) in self.range(above.next(), last) {
+            bytes += value.weight();
+            if !accepted.is_empty() && bytes > most_bytes {
+                return (accepted, Slot(slot.0 - 1));
+            }
+            accepted.push(Accepted { slot, ballot, value: value.clone() });
+        }
+        (accepted, last.max(above))
     }
 
     /// Puts values in, in place of earlier ones. Slots before [`Log::first`] are past changing.

@@ -1,11 +1,20 @@
 //! What replicas say to each other. Every message may be lost, repeated, delayed or overtaken.
 
-use crate::{Mark, Values};
+use crate::batch::Values;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
 use wombat_proto::limits::MAX_ROUND;
 use wombat_proto::{Accepted, Ballot, Slot};
+
+/// A mark on the grants of one replica (see `freshness.rs`); later ones are greater, over restarts too.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Mark {
+    /// How often the replica had started.
+    pub life: u32,
+    /// Counts the marks of this life.
+    pub number: u64,
+}
 
 /// A message from one replica to another.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

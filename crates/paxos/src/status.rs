@@ -1,6 +1,6 @@
 //! Where a replica stands, for people and for the shell.
 
-use crate::{Notice, Paxos, Role};
+use crate::notice::Notice;
 use alloc::vec::Vec;
 use core::time::Duration;
 use wombat_proto::{Ballot, Members, ReplicaId, Slot};
@@ -85,52 +85,5 @@ impl Status {
             unreached: self.peers.iter().filter(lacks).map(|peer| peer.id).collect(),
         });
         waiting.into_iter().chain(lengthened)
-    }
-}
-
-impl Paxos {
-    /// Where this replica stands.
-    pub fn status(&self) -> Status {
-        let standing = match &self.role {
-            Role::Following | Role::Asking(_) | Role::Preparing(_) if self.is_restored() => {
-                Standing::Restored
-            }
-            Role::Following if self.may_vote() => Standing::Following,
-            Role::Following => Standing::Learning,
-            Role::Asking(_) | Role::Preparing(_) => Standing::Campaigning,
-            Role::Leading(_) => Standing::Leading,
-        };
-        let (mut oldest_proposal, mut round_trip, mut lease) = (None, None, Duration::ZERO);
-        let (lease_left, peers) = match &self.role {
-            Role::Leading(leadership) => {
-                (round_trip, lease) = (self.round_trip(leadership), leadership.heartbeats.lease);
-                oldest_proposal = leadership.open.front().map(|(_, at)| self.now.since(*at));
-                let peers = leadership.peers.iter().map(|peer| PeerStatus {
-                    id: peer.id,
-                    accepted: peer.matched,
-                    chosen: peer.chosen,
-                    silent_for: self.now.since(peer.heard),
-                    round_trip: peer.round_trip,
-                    received: peer.received.max(peer.matched),
-                });
-                (self.lease_until(leadership).since(self.now), peers.collect())
-            }
-            _ => (Duration::ZERO, Vec::new()),
-        };
-        Status {
-            standing,
-            master: self.master(),
-            ballot: self.promised,
-            chosen: self.chosen,
-            last: self.log.last().max(self.chosen),
-            lease_left,
-            lease,
-            lease_range: (self.config.lease, self.config.longest_lease),
-            round_trip,
-            oldest_proposal,
-            members: self.configurations.newest().clone(),
-            members_in_force: self.members_in_force(),
-            peers,
-        }
     }
 }

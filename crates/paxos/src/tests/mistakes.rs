@@ -173,7 +173,8 @@ fn a_stuck_disk_does_not_fill_the_memory() {
     for _ in 0..40 {
         world.run(M);
     }
-    assert!(world.paxos(3).waiting.len() < 10, "{} answers wait", world.paxos(3).waiting.len());
+    let waiting = world.paxos(3).waiting_messages();
+    assert!(waiting < 10, "{waiting} answers wait");
 }
 
 /// A learner has promised a higher ballot while it had a vote. It can never follow the master's present one, so
