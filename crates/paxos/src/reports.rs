@@ -3,6 +3,7 @@
 use crate::message::Message;
 use crate::participant::Participant;
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 use wombat_proto::{Accepted, Ballot, Members, ReplicaId, Slot, Value};
 
@@ -68,8 +69,8 @@ impl Reports {
     pub(crate) fn ask_new_voters(&mut self, cx: &mut Participant) {
         let above = cx.chosen();
         for id in cx.other_voters() {
-            if !self.from.contains_key(&id) {
-                self.from.insert(id, Report { above, is_complete: false, is_restored: false });
+            if let Entry::Vacant(unasked) = self.from.entry(id) {
+                unasked.insert(Report { above, is_complete: false, is_restored: false });
                 send_prepare(cx, id, above);
             }
         }
