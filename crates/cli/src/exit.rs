@@ -1,8 +1,7 @@
 //! How a command ends: its exit code, and what it says when it fails.
 
-use crate::output;
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::process::ExitCode;
 use wombat_client::Error;
 use wombat_server::ServerError;
@@ -70,19 +69,22 @@ impl Failure {
         Failure { message: format!("{what}: {}", self.message), ..self }
     }
 
-    /// Prints the failure on standard error.
-    pub(crate) fn report(&self, json: bool) -> ExitCode {
-        if self.message.is_empty() {
-        } else if json {
-            let error = json!({ "error": { "name": self.name, "message": self.message, "hint": self.hint } });
-            output::notice(error);
-        } else {
-            output::notice(format!("wombat: {}", self.message));
-            if let Some(hint) = &self.hint {
-                output::notice(format!("hint: {hint}"));
-            }
-        }
+    /// The process's exit code.
+    pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(self.code)
+    }
+
+    /// For programs. Nothing to say: the code says it all.
+    pub(crate) fn object(&self) -> Option<Value> {
+        let error = json!({ "name": self.name, "message": self.message, "hint": self.hint });
+        (!self.message.is_empty()).then(|| json!({ "error": error }))
+    }
+
+    /// For people, a line each.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let message = Some(&self.message).filter(|message| !message.is_empty());
+        let message = message.map(|message| format!("wombat: {message}"));
+        message.into_iter().chain(self.hint.as_ref().map(|hint| format!("hint: {hint}"))).collect()
     }
 }
 

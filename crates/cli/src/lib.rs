@@ -4,7 +4,10 @@
 
 mod args;
 mod commands;
+mod dispatch;
+mod duration;
 mod exit;
+mod global;
 mod line_queue;
 mod output;
 mod settings;
@@ -32,7 +35,10 @@ pub fn main() -> ExitCode {
     };
     let code = match result {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => failure.report(json),
+        Err(failure) => {
+            output::failure(&failure, json);
+            failure.code()
+        }
     };
     output::finish();
     code
@@ -40,7 +46,7 @@ pub fn main() -> ExitCode {
 
 fn start(args: Args) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(commands::run(args));
+    let result = runtime.block_on(dispatch::run(args));
     // A thread that still waits for the terminal's input must not keep the process.
     runtime.shutdown_background();
     result

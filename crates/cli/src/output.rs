@@ -86,6 +86,14 @@ pub(crate) fn notice(text: impl std::fmt::Display) {
     error_text(&format!("{}\n", harmless(&text.to_string())));
 }
 
+/// Prints on standard error why the command failed.
+pub(crate) fn failure(failure: &Failure, json: bool) {
+    match json {
+        true => failure.object().into_iter().for_each(notice),
+        false => failure.lines().into_iter().for_each(notice),
+    }
+}
+
 /// Prints text of this program's own on standard error.
 pub(crate) fn error_text(text: &str) {
     if let Ok(queue) = start_queue(&ERR, &std::io::stderr()) {

@@ -1,7 +1,8 @@
 //! Where the cell is, and as whom to speak to it: flags, then environment, then file, then defaults.
 
-use crate::args::{self, Global};
+use crate::duration;
 use crate::exit::Failure;
+use crate::global::Global;
 use crate::time_limit::TimeLimit;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -89,15 +90,15 @@ impl Settings {
     }
 
     /// For a change that no session makes: refuses it once a lock that this command runs under is lost.
-    pub(crate) async fn check_sequencers(&self, limit: Option<&TimeLimit>) -> Result<(), Failure> {
+    pub(crate) async fn check_sequencers(&self) -> Result<(), Failure> {
         if self.sequencers.is_empty() {
             return Ok(());
         }
-        let cell = self.connect(false, limit).await?;
+        let mut operator = self.operator().await?;
         for sequencer in &self.sequencers {
-            cell.check_sequencer(sequencer).await?;
+            operator.check_sequencer(sequencer).await?;
         }
-        Ok(cell.close().await?)
+        Ok(())
     }
 
     /// Connects to the master without a session, once there is one, as for [`Settings::connect`].
@@ -134,7 +135,7 @@ pub(crate) const OUTER_SEQUENCERS: &str = "WOMBAT_OUTER_SEQUENCERS";
 
 /// A duration in a configuration file.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, Failure> {
-    args::duration(text).map_err(|error| Failure::usage(format!("the duration {text:?}: {error}")))
+    duration::parse(text).map_err(|error| Failure::usage(format!("the duration {text:?}: {error}")))
 }
 
 /// Reads a TOML file. Unknown keys are refused: a misspelt one would be silently without effect.

@@ -1,6 +1,5 @@
 //! `--timeout`: how long a command that ends by itself may take.
 
-use crate::args::{Admin, Command, LockAction};
 use crate::exit::{self, Failure};
 use std::cell::Cell;
 use std::time::Duration;
@@ -13,9 +12,10 @@ const DEFAULT_OF_BREAK: Duration = Duration::from_secs(120);
 
 /// What a command may do to the cell before its time has passed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Effect {
+pub(crate) enum Effect {
     Reads,
     Changes,
+    BreaksLock,
 }
 
 /// The time that a command has.
@@ -26,36 +26,11 @@ pub(crate) struct TimeLimit {
 }
 
 impl TimeLimit {
-    /// The limit of a command. What waits by its nature (a lock, an election, a watch) has none here.
-    pub(crate) fn of(command: &Command, timeout: Option<Duration>) -> Option<TimeLimit> {
-        let (effect, usual) = match command {
-            Command::Lock(lock) => match &lock.action {
-                Some(LockAction::Break(_)) => (Effect::Changes, DEFAULT_OF_BREAK),
-                None => return None,
-            },
-            Command::Dev(_)
-            | Command::Serve(_)
-            | Command::Watch(_)
-            | Command::Semaphore(_)
-            | Command::Elect(_)
-            | Command::Completions { .. } => return None,
-            Command::Put(_)
-            | Command::Mkdir(_)
-            | Command::Rm(_)
-            | Command::Multi(_)
-            | Command::Admin(Admin::Transfer { .. }) => (Effect::Changes, DEFAULT),
-            Command::Get(_)
-            | Command::Ls(_)
-            | Command::Stat(_)
-            | Command::Tree(_)
-            | Command::Sequencer(_)
-            | Command::Sessions
-            | Command::Locks(_)
-            | Command::Status
-            | Command::Admin(Admin::Audit) => (Effect::Reads, DEFAULT),
-        };
-        let within = timeout.unwrap_or(usual);
-        Some(TimeLimit { within, effect, until: Cell::new(Instant::now() + within) })
+    /// `within`: how long it may take, if that was said.
+    pub(crate) fn new(effect: Effect, within: Option<Duration>) -> TimeLimit {
+        let usual = if effect == Effect::BreaksLock { DEFAULT_OF_BREAK } else { DEFAULT };
+        let within = within.unwrap_or(usual);
+        TimeLimit { within, effect, until: Cell::new(Instant::now() + within) }
     }
 
     /// How much time is left.
@@ -88,10 +63,18 @@ impl TimeLimit {
             Effect::Reads => {
                 Failure::new(exit::TIMEOUT, "Timeout", text).hint("--timeout allows the cell more time")
             }
-            Effect::Changes => {
+            Effect::Changes | Effect::BreaksLock => {
                 let text = format!("{text}; the change may have been made or not");
                 Failure::new(exit::UNKNOWN, "Unknown", text).hint("look before you retry")
             }
         }
+    }
+}
+
+/// Waits for so long; without a time, for ever.
+pub(crate) async fn pass(timeout: Option<Duration>) {
+    match timeout {
+        Some(timeout) => tokio::time::sleep(timeout).await,
+        None => std::future::pending().await,
     }
 }

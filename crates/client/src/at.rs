@@ -1,50 +1,41 @@
 //! Reading a node, with a word on who is to answer.
 
-use crate::convert::unexpected;
-use crate::{Entry, Node, Reading, Stat};
+use crate::answer::unexpected;
+use crate::cache::Reading;
+use crate::consistency::Consistency;
+use crate::handle::OpenHandle;
+use crate::stat::{Entry, Stat};
 use bytes::Bytes;
 use tokio::task::coop;
 use wombat_proto::Result;
 use wombat_proto::wire::{self, request::Call};
 use wombat_session::Answer;
 
-/// Who answers a read, or an [`crate::Cell::open`].
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-#[non_exhaustive]
-pub enum Consistency {
-    /// The cache, if it can, otherwise the master. What it says was true at some instant within the call: nothing
-    /// changes before those who have it cached have dropped it, or their leases have ended (P§2.7).
-    #[default]
-    Cached,
-    /// The master, in any case. It is as true, and does not rely on the rate of this machine's clock.
-    Master,
-}
-
-/// A [`Node`] as whom to ask about it: [`Node::at`].
+/// A [`crate::Node`] as whom to ask about it: [`crate::Node::at`].
 #[derive(Clone, Copy, Debug)]
 pub struct At<'a> {
-    node: &'a Node,
+    handle: &'a OpenHandle,
     consistency: Consistency,
 }
 
 impl<'a> At<'a> {
-    pub(crate) fn new(node: &'a Node, consistency: Consistency) -> At<'a> {
-        At { node, consistency }
+    pub(crate) fn new(handle: &'a OpenHandle, consistency: Consistency) -> At<'a> {
+        At { handle, consistency }
     }
 
-    /// As [`Node::contents`].
+    /// As [`crate::Node::contents`].
     pub async fn contents(self) -> Result<(Bytes, Stat)> {
         let reading = self.read().await?;
         Ok((reading.bytes(), reading.stat()))
     }
 
-    /// As [`Node::read`].
+    /// As [`crate::Node::read`].
     pub async fn read(self) -> Result<Reading> {
-        if let Some(reading) = self.cached(|| self.node.peek()).await {
+        if let Some(reading) = self.cached(|| self.handle.peek()).await {
             return Ok(reading);
         }
-        let get = wire::GetContents { handle: Some(self.node.handle().token()) };
-        match self.node.call(Call::GetContents(get)).await? {
+        let get = wire::GetContents { handle: Some(self.handle.token()) };
+        match self.handle.call(Call::GetContents(get)).await? {
             Answer::Contents(wire::Contents { contents, stat: Some(stat) }) => {
                 Ok(Reading::answered(contents, stat))
             }
@@ -52,18 +43,18 @@ impl<'a> At<'a> {
         }
     }
 
-    /// As [`Node::stat`].
+    /// As [`crate::Node::stat`].
     pub async fn stat(self) -> Result<Stat> {
-        let handle = self.node.handle();
+        let handle = self.handle;
         if let Some(stat) = self.cached(|| handle.shared().store.stat(handle.slot()?)).await {
             return Ok(stat.into());
         }
-        self.node.stat_of(Call::GetStat(wire::GetStat { handle: Some(handle.token()) })).await
+        handle.stat_of(Call::GetStat(wire::GetStat { handle: Some(handle.token()) })).await
     }
 
-    /// As [`Node::list`].
+    /// As [`crate::Node::list`].
     pub async fn list(self) -> Result<Vec<Entry>> {
-        let handle = self.node.handle();
+        let handle = self.handle;
         let entries = |all: &[wire::Entry]| all.iter().cloned().map(Entry::from).collect();
         if let Some(all) = self.cached(|| handle.shared().store.listing(handle.slot()?, entries)).await {
             return Ok(all);
@@ -72,7 +63,7 @@ impl<'a> At<'a> {
         loop {
             let after = all.last().map_or_else(String::new, |entry| entry.name.clone());
             let read = wire::ReadDir { handle: Some(handle.token()), after, limit: 0 };
-            let Answer::Entries(page) = self.node.call(Call::ReadDir(read)).await? else {
+            let Answer::Entries(page) = self.handle.call(Call::ReadDir(read)).await? else {
                 return Err(unexpected());
             };
             let more = page.more && !page.entries.is_empty();
@@ -91,7 +82,7 @@ impl<'a> At<'a> {
                 coop::consume_budget().await;
                 let found = look();
                 if found.is_none() {
-                    self.node.handle().shared().store.missed();
+                    self.handle.shared().store.missed();
                 }
                 found
             }

@@ -1,7 +1,7 @@
 //! A cell, as one client's session sees it.
 
+use crate::answer::unexpected;
 use crate::cache::{CacheStats, Store};
-use crate::convert::unexpected;
 use crate::events::SessionEvents;
 use crate::handle::open;
 use crate::listings;
@@ -98,7 +98,7 @@ impl Cell {
     /// [`Error::IsDirectory`], [`Error::NotDirectory`], [`Error::InvalidArgument`] for a name that is none.
     pub async fn open(&self, path: &str, options: OpenOptions) -> Result<Node> {
         let path = self.resolve(path)?;
-        open(self, None, path.to_string(), path, options).await
+        open(&self.shared, None, path.to_string(), path, options).await.map(Node::new)
     }
 
     /// A whole name, with this cell for `local`.

@@ -1,6 +1,6 @@
 //! Asking one replica something without a session: how it is, what it knows, or to hand over.
 
-use crate::convert::unexpected;
+use crate::answer::unexpected;
 use crate::links::why;
 use crate::race::race;
 use bytes::BytesMut;

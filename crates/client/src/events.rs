@@ -21,6 +21,12 @@ pub struct NodeEvent {
     pub slot: Slot,
 }
 
+impl From<&wombat_session::NodeEvent> for NodeEvent {
+    fn from(event: &wombat_session::NodeEvent) -> NodeEvent {
+        NodeEvent { kind: event.kind, child: event.child.clone(), slot: event.slot }
+    }
+}
+
 /// Who listens to which handle.
 #[derive(Default)]
 pub(crate) struct Subscriptions {

@@ -1,22 +1,25 @@
 //! A handle of the cell, as its node and its guards have it (P§2.6), and how it is come by.
 
-use crate::cache::{Opening, Slot, WireHandle};
-use crate::convert::unexpected;
+use crate::answer::unexpected;
+use crate::cache::{Opening, Reading, Slot, WireHandle};
+use crate::consistency::Consistency;
 use crate::events::Conflicts;
+use crate::options::OpenOptions;
 use crate::shared::Shared;
-use crate::{Cell, Consistency, EventKind, Node, OpenOptions, Stat};
+use crate::stat::Stat;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::watch;
 use tokio::task::coop;
 use wombat_proto::limits::CONTENTS_BYTES;
+use wombat_proto::wire::event::Kind as EventKind;
 use wombat_proto::wire::{self, request::Call};
 use wombat_proto::{Error, HandleId, Instant, Name, Path, Result, Token};
 use wombat_session::{Answer, Kind};
 
 /// An open handle, kept so by its node and by guards on it.
 pub(crate) struct OpenHandle {
-    pub(crate) cell: Cell,
+    session: Arc<Shared>,
     /// The cell's part of it. When nobody has this open any more, it may be kept for somebody else.
     wire: Arc<WireHandle>,
     /// How often this client has asked to close it or to delete its node, refusals not counted: once it has, no
@@ -28,9 +31,9 @@ pub(crate) struct OpenHandle {
 }
 
 impl OpenHandle {
-    fn new(cell: &Cell, wire: Arc<WireHandle>) -> Arc<OpenHandle> {
+    fn new(session: &Arc<Shared>, wire: Arc<WireHandle>) -> Arc<OpenHandle> {
         Arc::new(OpenHandle {
-            cell: cell.clone(),
+            session: Arc::clone(session),
             wire,
             gone: AtomicUsize::new(0),
             poisoned: watch::Sender::new(false),
@@ -38,8 +41,13 @@ impl OpenHandle {
         })
     }
 
+    /// Its session.
+    pub(crate) fn session(&self) -> &Arc<Shared> {
+        &self.session
+    }
+
     pub(crate) fn shared(&self) -> &Shared {
-        &self.cell.shared
+        &self.session
     }
 
     /// What the cell gave.
@@ -76,6 +84,19 @@ impl OpenHandle {
             () = poisoned => Err(if kind == Kind::Change { Error::Unknown } else { Error::Cancelled }),
             answer = self.shared().call(call) => answer,
         }
+    }
+
+    /// Does a call that is answered with the metadata of its node.
+    pub(crate) async fn stat_of(&self, call: Call) -> Result<Stat> {
+        match self.call(call).await? {
+            Answer::Stat(stat) => Ok(stat.into()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The contents, if they can be told without asking the cell.
+    pub(crate) fn peek(&self) -> Option<Reading> {
+        self.session.store.contents(self.slot()?)
     }
 
     /// What it hears of those who wait for its lock.
@@ -142,24 +163,34 @@ impl Drop for OpenHandle {
     fn drop(&mut self) {
         if let Some(handle) = self.shared().store.put_away(&self.wire) {
             self.shared().view.forget_handle(HandleId(handle.token.id));
-            self.shared().forget(close(&handle));
+            self.shared().forget(handle.close());
         }
     }
 }
 
-/// The call that closes a handle for good.
-pub(crate) fn close(handle: &WireHandle) -> Call {
-    Call::Close(wire::Close { handle: Some(handle.token) })
+impl std::fmt::Debug for OpenHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenHandle").field("path", self.path()).field("id", &self.id()).finish()
+    }
+}
+
+/// A node that was opened.
+pub(crate) struct Opened {
+    pub(crate) handle: Arc<OpenHandle>,
+    /// Whether opening it made it.
+    pub(crate) created: bool,
+    /// As it was then.
+    pub(crate) stat: Stat,
 }
 
 /// Opens a node by its name, which is `path` in all.
 pub(crate) async fn open(
-    cell: &Cell,
+    session: &Arc<Shared>,
     directory: Option<&OpenHandle>,
     name: String,
     path: Path,
     options: OpenOptions,
-) -> Result<Node> {
+) -> Result<Opened> {
     let (events, cached) = (options.has_events(), options.consistency == Consistency::Cached);
     let open = options.into_open(directory.map(OpenHandle::token), name);
     if let Some(new) = &open.node
@@ -169,32 +200,34 @@ pub(crate) async fn open(
     }
     if let Some(opening) = Opening::of(&open).filter(|_| cached) {
         coop::consume_budget().await;
-        match cell.shared.store.open(&opening) {
+        match session.store.open(&opening) {
             Some(Ok((wire, stat))) => {
-                return Ok(Node::new(OpenHandle::new(cell, wire), false, stat.into()));
+                let handle = OpenHandle::new(session, wire);
+                return Ok(Opened { handle, created: false, stat: stat.into() });
             }
             Some(Err(absent)) => return Err(absent),
-            None => cell.shared.store.missed(),
+            None => session.store.missed(),
         }
     }
-    let opened = match ask(cell, directory, open.clone()).await {
+    let opened = match ask(session, directory, open.clone()).await {
         // Handles that are kept for nobody in particular make room.
-        Err(Error::QuotaExceeded { .. }) if cell.shared.close_kept() => ask(cell, directory, open).await?,
+        Err(Error::QuotaExceeded { .. }) if session.close_kept() => ask(session, directory, open).await?,
         opened => opened?,
     };
     let (Some(token), Some(stat)) = (opened.handle, opened.stat) else { return Err(unexpected()) };
-    let wire = cell.shared.store.opened(token, named(path, &opened.name), stat.ephemeral);
+    let wire = session.store.opened(token, named(path, &opened.name), stat.ephemeral);
     if events {
-        let subscriptions = &cell.shared.view.subscriptions;
+        let subscriptions = &session.view.subscriptions;
         subscriptions.lock().expect("nobody panics with it").open(HandleId(token.id));
     }
-    Ok(Node::new(OpenHandle::new(cell, wire), opened.created, Stat::from(stat)))
+    let handle = OpenHandle::new(session, wire);
+    Ok(Opened { handle, created: opened.created, stat: stat.into() })
 }
 
-async fn ask(cell: &Cell, directory: Option<&OpenHandle>, open: wire::Open) -> Result<wire::Opened> {
+async fn ask(session: &Shared, directory: Option<&OpenHandle>, open: wire::Open) -> Result<wire::Opened> {
     let answer = match directory {
         Some(directory) => directory.call(Call::Open(open)).await?,
-        None => cell.shared.call(Call::Open(open)).await?,
+        None => session.call(Call::Open(open)).await?,
     };
     match answer {
         Answer::Opened(opened) => Ok(opened),

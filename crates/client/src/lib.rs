@@ -31,11 +31,12 @@
 //! the cooperative scheduling of tokio, as one that waits does. [`Node::read`] is the cheapest way to it,
 //! [`Consistency`] the way past it, [`Config::no_cache`] the way without.
 
+mod answer;
 mod at;
 mod cache;
 mod cell;
 mod config;
-mod convert;
+mod consistency;
 mod direct;
 mod events;
 mod handle;
@@ -51,18 +52,20 @@ mod race;
 mod recipes;
 mod shared;
 mod stale;
+mod stat;
 mod task;
 mod time;
 
-pub use at::{At, Consistency};
+pub use at::At;
 pub use cache::{CacheStats, Reading};
 pub use cell::Cell;
 pub use config::Config;
+pub use consistency::Consistency;
 pub use direct::{relay_transfer, replica_status, transfer_mastership};
 pub use events::{NodeEvent, NodeEvents, SessionEvents};
 pub use lock::{LockGuard, Lost};
 pub use multi::{Changed, Multi};
-pub use node::{Entry, Node, Stat};
+pub use node::Node;
 pub use operator::Operator;
 pub use options::{Create, OpenOptions};
 pub use recipes::barrier::{Barrier, Inside};
@@ -73,6 +76,8 @@ pub use recipes::kept::{KeptGuard, KeptLock};
 pub use recipes::membership::{Member, Membership, MembershipChange, MembershipChanges};
 pub use recipes::semaphore::Semaphore;
 pub use stale::{Stale, StaleReader, Staleness};
+pub use stat::{Entry, Stat};
+pub use time::now;
 pub use wombat_proto::wire::event::Kind as EventKind;
 pub use wombat_proto::wire::{
     AuditEntry, CacheStatus, FailOver, HeldUpBy, Holder, LockInfo, MemberStatus, SessionInfo, Status,
@@ -83,8 +88,3 @@ pub use wombat_proto::{
     Result, Sequencer, SessionId, Slot, Token, limits,
 };
 pub use wombat_session::SessionEvent;
-
-/// The present reading of the clock that [`LockGuard::safe_until`] speaks of: it runs through suspend.
-pub fn now() -> Instant {
-    wombat_proto::clock::now()
-}

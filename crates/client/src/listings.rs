@@ -1,6 +1,6 @@
 //! Lists for operators, asked for page by page: sessions, locks, what administrators did.
 
-use crate::convert::unexpected;
+use crate::answer::unexpected;
 use crate::shared::Shared;
 use wombat_proto::Result;
 use wombat_proto::wire::{self, request::Call, response::Result as Answer};

@@ -1,8 +1,9 @@
 //! A lock that is held, and for how long that is sure.
 
-use crate::convert::unexpected;
+use crate::answer::unexpected;
 use crate::events::Conflicts;
 use crate::handle::OpenHandle;
+use crate::listings;
 use crate::time;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -220,7 +221,7 @@ impl LockGuard {
         let stat = Call::GetStat(wire::GetStat { handle: Some(self.handle.token()) });
         self.handle.shared().call(stat).await?;
         let path = self.handle.path().to_string();
-        let locks = self.handle.cell.locks(Some(&path)).await?;
+        let locks = listings::locks(self.handle.shared(), path.clone()).await?;
         Ok(locks.iter().any(|lock| lock.path == path && lock.waiting > 0))
     }
 

@@ -1,58 +1,22 @@
 //! An open node: a handle of the cell (P§2.6).
 
-use crate::convert::unexpected;
+use crate::answer::unexpected;
+use crate::at::At;
+use crate::cache::Reading;
+use crate::consistency::Consistency;
 use crate::events::NodeEvents;
-use crate::handle::{OpenHandle, open};
+use crate::handle::{OpenHandle, Opened, open};
 use crate::lock::{self, LockGuard};
-use crate::{At, Consistency, OpenOptions, Reading};
+use crate::options::OpenOptions;
+use crate::stat::{Entry, Stat};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::coop;
 use wombat_proto::limits::CONTENTS_BYTES;
 use wombat_proto::wire::{self, request::Call};
-use wombat_proto::{Class, Error, Generation, Instance, LockMode, NodePath, Path, Result, Sequencer, Slot};
+use wombat_proto::{Class, Error, Generation, Instance, LockMode, NodePath, Path, Result, Sequencer};
 use wombat_session::Answer;
-
-/// What is known of a node besides its contents (P§2.3).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Stat {
-    /// Greater than that of any earlier node of that name.
-    pub instance: Instance,
-    /// Rises with each write of a file; 1 at creation.
-    pub content_generation: Generation,
-    /// Rises when the lock goes from free to held.
-    pub lock_generation: Generation,
-    /// Rises when the ACL names change.
-    pub acl_generation: Generation,
-    /// xxh3-64 of the contents.
-    pub checksum: u64,
-    /// Bytes of contents.
-    pub length: u64,
-    /// How many children a directory has.
-    pub children: u64,
-    /// Whether it is a directory.
-    pub directory: bool,
-    /// Whether it vanishes when no handle has it open.
-    pub ephemeral: bool,
-    /// Most shared holders of its lock; 0: any number.
-    pub permits: u32,
-    /// When it was made, wall time in milliseconds since 1970, for people.
-    pub created_wall_ms: u64,
-    /// When its contents were last written, likewise.
-    pub modified_wall_ms: u64,
-    /// The place in the log of that write: greater than a fencing token if the write came after the grant.
-    pub modified_slot: Slot,
-}
-
-/// A child of a directory.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entry {
-    /// Its name.
-    pub name: String,
-    /// Its metadata.
-    pub stat: Stat,
-}
 
 /// An open node. It is bound to the instance that it was opened as: when that is deleted every call fails
 /// with [`Error::StaleHandle`], even if the name exists again. Dropping it closes the handle in the
@@ -65,12 +29,9 @@ pub struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(handle: Arc<OpenHandle>, created: bool, stat: Stat) -> Node {
+    pub(crate) fn new(opened: Opened) -> Node {
+        let Opened { handle, created, stat } = opened;
         Node { handle, created, stat }
-    }
-
-    pub(crate) fn handle(&self) -> &OpenHandle {
-        &self.handle
     }
 
     /// Its whole name.
@@ -122,7 +83,7 @@ impl Node {
 
     /// The contents, if they can be told without asking the cell.
     pub fn peek(&self) -> Option<Reading> {
-        self.handle.shared().store.contents(self.handle.slot()?)
+        self.handle.peek()
     }
 
     /// The metadata, from the cache if it is there and surely true.
@@ -148,7 +109,7 @@ impl Node {
     /// # }
     /// ```
     pub fn at(&self, consistency: Consistency) -> At<'_> {
-        At::new(self, consistency)
+        At::new(&self.handle, consistency)
     }
 
     /// Writes the contents whole. Returns the metadata after it.
@@ -175,7 +136,7 @@ impl Node {
         }
         let handle = Some(self.handle.token());
         let set = wire::SetContents { handle, contents, if_generation: if_generation.0 };
-        self.stat_of(Call::SetContents(set)).await
+        self.handle.stat_of(Call::SetContents(set)).await
     }
 
     /// Deletes the node. A guard of this handle is no longer safe from when it is asked for.
@@ -238,7 +199,7 @@ impl Node {
     pub async fn open(&self, relative: &str, options: OpenOptions) -> Result<Node> {
         let below = NodePath::parse(relative)?;
         let path = Path::new(self.path().cell.clone(), self.path().node.extend(&below));
-        open(&self.handle.cell, Some(&self.handle), relative.into(), path, options).await
+        open(self.handle.session(), Some(&self.handle), relative.into(), path, options).await.map(Node::new)
     }
 
     /// The events that the node was opened with, from now on.
@@ -283,19 +244,8 @@ impl Node {
         done(self.handle.shared().call(close).await?)
     }
 
-    pub(crate) async fn call(&self, call: Call) -> Result<Answer> {
-        self.handle.call(call).await
-    }
-
-    pub(crate) async fn stat_of(&self, call: Call) -> Result<Stat> {
-        match self.call(call).await? {
-            Answer::Stat(stat) => Ok(stat.into()),
-            _ => Err(unexpected()),
-        }
-    }
-
     async fn done(&self, call: Call) -> Result<()> {
-        done(self.call(call).await?)
+        done(self.handle.call(call).await?)
     }
 }
 

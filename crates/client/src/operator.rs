@@ -1,11 +1,16 @@
 //! What operators ask the master without a session: a master that has no room for another client answers it, too.
 
+use crate::answer::unexpected;
 use crate::direct::{Direct, Failed};
 use crate::listings::{self, Ask};
 use crate::race::race;
+use crate::{Entry, Stat};
+use bytes::Bytes;
 use std::time::Duration;
+use wombat_proto::wire::read_stale::What;
+use wombat_proto::wire::stale_read::Answer as Page;
 use wombat_proto::wire::{self, request::Call, response::Result as Answer};
-use wombat_proto::{CellName, Error, Path, Result};
+use wombat_proto::{CellName, Error, Path, Result, Sequencer};
 
 /// A connection to the master that belongs to no session.
 pub struct Operator {
@@ -52,6 +57,63 @@ impl Operator {
             0 => Err(Error::unreachable(format!("{endpoint} answered: it reaches no master"))),
             _ => Ok(relayed),
         }
+    }
+
+    /// The contents of a file, and the metadata that belongs to them, as they are now.
+    ///
+    /// Errors: [`Error::NotFound`], [`Error::IsDirectory`]; [`Error::InvalidArgument`] for a name that is none;
+    /// [`Error::Overloaded`] by a master that has no room for another client; [`Error::NotMaster`] and
+    /// [`Error::Unreachable`] if it is not the master any more.
+    pub async fn contents(&mut self, path: &str) -> Result<(Bytes, Stat)> {
+        match self.read(path, What::Contents, String::new()).await? {
+            Page::Contents(wire::Contents { contents, stat: Some(stat) }) => Ok((contents, stat.into())),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The metadata of a node.
+    ///
+    /// Errors: as [`Operator::contents`].
+    pub async fn stat(&mut self, path: &str) -> Result<Stat> {
+        match self.read(path, What::Stat, String::new()).await? {
+            Page::Stat(stat) => Ok(stat.into()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The children of a directory, in the order of their names. A long listing is asked for page by page.
+    ///
+    /// Errors: as [`Operator::contents`], and [`Error::NotDirectory`].
+    pub async fn list(&mut self, path: &str) -> Result<Vec<Entry>> {
+        let mut all: Vec<Entry> = Vec::new();
+        loop {
+            let after = all.last().map_or_else(String::new, |entry| entry.name.clone());
+            let Page::Entries(page) = self.read(path, What::List, after).await? else {
+                return Err(unexpected());
+            };
+            let more = page.more && !page.entries.is_empty();
+            all.extend(page.entries.into_iter().map(Entry::from));
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn read(&mut self, path: &str, what: What, after: String) -> Result<Page> {
+        let path = self.resolve(path)?.to_string();
+        let read = wire::ReadPath { path, what: what.into(), after, limit: 0 };
+        match (&mut *self).ask_master(Call::ReadPath(read)).await? {
+            Answer::StaleRead(wire::StaleRead { answer: Some(page), .. }) => Ok(page),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Whether the lock that a sequencer stands for is still held as it was granted.
+    ///
+    /// Errors: [`Error::SequencerStale`] if it is not.
+    pub async fn check_sequencer(&mut self, sequencer: &Sequencer) -> Result<()> {
+        let check = wire::CheckSequencer { sequencer: sequencer.to_string() };
+        (&mut *self).ask_master(Call::CheckSequencer(check)).await.map(drop)
     }
 
     /// All sessions of the cell.

@@ -2,7 +2,6 @@
 
 use crate::cache::Store;
 use crate::events::{NodeEvent, Subscriptions};
-use crate::handle::close;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -201,7 +200,7 @@ impl Shared {
     /// Closes the handles that are kept and that nobody uses. Returns whether there were any.
     pub(crate) fn close_kept(&self) -> bool {
         let kept = self.store.clear_out(true);
-        kept.iter().for_each(|handle| self.forget(close(handle)));
+        kept.iter().for_each(|handle| self.forget(handle.close()));
         !kept.is_empty()
     }
 

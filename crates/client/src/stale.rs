@@ -1,9 +1,10 @@
 //! Reads at any replica (SPEC §7): for when there is no master, or when the reads are wanted elsewhere.
 
-use crate::convert::unexpected;
+use crate::answer::unexpected;
 use crate::direct::{Direct, Failed};
 use crate::race::race;
-use crate::{Entry, Stat, now};
+use crate::stat::{Entry, Stat};
+use crate::time::now;
 use bytes::Bytes;
 use std::time::Duration;
 use wombat_proto::wire::read_stale::What;

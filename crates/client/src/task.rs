@@ -2,11 +2,11 @@
 //! through both.
 
 use crate::cache::{LOOK_EVERY, Publisher, Store};
-use crate::convert::node_event;
-use crate::handle::close;
+use crate::config::Config;
+use crate::events::NodeEvent;
 use crate::links::{LinkEvent, Links};
 use crate::shared::{Order, Undo, View};
-use crate::{Config, time};
+use crate::time;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,7 +178,7 @@ impl Task {
         if now >= self.look_at {
             self.look_at = now + LOOK_EVERY;
             for handle in self.store.clear_out(false) {
-                self.session.submit(close(&handle), &mut self.effects);
+                self.session.submit(handle.close(), &mut self.effects);
             }
         }
     }
@@ -256,7 +256,7 @@ impl Task {
             self.view.tell(event);
         }
         for event in self.effects.node_events.drain(..) {
-            self.view.publish(event.handle, &node_event(&event));
+            self.view.publish(event.handle, &NodeEvent::from(&event));
         }
         if self.session.is_expired() {
             self.view.close();

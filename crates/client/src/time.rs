@@ -19,3 +19,8 @@ pub(crate) async fn sleep_until(deadline: Instant) {
         nap_until(Some(deadline)).await;
     }
 }
+
+/// The present reading of the clock that [`crate::LockGuard::safe_until`] speaks of: it runs through suspend.
+pub fn now() -> Instant {
+    clock::now()
+}

@@ -144,7 +144,8 @@ impl Conversation<'_> {
     fn may_ask(&self, request: &Request) -> bool {
         match request.call {
             Some(Call::CreateSession(_)) => self.place.may_create_session(),
-            Some(Call::ResumeSession(_)) => self.place.is_client(),
+            // The places of operators are for questions about the cell.
+            Some(Call::ResumeSession(_) | Call::ReadPath(_)) => self.place.is_client(),
             _ => true,
         }
     }

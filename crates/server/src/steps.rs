@@ -84,6 +84,7 @@ fn call(call: &Call) -> &'static str {
         Call::ListLocks(_) => "ListLocks",
         Call::ListAudit(_) => "ListAudit",
         Call::ReadStale(_) => "ReadStale",
+        Call::ReadPath(_) => "ReadPath",
         Call::Join(_) => "Join",
         Call::Transfer(_) => "Transfer",
     }

@@ -31,6 +31,7 @@ impl Kind {
             | Call::ListLocks(_)
             | Call::ListAudit(_)
             | Call::ReadStale(_)
+            | Call::ReadPath(_)
             | Call::CheckSequencer(_)
             | Call::Join(_)
             | Call::Transfer(_) => Kind::Sessionless,

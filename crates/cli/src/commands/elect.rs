@@ -1,16 +1,45 @@
 //! `wombat elect`: campaign, follow whoever leads, lead.
 
-use super::files::make_parents;
-use super::lock::{hold, run_under};
-use crate::args::Elect;
+use super::holding::{Holding, SUPERVISION, hold, run_under};
+use super::parents::make_parents;
 use crate::exit::{Failure, SIGNAL, TIMEOUT};
 use crate::output;
 use crate::settings::Settings;
 use crate::supervise::Signals;
+use crate::time_limit::pass;
+use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 use std::io::ErrorKind;
 use std::time::Duration;
 use wombat_client::{Cell, Election, Leader, Leadership};
+
+#[derive(ClapArgs)]
+#[command(after_help = format!("\
+Examples:
+  wombat elect /ls/local/primary --value $(hostname):8080
+  wombat elect /ls/local/primary --value $(hostname) -- ./primary
+  wombat elect --observe /ls/local/primary              a line for each leader: value, token, since when
+  wombat elect --observe /ls/local/primary --json --count 1     who leads now
+
+The value ends with its leader: when it resigns, when its session's lease has ended, or when its
+lock is broken, the cell empties the file. So `wombat get` prints the leader's value, or nothing.
+
+{SUPERVISION}"))]
+pub(crate) struct Elect {
+    /// The election's file; made if it does not exist
+    pub(crate) path: String,
+    /// What the leader says of itself
+    #[arg(long, value_name = "V", required_unless_present = "observe")]
+    pub(crate) value: Option<String>,
+    /// Do not stand for it: print who leads, and each change, until interrupted
+    #[arg(long, conflicts_with_all = ["value", "command"])]
+    pub(crate) observe: bool,
+    /// With --observe: end after so many lines
+    #[arg(long, value_name = "N", requires = "observe", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    #[command(flatten)]
+    pub(crate) holding: Holding,
+}
 
 /// How long a leader waits for its first line to be read before it runs its command.
 const READ_WITHIN: Duration = Duration::from_secs(1);
@@ -131,12 +160,4 @@ async fn follow(election: &Election, json: bool) -> Result<u8, Failure> {
         }
     }
     Err(Failure::lost("the session was lost"))
-}
-
-/// Waits for so long; without a time, for ever.
-pub(super) async fn pass(timeout: Option<Duration>) {
-    match timeout {
-        Some(timeout) => tokio::time::sleep(timeout).await,
-        None => std::future::pending().await,
-    }
 }

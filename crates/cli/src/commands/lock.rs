@@ -1,146 +1,49 @@
-//! `wombat lock`: hold a lock while a command runs, and stop the command before the lock can be lost.
+//! `wombat lock`: hold a lock while a command runs.
 
-use super::files::make_parents;
-use super::locks::why;
-use crate::args::{Holding, Lock, Semaphore};
-use crate::exit::{Failure, REFUSED, SIGNAL};
-use crate::output;
-use crate::settings::{OUTER_SEQUENCERS, SEQUENCER, Settings};
-use crate::supervise::{self, Job, Signals, Under};
-use serde_json::json;
-use std::ffi::OsString;
-use std::time::Duration;
-use wombat_client::{Cell, Create, Error, LockGuard, LockMode, Node, OpenOptions};
+use super::break_lock::Break;
+use super::holding::{Holding, SUPERVISION, Wanted, take};
+use crate::exit::Failure;
+use crate::settings::Settings;
+use clap::{Args as ClapArgs, Subcommand};
+use wombat_client::{Cell, LockMode};
 
-/// After how long a wait it is told who holds the lock.
-const PATIENCE: Duration = Duration::from_secs(1);
+#[derive(ClapArgs)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = format!("\
+Examples:
+  wombat lock /ls/local/backup -- ./backup.sh
+  wombat lock /ls/local/report --timeout 30s -- make report    give up after 30 s, with code 5
+  wombat lock /ls/local/report --timeout 0s -- make report     only if it is free now
+  wombat lock /ls/local/db --shared -- pg_dump                 beside other shared holders
+  wombat lock /ls/local/maintenance                            hold it until Ctrl-C
+  wombat lock break /ls/local/backup --reason 'its host hangs' take it from whoever holds it
 
-/// Which lock to take, and how.
-pub(crate) struct Wanted {
-    path: String,
-    mode: LockMode,
-    /// Of a semaphore; 0: it is none.
-    permits: u32,
-    holding: Holding,
+CMD gets WOMBAT_SEQUENCER (for the services that it talks to: they can check it),
+WOMBAT_TOKEN (a number that grows with each grant) and WOMBAT_LOCK (the path). What CMD changes
+with wombat is refused once the lock is lost, or another that this command itself runs under.
+
+{SUPERVISION}"))]
+pub(crate) struct Lock {
+    #[command(subcommand)]
+    pub(crate) action: Option<LockAction>,
+    /// The file whose lock to take; made if it does not exist
+    #[arg(required = true)]
+    pub(crate) path: Option<String>,
+    /// Share it with other shared holders
+    #[arg(long)]
+    pub(crate) shared: bool,
+    #[command(flatten)]
+    pub(crate) holding: Holding,
 }
 
-impl From<Lock> for Wanted {
-    fn from(lock: Lock) -> Wanted {
-        let mode = if lock.shared { LockMode::Shared } else { LockMode::Exclusive };
-        let path = lock.path.expect("clap sees to a path");
-        Wanted { path, mode, permits: 0, holding: lock.holding }
-    }
+#[derive(Subcommand)]
+pub(crate) enum LockAction {
+    /// Take a lock from whoever holds it; it is told first, and its lock-delay is kept
+    Break(Break),
 }
 
-impl From<Semaphore> for Wanted {
-    fn from(semaphore: Semaphore) -> Wanted {
-        let Semaphore { path, permits, holding } = semaphore;
-        Wanted { path, mode: LockMode::Shared, permits, holding }
-    }
-}
-
-pub(crate) async fn run(cell: &Cell, settings: &Settings, lock: Wanted, json: bool) -> Result<u8, Failure> {
-    let about = |error: Error| Failure::from(error).about(&lock.path);
-    let mode = lock.mode;
-    if lock.holding.parents {
-        make_parents(cell, &lock.path).await?;
-    }
-    let options = OpenOptions::new().write().create(Create::May).lock_delay(lock.holding.lock_delay);
-    let node = open(cell, &lock.path, options.permits(lock.permits)).await?;
-    let permits = node.opened_stat().permits;
-    if lock.permits != 0 && permits != lock.permits {
-        let is = if permits == 0 { "no semaphore".into() } else { format!("a semaphore of {permits}") };
-        let text = format!("{} exists, and is {is}, not one of {}", lock.path, lock.permits);
-        return Err(Failure::new(REFUSED, "AlreadyExists", text).hint("name its permits, or another file"));
-    }
-    let mut signals = Signals::listen()?;
-    let acquired = tokio::select! {
-        acquired = acquire(&node, mode, lock.holding.timeout) => acquired,
-        () = tell_who_holds(cell, &node) => unreachable!("it only tells"),
-        signal = signals.next() => return Ok(SIGNAL + signal as u8),
-    };
-    let guard = acquired.map_err(about)?;
-    let result = if lock.holding.command.is_empty() {
-        output::line(match json {
-            true => json!({ "path": node.path().to_string(), "token": guard.token().0, "sequencer": guard.sequencer().to_string() }).to_string(),
-            false => guard.sequencer().to_string(),
-        });
-        hold(&guard, &mut signals).await
-    } else {
-        run_under(cell, settings, &guard, &lock.holding.command, &mut signals).await
-    };
-    if result.is_ok() {
-        guard.release().await.map_err(about)?;
-    }
-    result
-}
-
-/// Opens the file of a lock. A directory has a lock, too.
-async fn open(cell: &Cell, path: &str, options: OpenOptions) -> Result<Node, Failure> {
-    match cell.open(path, options.clone()).await {
-        Err(Error::IsDirectory) => cell.open(path, options.create(Create::Never)).await,
-        opened => opened,
-    }
-    .map_err(|error| Failure::from(error).about(path))
-}
-
-async fn acquire(node: &Node, mode: LockMode, timeout: Option<Duration>) -> Result<LockGuard, Error> {
-    match timeout {
-        Some(timeout) => node.acquire_within(mode, timeout).await.map_err(|error| match error {
-            // A wait of zero length has passed, too: one code for "not in the time allowed".
-            Error::LockHeld => Error::Timeout,
-            error => error,
-        }),
-        None => node.acquire(mode).await,
-    }
-}
-
-/// Tells once who holds the lock that we wait for.
-async fn tell_who_holds(cell: &Cell, node: &Node) {
-    tokio::time::sleep(PATIENCE).await;
-    let path = node.path().to_string();
-    let locks = cell.locks(Some(&path)).await.unwrap_or_default();
-    if let Some(lock) = locks.iter().find(|lock| lock.path == path) {
-        output::notice(format!("waiting for {path}: {}", why(lock)));
-    }
-    std::future::pending().await
-}
-
-/// Writes what was printed, and holds the lock until interrupted.
-pub(super) async fn hold(guard: &LockGuard, signals: &mut Signals) -> Result<u8, Failure> {
-    tokio::select! {
-        failure = output::flush_failed() => Err(failure),
-        _ = signals.next() => Ok(0),
-        () = guard.lost() => Err(lost(guard)),
-    }
-}
-
-/// Why a lock is no longer surely held.
-fn lost(guard: &LockGuard) -> Failure {
-    match guard.is_revoked() {
-        true => Failure::lost("an administrator broke the lock"),
-        false => Failure::lost("the lock is no longer surely held"),
-    }
-}
-
-/// Runs the command under the lock.
-pub(super) async fn run_under(
-    cell: &Cell,
-    settings: &Settings,
-    guard: &LockGuard,
-    command: &[OsString],
-    signals: &mut Signals,
-) -> Result<u8, Failure> {
-    let lease = Duration::from_millis(cell.status().await?.lease_ms.into());
-    let outer: Vec<String> = settings.sequencers.iter().map(ToString::to_string).collect();
-    let environment = vec![
-        ("WOMBAT_ENDPOINTS", settings.endpoints.join(",").into()),
-        ("WOMBAT_CELL", cell.name().as_str().into()),
-        (SEQUENCER, guard.sequencer().to_string().into()),
-        (OUTER_SEQUENCERS, outer.join(" ").into()),
-        ("WOMBAT_TOKEN", guard.token().to_string().into()),
-        ("WOMBAT_LOCK", guard.sequencer().path.to_string().into()),
-    ];
-    let job = Job { command, environment };
-    supervise::run(job, signals, Some(Under { guard, lease })).await
+pub(crate) async fn run(cell: &Cell, settings: &Settings, lock: Lock, json: bool) -> Result<u8, Failure> {
+    let mode = if lock.shared { LockMode::Shared } else { LockMode::Exclusive };
+    let path = lock.path.expect("clap sees to a path");
+    take(cell, settings, Wanted { path, mode, permits: 0, holding: lock.holding }, json).await
 }

@@ -1,21 +1,28 @@
-//! `wombat locks` and `wombat lock break`: who holds what, why others wait, and taking a lock away.
+//! `wombat locks`: who holds what, and why others wait.
 
-use crate::args::Break;
-use crate::exit::{Failure, REFUSED};
+use crate::exit::Failure;
 use crate::output;
 use crate::settings::Settings;
-use crate::supervise::Signals;
+use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 use std::time::Duration;
-use wombat_client::{Cell, Error, Holder, LockInfo, Token, WaiterInfo};
+use wombat_client::{Error, Holder, LockInfo, WaiterInfo};
 
-pub(crate) async fn list(settings: &Settings, path: Option<&str>, json: bool) -> Result<u8, Failure> {
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  wombat locks\n  wombat locks /ls/local/backup")]
+pub(crate) struct Locks {
+    /// A node, with all below it [default: the whole cell]
+    pub(crate) path: Option<String>,
+}
+
+pub(crate) async fn run(settings: &Settings, args: &Locks, json: bool) -> Result<(), Failure> {
+    let path = args.path.as_deref();
     let about = |error: Error| Failure::from(error).about(path.unwrap_or("the cell"));
     let mut operator = settings.operator().await?;
     let locks = operator.locks(path).await.map_err(about)?;
     if json {
         output::line(Value::from(locks.iter().map(object).collect::<Vec<_>>()));
-        return Ok(0);
+        return Ok(());
     }
     match path {
         None => table(&locks),
@@ -24,7 +31,7 @@ pub(crate) async fn list(settings: &Settings, path: Option<&str>, json: bool) ->
         }
         Some(_) => locks.iter().for_each(describe),
     }
-    Ok(0)
+    Ok(())
 }
 
 /// A line for each holder.
@@ -139,7 +146,7 @@ fn mode(shared: bool) -> &'static str {
     if shared { "shared" } else { "exclusive" }
 }
 
-fn named(client: &str, session: u64) -> String {
+pub(super) fn named(client: &str, session: u64) -> String {
     format!("{client} (session {session})")
 }
 
@@ -165,63 +172,6 @@ fn object(lock: &LockInfo) -> Value {
         "delay_left_ms": lock.delay_left_ms, "free_within_ms": lock.free_within_ms,
         "breaking": lock.breaking, "why": why(lock),
     })
-}
-
-/// Takes a lock from its holders.
-pub(crate) async fn break_lock(cell: &Cell, args: &Break, json: bool) -> Result<u8, Failure> {
-    let about = |error: Error| match error {
-        Error::NotHeld => {
-            let by = args.token.map_or_else(String::new, |token| format!(" by the token {token}"));
-            Failure::new(REFUSED, "NotHeld", format!("nobody holds the lock of {}{by}", args.path))
-                .hint("wombat locks PATH shows who does")
-        }
-        error => Failure::from(error).about(&args.path),
-    };
-    let mut signals = Signals::listen()?;
-    let reason = args.reason.as_deref().unwrap_or_default();
-    let broken = tokio::select! {
-        broken = cell.break_lock(&args.path, args.token.map(Token), reason) => broken,
-        () = tell_progress(cell, &args.path) => unreachable!("it only tells"),
-        signal = signals.next() => return Ok(crate::exit::SIGNAL + signal as u8),
-    };
-    broken.map_err(about)?;
-    let path = cell.resolve(&args.path)?.to_string();
-    let after = cell.locks(Some(&path)).await?.into_iter().find(|lock| lock.path == path);
-    let now = after.as_ref().map_or("free".into(), why);
-    match json {
-        true => output::line(json!({ "path": path, "broken": true, "now": now })),
-        false => output::line(format!("broke the lock of {path}; now: {now}")),
-    }
-    Ok(0)
-}
-
-/// Tells once, if it takes long, that the holder is waited for.
-async fn tell_progress(cell: &Cell, path: &str) {
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let locks = cell.locks(Some(path)).await.unwrap_or_default();
-    if let Some(left) = locks.first().map(|lock| lock.free_within_ms) {
-        let left = output::span(Duration::from_millis(left));
-        output::notice(format!(
-            "its holder has been told, and has a little time to stop; {left} at the latest"
-        ));
-    }
-    std::future::pending().await
-}
-
-/// What administrators did.
-pub(crate) async fn audit(settings: &Settings, json: bool) -> Result<u8, Failure> {
-    for entry in settings.operator().await?.audit().await? {
-        let time = output::time(entry.wall_ms);
-        output::line(match json {
-            true => json!({
-                "slot": entry.slot, "time": time, "session": entry.session, "client": entry.client,
-                "what": entry.what,
-            })
-            .to_string(),
-            false => format!("{time}  {}: {}", named(&entry.client, entry.session), entry.what),
-        });
-    }
-    Ok(0)
 }
 
 #[cfg(test)]

@@ -1,15 +1,32 @@
 //! `wombat multi`: several changes as one.
 
-use crate::args::Multi as Args;
 use crate::exit::Failure;
 use crate::output;
+use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 use std::io::Read;
-use wombat_client::{Cell, Generation, Multi, limits};
+use wombat_client::{Cell, Generation, Multi as Changes, limits};
 
-pub(crate) async fn run(cell: &Cell, args: &Args, json: bool) -> Result<(), Failure> {
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  wombat multi 'generation /ls/local/a 3' 'set /ls/local/a new' 'create /ls/local/log/entry text'
+  wombat multi 'absent /ls/local/d' 'mkdir /ls/local/d' 'create /ls/local/d/f contents'
+  wombat multi - < steps.txt                       a step a line
+
+Conditions: exists PATH, absent PATH, generation PATH G.
+Changes: create PATH [VALUE], sequential PREFIX [VALUE], mkdir PATH, set PATH [VALUE], delete PATH.
+All conditions are checked first; then all changes are made as one, or none of them. A value is
+the rest of its step, a path has no blanks. Prints the paths that `sequential` made.")]
+pub(crate) struct Multi {
+    /// Conditions and changes, or `-`: those that come in on standard input
+    #[arg(required = true, value_name = "STEP")]
+    pub(crate) steps: Vec<String>,
+}
+
+pub(crate) async fn run(cell: &Cell, args: &Multi, json: bool) -> Result<(), Failure> {
     let steps = &args.steps;
-    let multi = steps.iter().try_fold(Multi::new(), |multi, step| add(multi, step))?;
+    let multi = steps.iter().try_fold(Changes::new(), |multi, step| add(multi, step))?;
     let changed = cell.multi(multi).await?;
     // Only `sequential` makes a name that was not given.
     let prefixes = steps.iter().filter_map(|step| step.trim_start().strip_prefix("sequential "));
@@ -30,7 +47,7 @@ pub(crate) async fn run(cell: &Cell, args: &Args, json: bool) -> Result<(), Fail
 }
 
 /// Reads the steps that do not stand on the command line.
-pub(crate) fn read_steps(args: &mut Args) -> Result<(), Failure> {
+pub(crate) fn read_steps(args: &mut Multi) -> Result<(), Failure> {
     if args.steps != ["-"] {
         return Ok(());
     }
@@ -45,7 +62,7 @@ pub(crate) fn read_steps(args: &mut Args) -> Result<(), Failure> {
 }
 
 /// Adds one step, a condition or a change.
-fn add(multi: Multi, step: &str) -> Result<Multi, Failure> {
+fn add(multi: Changes, step: &str) -> Result<Changes, Failure> {
     let bad = |why: &str| Failure::usage(format!("the step {step:?}: {why}"));
     let (verb, rest) = step.trim_start().split_once(' ').ok_or_else(|| bad("it names no path"))?;
     let (path, value) = match rest.trim_start().split_once(' ') {

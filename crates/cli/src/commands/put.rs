@@ -1,17 +1,61 @@
 //! `wombat put`.
 
-use super::files::make_parents;
-use crate::args::{CreateFlag, Put};
+use super::parents::make_parents;
 use crate::exit::{Failure, USAGE};
 use crate::output;
 use crate::supervise::Signals;
 use crate::time_limit::TimeLimit;
 use bytes::Bytes;
+use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::json;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use wombat_client::{Cell, Create, Generation, Node, OpenOptions, SessionEvent, Stat, limits};
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum CreateFlag {
+    /// The file must exist
+    Never,
+    /// The file is made if it does not exist
+    May,
+    /// The file must not exist
+    Must,
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  wombat put /ls/local/greeting hello
+  wombat put -p /ls/local/a/b/config - < config.toml
+  wombat put /ls/local/counter 42 --if-generation 7    only if nobody wrote since
+  wombat put /ls/local/alive/$(hostname) up --ephemeral
+  wombat put /ls/local/jobs/job- work --sequential     makes job-0000000001, …2, and prints its path
+
+Under `wombat lock … -- CMD` the environment holds WOMBAT_SEQUENCER, so that each change that CMD
+makes with wombat is refused once the lock is lost, even if CMD was frozen and does not know.")]
+pub(crate) struct Put {
+    /// The file, /ls/CELL/…
+    pub(crate) path: String,
+    /// What to write; `-` or nothing: what comes in on standard input
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) value: Option<OsString>,
+    /// Write only if the contents are of this generation
+    #[arg(long, value_name = "G", value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["create", "ephemeral"])]
+    pub(crate) if_generation: Option<u64>,
+    /// Whether to make the file
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "may")]
+    pub(crate) create: CreateFlag,
+    /// Make a file that vanishes when this command ends; stay until interrupted
+    #[arg(long)]
+    pub(crate) ephemeral: bool,
+    /// Make a new file, its name completed by a number that rises with each; print its path
+    #[arg(long, conflicts_with_all = ["create", "if_generation"])]
+    pub(crate) sequential: bool,
+    /// Make the directories above it
+    #[arg(short, long)]
+    pub(crate) parents: bool,
+}
 
 pub(crate) async fn run(cell: &Cell, put: Put, json: bool, limit: &TimeLimit) -> Result<u8, Failure> {
     let (node, stat) = limit.run(write(cell, &put)).await.map_err(|failure| failure.about(&put.path))?;

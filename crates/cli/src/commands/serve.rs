@@ -1,16 +1,75 @@
 //! `wombat serve`: a replica as a service.
 
-use crate::args::{Global, Serve};
+use crate::duration;
 use crate::exit::Failure;
+use crate::global::Global;
 use crate::output;
 use crate::settings::{parse_duration, read_toml};
 use crate::supervise::Signals;
+use clap::Args as ClapArgs;
 use serde::Deserialize;
 use std::path::PathBuf;
+use std::time::Duration;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 use wombat_client::CellName;
 use wombat_server::{Config, Server};
+
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  wombat serve --config /etc/wombat/server.toml
+  wombat serve --cell main --dir /var/lib/wombat --listen 0.0.0.0:7480
+  wombat serve --cell main --dir /var/lib/wombat --listen 0.0.0.0:7480 --advertise a:7480 \
+      --peers a:7480,b:7480,c:7480,d:7480,e:7480
+
+A cell is founded when all its peers have met: start each with the same list. A replica whose
+data is lost is started again with an empty directory: it joins anew, and takes the place of what
+it was. The file's keys: cell, dir, listen, advertise, metrics, peers (a list), session_lease,
+master_lease, max_master_lease and cache_lease (durations as text). Flags and the environment go
+before it. Stops cleanly on SIGTERM.")]
+pub(crate) struct Serve {
+    /// The replica's configuration file
+    #[arg(long, value_name = "FILE", env = "WOMBAT_SERVER_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// The data directory
+    #[arg(long, env = "WOMBAT_DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where to listen [default: 127.0.0.1:7480]
+    #[arg(long, value_name = "HOST:PORT", env = "WOMBAT_LISTEN")]
+    pub(crate) listen: Option<String>,
+    /// Where the other replicas and the clients reach it [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT", env = "WOMBAT_ADVERTISE")]
+    pub(crate) advertise: Option<String>,
+    /// All founders of the cell, this one among them [default: it is alone]
+    #[arg(long, value_name = "HOST:PORT,…", env = "WOMBAT_PEERS", value_delimiter = ',')]
+    pub(crate) peers: Vec<String>,
+    /// Join a cell that exists as a further replica, which learns but has no vote; --peers names some of it
+    #[arg(long)]
+    pub(crate) join: bool,
+    /// The session lease [default: 12s]
+    #[arg(long, value_name = "DURATION", env = "WOMBAT_SESSION_LEASE", value_parser = duration::parse)]
+    pub(crate) session_lease: Option<Duration>,
+    /// The cache lease: how long a client that does not answer delays a change of what it has cached [default: 2s]
+    #[arg(long, value_name = "DURATION", env = "WOMBAT_CACHE_LEASE", value_parser = duration::parse)]
+    pub(crate) cache_lease: Option<Duration>,
+    /// The master lease: how long the others wait for a master that is gone [default: 300ms]
+    #[arg(long, value_name = "DURATION", env = "WOMBAT_MASTER_LEASE", value_parser = duration::parse)]
+    pub(crate) master_lease: Option<Duration>,
+    /// The longest master lease that a master asks for by itself, when round trips are too long for the usual one
+    /// [default: 3s]
+    #[arg(long, value_name = "DURATION", env = "WOMBAT_MAX_MASTER_LEASE", value_parser = duration::parse)]
+    pub(crate) max_master_lease: Option<Duration>,
+    /// Where to tell metrics, at http://HOST:PORT/metrics, to whoever can connect [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT", env = "WOMBAT_METRICS")]
+    pub(crate) metrics: Option<String>,
+    /// How many clients may connect from one address [default: 8192, and any number from this machine]
+    #[arg(long, value_name = "N", env = "WOMBAT_CONNECTIONS_PER_ADDRESS")]
+    pub(crate) connections_per_address: Option<usize>,
+    /// What to log, as in RUST_LOG
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    pub(crate) log: String,
+}
 
 /// The server's configuration file.
 #[derive(Default, Deserialize)]

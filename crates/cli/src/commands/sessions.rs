@@ -6,7 +6,7 @@ use crate::settings::Settings;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-pub(crate) async fn run(settings: &Settings, json: bool) -> Result<u8, Failure> {
+pub(crate) async fn run(settings: &Settings, json: bool) -> Result<(), Failure> {
     let sessions = settings.operator().await?.sessions().await?;
     if json {
         let object = |info: &wombat_client::SessionInfo| {
@@ -17,7 +17,7 @@ pub(crate) async fn run(settings: &Settings, json: bool) -> Result<u8, Failure> 
             })
         };
         output::line(Value::from(sessions.iter().map(object).collect::<Vec<_>>()));
-        return Ok(0);
+        return Ok(());
     }
     let row = |info: &wombat_client::SessionInfo| {
         vec![
@@ -32,5 +32,5 @@ pub(crate) async fn run(settings: &Settings, json: bool) -> Result<u8, Failure> 
     };
     let rows: Vec<_> = sessions.iter().map(row).collect();
     output::table(&["SESSION", "AGE", "LEASE", "HANDLES", "LOCKS", "EPHEMERALS", "CLIENT"], &rows);
-    Ok(0)
+    Ok(())
 }

@@ -1,11 +1,22 @@
 //! `wombat tree`.
 
-use super::files::shown_name;
+use super::reader::Reader;
+use super::show::shown_name;
 use crate::exit::Failure;
 use crate::output;
+use crate::settings::Settings;
 use crate::time_limit::TimeLimit;
+use clap::Args as ClapArgs;
 use serde_json::{Value, json};
-use wombat_client::{Cell, Entry, OpenOptions};
+use wombat_client::Entry;
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  wombat tree\n  wombat tree /ls/local/services")]
+pub(crate) struct Tree {
+    /// Where to begin
+    #[arg(default_value = "/ls/local")]
+    pub(crate) path: String,
+}
 
 /// A directory's children that are still to be shown.
 struct Level {
@@ -15,17 +26,23 @@ struct Level {
     rest: std::vec::IntoIter<Entry>,
 }
 
-pub(crate) async fn run(cell: &Cell, path: &str, json: bool, limit: &TimeLimit) -> Result<(), Failure> {
-    let node = cell.open(path, OpenOptions::new()).await.map_err(|error| Failure::from(error).about(path))?;
+pub(crate) async fn run(
+    settings: &Settings,
+    tree: &Tree,
+    json: bool,
+    limit: &TimeLimit,
+) -> Result<(), Failure> {
+    let mut reader = Reader::connect(settings, false).await?;
+    let stat = reader.stat(&tree.path).await?.value;
+    let path = reader.resolve(&tree.path)?.to_string();
     let mut all = Vec::new();
     if json {
-        all.push(json!({ "path": node.path().to_string(), "stat": output::stat(node.opened_stat()) }));
+        all.push(json!({ "path": path, "stat": output::stat(&stat) }));
     } else {
-        output::line(output::name(&node.path().to_string()));
+        output::line(output::name(&path));
     }
-    if node.opened_stat().directory {
-        let path = node.path().to_string();
-        let mut levels = vec![level(cell, path, String::new()).await?];
+    if stat.directory {
+        let mut levels = vec![level(&mut reader, path, String::new()).await?];
         while let Some(top) = levels.last_mut() {
             let Some(entry) = top.rest.next() else {
                 levels.pop();
@@ -41,7 +58,7 @@ pub(crate) async fn run(cell: &Cell, path: &str, json: bool, limit: &TimeLimit) 
             }
             if entry.stat.directory {
                 let indent = format!("{}{}", top.indent, if last { "    " } else { "│   " });
-                levels.push(level(cell, child, indent).await?);
+                levels.push(level(&mut reader, child, indent).await?);
                 limit.restart();
             }
         }
@@ -52,12 +69,12 @@ pub(crate) async fn run(cell: &Cell, path: &str, json: bool, limit: &TimeLimit) 
     Ok(())
 }
 
-async fn level(cell: &Cell, path: String, indent: String) -> Result<Level, Failure> {
-    let rest = match cell.open(&path, OpenOptions::new()).await {
-        Ok(node) => node.list().await?,
+async fn level(reader: &mut Reader<'_>, path: String, indent: String) -> Result<Level, Failure> {
+    let rest = match reader.list(&path).await {
+        Ok(read) => read.value,
         // It was deleted while we looked.
-        Err(wombat_client::Error::NotFound { .. }) => Vec::new(),
-        Err(error) => return Err(Failure::from(error).about(&path)),
+        Err(failure) if failure.is_not_found() => Vec::new(),
+        Err(failure) => return Err(failure),
     };
     Ok(Level { path, indent, rest: rest.into_iter() })
 }

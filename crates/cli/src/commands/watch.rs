@@ -1,14 +1,42 @@
 //! `wombat watch`: a line for each event.
 
-use super::elect::pass;
-use crate::args::Watch;
+use crate::duration;
 use crate::exit::{Failure, TIMEOUT};
 use crate::output;
 use crate::supervise::Signals;
+use crate::time_limit::pass;
+use clap::Args as ClapArgs;
 use serde_json::json;
 use std::io::ErrorKind;
 use std::time::Duration;
 use wombat_client::{Cell, Error, EventKind, Node, OpenOptions};
+
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  wombat watch /ls/local/config                 a line for each change, with the new contents
+  wombat watch /ls/local/services --json        children that come and go, a JSON object a line
+  wombat watch -r /ls/local                     everything below it, too
+  wombat watch /ls/local/config --count 1       wait for the next change
+  wombat watch --wait /ls/local/config          also while it does not exist
+
+It goes on over restarts of the cell, and ends when the node is deleted.")]
+pub(crate) struct Watch {
+    /// A file, or a directory whose children are meant
+    pub(crate) path: String,
+    /// Of a directory: everything below it
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+    /// Wait for it if it does not exist, and again when it is deleted
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// End after so many events
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// How long to watch; then the exit code is 5 [default: until interrupted]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub(crate) timeout: Option<Duration>,
+}
 
 const KINDS: &[EventKind] = &[
     EventKind::ContentsModified,

@@ -5,7 +5,8 @@
 //! whatever the command starts: the guardian is a subreaper.
 
 use super::link::{Deadline, Order, Report};
-use super::{descendants, die_with_this_process, signals};
+use super::parent::die_with_this_process;
+use super::{descendants, signals};
 use crate::exit::{self, Failure};
 use crate::output;
 use nix::errno::Errno;
@@ -42,9 +43,10 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
     let command: Vec<OsString> = arguments.collect();
     let (Some(link), false) = (link, command.is_empty()) else {
         let text = format!("{NAME} is a part of wombat, which starts it: run wombat lock instead");
-        let code = Failure::usage(text).report(false);
+        let failure = Failure::usage(text);
+        output::failure(&failure, false);
         output::finish();
-        return Some(code);
+        return Some(failure.code());
     };
     match guard(&link, &command) {
         Ok(()) => Some(ExitCode::SUCCESS),

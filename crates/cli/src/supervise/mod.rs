@@ -6,19 +6,20 @@ mod descendants;
 mod foreground;
 mod guardian;
 mod link;
+mod parent;
 mod signals;
 
 pub(crate) use guardian::run_if_asked as run_guardian_if_asked;
+pub(crate) use parent::die_with_this_process;
 pub(crate) use signals::{Signals, expect_children};
 
 use crate::exit::{self, Failure};
 use crate::output;
 use foreground::Foreground;
 use link::{Deadline, FRAME, Order, Report};
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::{Pid, getppid};
+use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
@@ -256,20 +257,5 @@ impl Drop for Guardian {
         let _gone_already = self.orders.shutdown(std::net::Shutdown::Both);
         self.wake();
         let _buried_already = self.process.wait();
-    }
-}
-
-/// Lets a process be killed when this one ends, however it ends.
-pub(crate) fn die_with_this_process(command: &mut Command) {
-    let parent = nix::unistd::getpid();
-    // SAFETY: only async-signal-safe calls between fork and exec: prctl, getppid.
-    unsafe {
-        command.pre_exec(move || {
-            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-            match getppid() == parent {
-                true => Ok(()),
-                false => Err(Errno::ESRCH.into()), // We died before the child could ask to die with us.
-            }
-        });
     }
 }

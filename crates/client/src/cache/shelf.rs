@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use wombat_proto::Path;
 use wombat_proto::limits::{IDLE_END, KEPT_HANDLES};
-use wombat_proto::{Path, wire};
+use wombat_proto::wire::{self, request::Call};
 
 /// How often the handles are looked through: one that was not used between two looks is closed. So an idle
 /// session still ends.
@@ -53,6 +54,11 @@ impl WireHandle {
             taken: AtomicBool::new(true),
             touched: AtomicBool::new(true),
         }
+    }
+
+    /// The call that closes it for good.
+    pub(crate) fn close(&self) -> Call {
+        Call::Close(wire::Close { handle: Some(self.token) })
     }
 
     /// Nobody else may use it after this.

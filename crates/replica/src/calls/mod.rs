@@ -37,6 +37,7 @@ impl Replica {
         match call {
             Call::GetStatus(_) => return Ok(Some(Answer::Status(self.report()))),
             Call::ReadStale(read) => return self.read_stale(&read).map(Some),
+            Call::ReadPath(read) => return self.read_path(read).map(Some),
             Call::CreateSession(create) => return self.create_session(asker, create),
             Call::ResumeSession(resume) => return self.resume_session(asker, &resume).map(Some),
             Call::ListSessions(list) => return self.list_sessions(&list).map(Some),

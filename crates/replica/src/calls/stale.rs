@@ -1,4 +1,5 @@
-//! Reads that any replica answers from what it knows, master or not, with how old that may be (SPEC §7).
+//! Reads by path that need no session (SPEC §7): what any replica knows, master or not, with how old that may be; and
+//! what is so now, at the master.
 
 use super::nodes::page_of;
 use crate::{Answer, Replica};
@@ -7,6 +8,12 @@ use wombat_proto::wire::{self, stale_read};
 use wombat_proto::{Error, Result};
 
 impl Replica {
+    /// Only a master comes here, and only while its lease holds and nothing of its fail-over is left to do.
+    pub(super) fn read_path(&self, read: wire::ReadPath) -> Result<Answer> {
+        let wire::ReadPath { path, what, after, limit } = read;
+        self.read_stale(&wire::ReadStale { path, what, after, limit })
+    }
+
     pub(super) fn read_stale(&self, read: &wire::ReadStale) -> Result<Answer> {
         let what = What::try_from(read.what)
             .map_err(|_| Error::invalid("what is CONTENTS (0), STAT (1) or LIST (2)"))?;

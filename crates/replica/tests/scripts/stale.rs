@@ -1,4 +1,5 @@
-//! Reads at any replica (SPEC §7): what they say, and how old they say that it is.
+//! Reads that need no session (SPEC §7): at any replica, what they say and how old they say that it is; and at the
+//! master, as of now.
 
 use crate::several::{Cell, hello};
 use crate::world::{may_create, request, set};
@@ -35,6 +36,25 @@ impl Cell {
         match self.replies.pop().and_then(|response| response.result) {
             Some(Answer::StaleRead(read)) => Ok(read),
             Some(Answer::Error(error)) => Err(error.into()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Reads the file as of now at a replica, while no time passes. `None`: the answer has to wait.
+    fn contents_now(&mut self, id: u32) -> Option<Result<String>> {
+        let (connection, path) = (ConnectionId(9), "/ls/test/file".into());
+        let read = wire::ReadPath { path, what: What::Contents.into(), ..wire::ReadPath::default() };
+        for (number, call) in [(1, hello()), (2, Call::ReadPath(read))] {
+            self.replies.clear();
+            let request = wire::Request { number, ..request(call) };
+            self.step(id, Input::Request { connection, request });
+        }
+        self.step(id, Input::Disconnected { connection });
+        match self.replies.pop()?.result {
+            Some(Answer::StaleRead(wire::StaleRead { answer: Some(Value::Contents(it)), .. })) => {
+                Some(Ok(String::from_utf8_lossy(&it.contents).into_owned()))
+            }
+            Some(Answer::Error(error)) => Some(Err(error.into())),
             other => panic!("{other:?}"),
         }
     }
@@ -202,4 +222,33 @@ fn who_has_just_started_does_not_know_how_old_it_is_nor_anything_before_the_cell
     cell.pass(Duration::from_secs(1));
     let (_, age) = cell.contents(other);
     assert!(age.unwrap() <= FRESH_MS, "{age:?}");
+}
+
+#[test]
+fn read_of_now_is_answered_by_the_master_alone_and_enters_no_log() {
+    let mut written = Written::new();
+    let master = written.cell.master();
+    let slot = written.cell.replicas[master as usize - 1].state().stamp();
+    for id in 1..=3 {
+        match written.cell.contents_now(id).unwrap() {
+            Ok(text) => assert_eq!((text.as_str(), id), ("one", master)),
+            Err(error) => assert!(matches!(error, Error::NotMaster { .. }) && id != master, "{id}: {error}"),
+        }
+    }
+    written.cell.pass(Duration::from_secs(1));
+    assert_eq!(written.cell.replicas[master as usize - 1].state().stamp(), slot, "it leaves nothing behind");
+    written.write("two");
+    assert_eq!(written.cell.contents_now(master), Some(Ok("two".into())));
+}
+
+#[test]
+fn read_of_now_waits_at_a_master_whose_lease_has_ended() {
+    let mut written = Written::new();
+    let cell = &mut written.cell;
+    let old = cell.master();
+    assert_eq!(cell.contents_now(old), Some(Ok("one".into())));
+    // It sleeps for longer than its lease: another may be master by now, and may have written.
+    cell.now += Duration::from_secs(60);
+    assert_eq!(cell.contents_now(old), None);
+    assert_eq!(cell.contents(old).0, "one", "a stale read waits for nothing");
 }

@@ -1,6 +1,6 @@
 //! `wombat status --json`.
 
-use super::{Master, Views, has_copy, is_reached, lag};
+use super::views::{Master, Views, has_copy, is_reached, lag};
 use serde_json::{Value, json};
 use wombat_client::{CacheStatus, Error, FailOver, MemberStatus, Status};
 

@@ -1,6 +1,6 @@
 //! `wombat status` for people.
 
-use super::{Master, Views, has_copy, is_reached, lag};
+use super::views::{self, Master, Views, has_copy, is_reached, lag};
 use crate::output;
 use std::time::Duration;
 use wombat_client::{CacheStatus, FailOver, HeldUpBy, MemberStatus, Status};
@@ -36,7 +36,7 @@ pub(super) fn show(master: &Master<'_>, views: &Views) {
     }
     let unreached: Vec<String> = views
         .iter()
-        .filter_map(|(at, view)| Some(format!("{at} ({})", super::why(at, view.as_ref().err()?))))
+        .filter_map(|(at, view)| Some(format!("{at} ({})", views::why(at, view.as_ref().err()?))))
         .collect();
     if !unreached.is_empty() {
         output::line("");

@@ -1,7 +1,7 @@
 //! `wombat dev --replicas N`: a cell of several real server processes, each with a directory of its own.
 
-use super::dev::{cell_name, environment};
-use crate::args::{Dev, Global};
+use super::environment::environment;
+use super::plan::Plan;
 use crate::exit::Failure;
 use crate::output;
 use crate::supervise::{self, Job, Signals};
@@ -39,26 +39,26 @@ impl Drop for Replica {
     }
 }
 
-pub(super) async fn run(global: &Global, dev: Dev) -> Result<u8, Failure> {
-    if dev.listen.is_some() {
+pub(super) async fn run(plan: &Plan) -> Result<u8, Failure> {
+    if plan.listen.is_some() {
         return Err(Failure::usage("--listen is for one replica: several take free ports"));
     }
     let mut signals = Signals::listen()?;
     // Dropped, and so deleted, after the servers have stopped.
-    let temporary = if dev.dir.is_none() { Some(tempfile::tempdir()?) } else { None };
-    let dir = dev.dir.clone().or_else(|| temporary.as_ref().map(|dir| dir.path().to_owned()));
+    let temporary = if plan.dir.is_none() { Some(tempfile::tempdir()?) } else { None };
+    let dir = plan.dir.clone().or_else(|| temporary.as_ref().map(|dir| dir.path().to_owned()));
     let dir = dir.unwrap_or_default();
-    let addresses = addresses(&dir, dev.replicas)?;
-    let started = addresses.iter().zip(1..).map(|(at, n)| start(global, &dev, &dir, n, at, &addresses));
+    let addresses = addresses(&dir, plan.replicas)?;
+    let started = addresses.iter().zip(1..).map(|(at, n)| start(plan, &dir, n, at, &addresses));
     let mut replicas = started.collect::<Result<Vec<Replica>, Failure>>()?;
     tokio::select! {
         ready = until_ready(&mut replicas) => drop(ready?),
         _ = signals.next() => return Ok(0),
     }
-    let result = if dev.command.is_empty() {
+    let result = if plan.command.is_empty() {
         stay(&addresses, &mut replicas, &mut signals).await
     } else {
-        let job = Job { command: &dev.command, environment: environment(global, addresses.join(",")) };
+        let job = Job { command: &plan.command, environment: environment(&plan.cell, addresses.join(",")) };
         supervise::run(job, &mut signals, None).await
     };
     for replica in &mut replicas {
@@ -99,18 +99,11 @@ fn addresses(dir: &Path, replicas: u32) -> Result<Vec<String>, Failure> {
 }
 
 /// Starts a replica: this very program, as a server.
-fn start(
-    global: &Global,
-    dev: &Dev,
-    dir: &Path,
-    number: u32,
-    address: &str,
-    all: &[String],
-) -> Result<Replica, Failure> {
+fn start(plan: &Plan, dir: &Path, number: u32, address: &str, all: &[String]) -> Result<Replica, Failure> {
     let log = dir.join(format!("{number}.log"));
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["serve", "--cell", cell_name(global), "--listen", address, "--peers", &all.join(",")]);
-    command.args(["--session-lease", &humantime::format_duration(dev.session_lease).to_string()]);
+    command.args(["serve", "--cell", &plan.cell, "--listen", address, "--peers", &all.join(",")]);
+    command.args(["--session-lease", &humantime::format_duration(plan.session_lease).to_string()]);
     command.arg("--dir").arg(dir.join(number.to_string()));
     command.env_remove("WOMBAT_SERVER_CONFIG").env_remove("WOMBAT_ADVERTISE").env_remove("RUST_LOG");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log)?);

@@ -1,30 +1,20 @@
-//! `wombat status` and `wombat admin transfer`: they ask replicas themselves, without a session, so that they work
-//! also when nobody is master.
-//!
-//! What this machine cannot reach is not what is not there. Each replica says whom it takes for the master, how old
-//! its knowledge is, and which others it is connected to; only these reports say how the cell is.
+//! What the replicas of a cell say of themselves and of each other.
 
-mod object;
-mod show;
-
-use crate::exit::Failure;
-use crate::output;
+use crate::exit::{Failure, UNREACHABLE};
 use crate::settings::Settings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::task::JoinSet;
-use wombat_client::{
-    CellName, Error, MemberStatus, Status, relay_transfer, replica_status, transfer_mastership,
-};
+use wombat_client::{CellName, Error, MemberStatus, Status, replica_status};
 
 /// How long one replica may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+pub(in super::super) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// What replicas say, by their addresses.
-type Views = BTreeMap<String, Result<Status, Error>>;
+pub(in super::super) type Views = BTreeMap<String, Result<Status, Error>>;
 
 /// The cell's master, by what all views say together.
-enum Master<'a> {
+pub(in super::super) enum Master<'a> {
     /// It says so itself.
     Reached(&'a Status),
     /// It was not reached, but these replicas have granted it their leases.
@@ -35,7 +25,7 @@ enum Master<'a> {
 
 impl<'a> Master<'a> {
     /// Of two masters the later one counts.
-    fn of(views: &'a Views) -> Master<'a> {
+    pub(in super::super) fn of(views: &'a Views) -> Master<'a> {
         let all = || views.values().flatten();
         let own = all().filter(|view| view.standing == "master").max_by_key(|view| view.epoch);
         let named = all().filter(|view| view.standing != "master" && !view.master.is_empty());
@@ -50,7 +40,7 @@ impl<'a> Master<'a> {
         }
     }
 
-    fn epoch(&self) -> u64 {
+    pub(in super::super) fn epoch(&self) -> u64 {
         match self {
             Master::Reached(status) => status.epoch,
             Master::Named { epoch, .. } => *epoch,
@@ -59,65 +49,8 @@ impl<'a> Master<'a> {
     }
 }
 
-pub(crate) async fn status(settings: &Settings, json: bool) -> Result<u8, Failure> {
-    let views = ask_all(settings).await;
-    // Another cell is not asked a second time.
-    for view in views.values() {
-        if let Err(error @ Error::InvalidArgument { .. }) = view {
-            return Err(error.clone().into());
-        }
-    }
-    let master = Master::of(&views);
-    if views.values().any(Result::is_ok) {
-        if json {
-            output::line(object::object(&master, &views));
-        } else {
-            show::show(&master, &views);
-        }
-    }
-    match master {
-        Master::Unknown => Err(no_master(&views)),
-        _ => Ok(0),
-    }
-}
-
-pub(crate) async fn transfer(settings: &Settings, to: u32) -> Result<u8, Failure> {
-    let views = ask_all(settings).await;
-    let master = Master::of(&views);
-    match &master {
-        Master::Reached(status) => transfer_mastership(&status.master, to, ANSWER_WITHIN).await?,
-        Master::Named { by, .. } => {
-            let at =
-                views.iter().find(|(_, view)| view.as_ref().is_ok_and(|view| by.contains(&view.replica)));
-            let (at, _) = at.expect("it was reached");
-            relay_transfer(at, to, ANSWER_WITHIN).await?;
-        }
-        Master::Unknown => return Err(no_master(&views)),
-    }
-    let by = tokio::time::Instant::now() + settings.connect_timeout;
-    while tokio::time::Instant::now() < by {
-        let views = ask_all(settings).await;
-        let now = Master::of(&views);
-        if now.epoch() > master.epoch() {
-            match &now {
-                Master::Reached(now) => output::line(format_args!(
-                    "replica {} at {} is master, epoch {}",
-                    now.replica, now.master, now.epoch
-                )),
-                Master::Named { address, epoch, .. } => {
-                    output::line(format_args!("the replica at {address} is master, epoch {epoch}"));
-                }
-                Master::Unknown => {}
-            }
-            return Ok(0);
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Err(Failure::new(crate::exit::TIMEOUT, "Timeout", "the master has let go, but no other has begun yet"))
-}
-
 /// Asks the endpoints, and every replica that they name.
-async fn ask_all(settings: &Settings) -> Views {
+pub(in super::super) async fn ask_all(settings: &Settings) -> Views {
     let cell = settings.cell.clone().filter(|cell| cell != CellName::LOCAL).unwrap_or_default();
     let (mut views, mut asked, mut asking) = (Views::new(), BTreeSet::new(), JoinSet::new());
     let mut to_ask = settings.endpoints.clone();
@@ -138,7 +71,7 @@ async fn ask_all(settings: &Settings) -> Views {
 }
 
 /// No replica that was reached knows of a master. Others may.
-fn no_master(views: &Views) -> Failure {
+pub(in super::super) fn no_master(views: &Views) -> Failure {
     let reached: Vec<&Status> = views.values().flatten().collect();
     let outside = outside(views);
     if reached.is_empty() {
@@ -178,7 +111,7 @@ fn no_master(views: &Views) -> Failure {
             outside.join(", ")
         ),
     };
-    Failure::new(crate::exit::UNREACHABLE, "NoQuorum", text).hint(hint)
+    Failure::new(UNREACHABLE, "NoQuorum", text).hint(hint)
 }
 
 /// What was wrong with each endpoint.
@@ -203,7 +136,7 @@ fn outside(views: &Views) -> Vec<&str> {
 }
 
 /// Why a replica could not be asked, without its address.
-fn why(at: &str, error: &Error) -> String {
+pub(super) fn why(at: &str, error: &Error) -> String {
     let text = error.to_string();
     match text.split_once(at) {
         Some((_, why)) => why.trim_matches([' ', '(', ')', ':']).to_owned(),
@@ -212,17 +145,17 @@ fn why(at: &str, error: &Error) -> String {
 }
 
 /// A replica whose place another has taken at the same address is not there any more.
-fn is_reached(member: &MemberStatus, views: &Views) -> bool {
+pub(super) fn is_reached(member: &MemberStatus, views: &Views) -> bool {
     let view = views.get(&member.address).and_then(|view| view.as_ref().ok());
     view.is_some_and(|view| view.replica == member.replica)
 }
 
 /// Whether a replica's data directory is a copy, as it says.
-fn has_copy(member: &MemberStatus, views: &Views) -> bool {
+pub(super) fn has_copy(member: &MemberStatus, views: &Views) -> bool {
     views.get(&member.address).and_then(|view| view.as_ref().ok()).is_some_and(is_copy)
 }
 
 /// By how many slots a replica is behind the master.
-fn lag(status: &Status, member: &MemberStatus) -> u64 {
+pub(super) fn lag(status: &Status, member: &MemberStatus) -> u64 {
     status.chosen_slot.saturating_sub(member.accepted_slot.max(member.chosen_slot))
 }

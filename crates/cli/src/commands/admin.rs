@@ -1,0 +1,79 @@
+//! `wombat admin`: looking after a cell.
+
+use super::locks::named;
+use super::status::views::{ANSWER_WITHIN, Master, ask_all, no_master};
+use crate::exit::{Failure, TIMEOUT};
+use crate::output;
+use crate::settings::Settings;
+use clap::{Args as ClapArgs, Subcommand};
+use serde_json::json;
+use std::time::Duration;
+use wombat_client::{relay_transfer, transfer_mastership};
+
+#[derive(Subcommand)]
+pub(crate) enum Admin {
+    /// Let another replica be master; clients barely notice
+    Transfer(Transfer),
+    /// Show what administrators did: which locks were broken, by whom, and why
+    Audit,
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  wombat admin transfer\n  wombat admin transfer --to 3")]
+pub(crate) struct Transfer {
+    /// Which replica, as `wombat status` numbers them [default: the one that is furthest]
+    #[arg(long, value_name = "REPLICA")]
+    pub(crate) to: Option<u32>,
+}
+
+pub(crate) async fn transfer(settings: &Settings, args: &Transfer) -> Result<(), Failure> {
+    let to = args.to.unwrap_or(0);
+    let views = ask_all(settings).await;
+    let master = Master::of(&views);
+    match &master {
+        Master::Reached(status) => transfer_mastership(&status.master, to, ANSWER_WITHIN).await?,
+        Master::Named { by, .. } => {
+            let at =
+                views.iter().find(|(_, view)| view.as_ref().is_ok_and(|view| by.contains(&view.replica)));
+            let (at, _) = at.expect("it was reached");
+            relay_transfer(at, to, ANSWER_WITHIN).await?;
+        }
+        Master::Unknown => return Err(no_master(&views)),
+    }
+    let by = tokio::time::Instant::now() + settings.connect_timeout;
+    while tokio::time::Instant::now() < by {
+        let views = ask_all(settings).await;
+        let now = Master::of(&views);
+        if now.epoch() > master.epoch() {
+            match &now {
+                Master::Reached(now) => output::line(format_args!(
+                    "replica {} at {} is master, epoch {}",
+                    now.replica, now.master, now.epoch
+                )),
+                Master::Named { address, epoch, .. } => {
+                    output::line(format_args!("the replica at {address} is master, epoch {epoch}"));
+                }
+                Master::Unknown => {}
+            }
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(Failure::new(TIMEOUT, "Timeout", "the master has let go, but no other has begun yet"))
+}
+
+/// What administrators did.
+pub(crate) async fn audit(settings: &Settings, json: bool) -> Result<(), Failure> {
+    for entry in settings.operator().await?.audit().await? {
+        let time = output::time(entry.wall_ms);
+        output::line(match json {
+            true => json!({
+                "slot": entry.slot, "time": time, "session": entry.session, "client": entry.client,
+                "what": entry.what,
+            })
+            .to_string(),
+            false => format!("{time}  {}: {}", named(&entry.client, entry.session), entry.what),
+        });
+    }
+    Ok(())
+}
