@@ -66,8 +66,6 @@ impl World {
     fn strike(&mut self, fault: Fault, one: ReplicaId) {
         self.tell(&format!("{fault:?} {one}"));
         let ids: Vec<ReplicaId> = self.machines.keys().copied().collect();
-        let client = self.random.below(self.clients.len() as u64) as usize;
-        let stop = self.now + self.random.duration(Duration::ZERO, self.swarm.stop);
         match fault {
             Fault::Kill => self.kill(one),
             Fault::KillMany => {
@@ -79,7 +77,10 @@ impl World {
                 }
             }
             // What was put off until then already does not come earlier.
-            Fault::Pause => self.machine(one).stopped_until = stop.max(self.machines[&one].stopped_until),
+            Fault::Pause => {
+                let until = self.draw_stop();
+                self.machine(one).stopped_until = until.max(self.machines[&one].stopped_until);
+            }
             Fault::Partition => {
                 let master = self.master();
                 self.network.partition(&ids, master, &mut self.random);
@@ -101,15 +102,22 @@ impl World {
                 }
             }
             Fault::Rollback => self.roll_back(one),
-            Fault::StopClient => self.stop_client(client, stop),
+            Fault::StopClient => {
+                let (client, until) = (self.draw_client(), self.draw_stop());
+                self.stop_client(client, until);
+            }
             Fault::KillClient => {
+                let client = self.draw_client();
                 if !self.clients[client].is_finished() {
                     self.clients[client].dead = true;
                     self.bury(client);
                     self.add_client();
                 }
             }
-            Fault::Cut => self.cut(one, stop),
+            Fault::Cut => {
+                let until = self.draw_stop();
+                self.cut(one, until);
+            }
             Fault::Break => {
                 for id in self.connections.ids() {
                     if self.random.chance(400) {
@@ -119,6 +127,15 @@ impl World {
             }
             Fault::Slowness => self.connections.slowness_ms = self.random.below(3000),
         }
+    }
+
+    fn draw_client(&mut self) -> usize {
+        self.random.below(self.clients.len() as u64) as usize
+    }
+
+    /// Until when something stops, or is cut off.
+    fn draw_stop(&mut self) -> Duration {
+        self.now + self.random.duration(Duration::ZERO, self.swarm.stop)
     }
 
     /// A copy of a disk is made, or put back. A majority keeps its disks.
