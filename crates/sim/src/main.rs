@@ -3,10 +3,13 @@
 //! `cargo run --release -p wombat-sim -- cell --seeds 1000 --first-seed 1`
 
 mod cell;
+mod faults;
 mod network;
 mod paxos;
 mod random;
 mod runner;
+mod schedule;
+mod swarm;
 
 use clap::{Parser, Subcommand};
 use runner::Seeds;
@@ -34,18 +37,12 @@ enum Command {
         /// The bug to have
         #[cfg(feature = "plant")]
         #[arg(long)]
-        plant: Option<Planted>,
+        plant: Option<paxos::Planted>,
     },
     /// How soon the simulation of the agreement finds bugs that are there on purpose
     #[cfg(feature = "plant")]
     Plants(paxos::plants::Hunt),
 }
-
-/// A bug to have on purpose; without the feature `plant` there is none.
-#[cfg(feature = "plant")]
-pub(crate) type Planted = wombat_paxos::Plant;
-#[cfg(not(feature = "plant"))]
-pub(crate) type Planted = std::convert::Infallible;
 
 fn main() -> ExitCode {
     let passed = match Args::parse().command {
@@ -57,7 +54,7 @@ fn main() -> ExitCode {
             plant,
         } => {
             #[cfg(not(feature = "plant"))]
-            let plant: Option<Planted> = None;
+            let plant: Option<paxos::Planted> = None;
             seeds.run("paxos", |seed, trace| paxos::World::new(seed, trace, plant).run())
         }
         #[cfg(feature = "plant")]

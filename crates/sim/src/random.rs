@@ -36,6 +36,13 @@ impl Random {
         })
     }
 
+    /// Puts a list into any order.
+    pub(crate) fn shuffle<T>(&mut self, all: &mut [T]) {
+        for place in (1..all.len()).rev() {
+            all.swap(place, self.below(place as u64 + 1) as usize);
+        }
+    }
+
     pub(crate) fn duration(&mut self, from: Duration, to: Duration) -> Duration {
         from + Duration::from_nanos(self.below((to - from).as_nanos() as u64 + 1))
     }
@@ -54,13 +61,17 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// A clock whose rate is wrong by one per cent at most (SPEC §3: ρ).
-    pub(crate) fn new(random: &mut Random) -> Clock {
+    /// A clock whose rate is wrong by one per cent at most (SPEC §3: ρ), or by all of that.
+    pub(crate) fn draw(worst: bool, random: &mut Random) -> Clock {
+        if worst { Clock::worst(random) } else { Clock::new(random) }
+    }
+
+    fn new(random: &mut Random) -> Clock {
         Clock { rate: 990 + random.below(21), origin: random.below(1 << 40) }
     }
 
     /// A clock that is as wrong as it may be, one way or the other.
-    pub(crate) fn worst(random: &mut Random) -> Clock {
+    fn worst(random: &mut Random) -> Clock {
         Clock { rate: if random.chance(500) { 990 } else { 1010 }, origin: random.below(1 << 40) }
     }
 

@@ -1,6 +1,7 @@
 //! Runs seeds on several threads, each seed twice: equal seeds have equal outcomes, so that every failure can be
 //! repeated. A seed that fails or does not end is named.
 
+use crate::schedule::Happened;
 use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,10 +33,8 @@ pub(crate) struct Seeds {
 
 /// How the run of one seed ended.
 pub(crate) trait Outcome: PartialEq + std::fmt::Debug {
-    /// How many events the run had.
-    fn events(&self) -> u64;
-    /// A hash of all of them.
-    fn hash(&self) -> u64;
+    /// The events of the run.
+    fn happened(&self) -> Happened;
 }
 
 /// What all seeds have in common while they run.
@@ -108,9 +107,10 @@ impl Seeds {
                 progress.failed.store(true, Ordering::Relaxed);
                 return;
             };
-            progress.events.fetch_add(outcome.events(), Ordering::Relaxed);
+            let Happened { events, hash } = outcome.happened();
+            progress.events.fetch_add(events, Ordering::Relaxed);
             // A sum does not depend on the order in which the threads finish their seeds.
-            let hash = (outcome.hash() ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let hash = (hash ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             progress.hash.fetch_add(hash, Ordering::Relaxed);
         }
     }

@@ -4,15 +4,16 @@
 mod choices;
 mod looks;
 mod shelf;
+mod sight;
 
-use super::history::History;
-use super::links::Line;
-use super::oracle::Oracle;
+use super::endpoint::Line;
+use super::oracle::answers::Answers;
+use super::oracle::history::History;
 use super::swarm::Swarm;
 use super::tally::Tally;
 use crate::random::{Clock, Random};
-use looks::{Look, Sight};
 use shelf::Shelf;
+use sight::{Look, Sight};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wombat_proto::limits::CLIENT_CACHE_BYTES;
@@ -147,7 +148,7 @@ impl Client {
         swarm: &Swarm,
         random: &mut Random,
     ) -> Client {
-        let clock = if swarm.worst_clocks { Clock::worst(random) } else { Clock::new(random) };
+        let clock = Clock::draw(swarm.worst_clocks, random);
         let caches = random.chance(swarm.caching);
         let config = Config {
             endpoints,
@@ -260,7 +261,7 @@ impl Client {
     pub(super) fn act(
         &mut self,
         real: Duration,
-        oracle: &Oracle,
+        oracle: &Answers,
         history: &History,
         random: &mut Random,
         effects: &mut Effects,
@@ -414,7 +415,7 @@ impl Client {
         &mut self,
         number: u64,
         result: Result<Answer, Error>,
-        oracle: &mut Oracle,
+        oracle: &mut Answers,
         history: &History,
         tally: &mut Tally,
     ) {

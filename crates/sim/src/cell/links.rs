@@ -2,55 +2,13 @@
 //! which, and gives up those that do not answer.
 
 use super::client::Client;
-use super::machine::address;
-use super::world::{Event, World};
+use super::endpoint::{Endpoint, Line};
+use super::event::Event;
+use super::world::World;
 use std::time::Duration;
 use wombat_proto::wire::{Close, Request, Response, request::Call, response::Result as Answer};
-use wombat_proto::{Error, HandleId, ReplicaId};
+use wombat_proto::{Error, HandleId};
 use wombat_session::LinkId;
-
-/// What an endpoint leads to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Endpoint {
-    Replica(ReplicaId),
-    /// Nothing: packets are dropped.
-    Dropped,
-    /// Something that takes the connection and never answers.
-    Mute,
-    /// Nothing that listens.
-    Refusing,
-    /// A replica of another cell.
-    Foreign,
-}
-
-impl Endpoint {
-    pub(super) const BAD: [Endpoint; 4] =
-        [Endpoint::Dropped, Endpoint::Mute, Endpoint::Refusing, Endpoint::Foreign];
-
-    /// Its address. Several that lead nowhere have different numbers.
-    pub(super) fn address(self, number: usize) -> String {
-        match self {
-            Endpoint::Replica(id) => address(id),
-            bad => format!("{}-{number}", format!("{bad:?}").to_lowercase()),
-        }
-    }
-
-    /// What is at an address of a cell of so many replicas.
-    fn of(at: &str, replicas: usize) -> Endpoint {
-        let replica = (1..=replicas as u32).map(ReplicaId).find(|id| address(*id) == at);
-        let bad = || Endpoint::BAD.into_iter().find(|bad| at.starts_with(&format!("{bad:?}").to_lowercase()));
-        replica.map(Endpoint::Replica).or_else(bad).expect("an endpoint of the run")
-    }
-}
-
-/// The client's end of a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Line {
-    /// To a replica.
-    Connection(u64),
-    /// To something else.
-    Other(Endpoint),
-}
 
 impl Client {
     /// The link that a connection to a replica belongs to.
@@ -65,7 +23,7 @@ impl World {
         let endpoint = Endpoint::of(at, self.machines.len());
         let dropped = match endpoint {
             Endpoint::Dropped => true,
-            Endpoint::Replica(id) => self.connections.is_cut(name, id, self.now),
+            Endpoint::Replica(id) => self.connections.is_cut(name, id, self.now()),
             _ => false,
         };
         if !dropped {
@@ -80,7 +38,7 @@ impl World {
         }
         let line = match endpoint {
             // A cut lets nobody through.
-            Endpoint::Replica(id) if self.connections.is_cut(name, id, self.now) => return,
+            Endpoint::Replica(id) if self.connections.is_cut(name, id, self.now()) => return,
             // Nobody listens while the replica is down.
             Endpoint::Replica(id) if self.machines[&id].running.is_none() => None,
             Endpoint::Replica(id) => Some(Line::Connection(self.connections.connect(name, id))),
@@ -94,14 +52,14 @@ impl World {
         };
         self.clients[name].lines.insert(link, line);
         let links = self.clients[name].lines.len() as u64;
-        self.outcome.tally.at_most("links of a client at most", links);
+        self.tally.at_most("links of a client at most", links);
         self.with_client(name, |client, now, effects| {
             client.session.connected(client.clock.read(now), link, effects);
         });
     }
 
     pub(super) fn send(&mut self, name: usize, requests: Vec<(LinkId, Request)>) {
-        let now = self.now;
+        let now = self.now();
         for (link, request) in requests {
             let id = match self.clients[name].lines.get(&link) {
                 Some(Line::Connection(id)) => *id,
@@ -112,10 +70,10 @@ impl World {
                 }
                 _ => continue,
             };
-            self.oracle.asks(name, &request);
-            self.caches.asks(&request);
+            self.oracle.answers.asks(name, &request);
+            self.oracle.caches.asks(&request);
             if let Some(Call::Close(Close { handle: Some(handle) })) = &request.call {
-                self.history.events.closed(name, HandleId(handle.id));
+                self.oracle.history.events.closed(name, HandleId(handle.id));
             }
             let Some(at) = self.connections.reaches_replica(id, now, &mut self.random) else { continue };
             if self.random.chance(self.swarm.copies) && !self.healed {
@@ -135,7 +93,7 @@ impl World {
 
     /// A client has given a connection up; the replica hears of it behind all that was sent before.
     fn hang_up(&mut self, id: u64) {
-        let now = self.now;
+        let now = self.now();
         self.connections.leave(id, true);
         if let Some(at) = self.connections.reaches_replica(id, now, &mut self.random) {
             self.at(at, Event::LostAtReplica(id));

@@ -3,33 +3,32 @@
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | `world.rs` | events, and who they happen to |
+//! | `world.rs`, `event.rs` | the queue, and where each event goes |
+//! | `replicas.rs`, `clients.rs` | what happens to replicas and clients, and what they do |
 //! | `machine.rs` | what stands around a replica: the shell's part |
 //! | `client.rs`, `client/choices.rs` | an application and its session, and what it does next |
 //! | `client/shelf.rs`, `client/looks.rs` | what its threads read from its cache, and what it looks at |
-//! | `links.rs` | the connections that clients make |
+//! | `links.rs`, `endpoint.rs` | the connections that clients make, and what they lead to |
 //! | `connections.rs` | the network between clients and replicas |
 //! | `swarm.rs`, `faults.rs` | what goes wrong |
-//! | `search.rs` | runs in which the master is hard to find, and the bound for that |
-//! | `history.rs` | what must hold of the log, command by command |
-//! | `locks.rs`, `events.rs` | the same of locks, and of what is told of changes |
-//! | `stale.rs` | the same of reads at any replica |
-//! | `oracle.rs` | what must hold in the eyes of clients |
-//! | `cache.rs`, `reading.rs` | what must hold of what they have cached, and when they read it |
+//! | `search_plan.rs`, `search.rs` | runs in which the master is hard to find |
+//! | `reading.rs`, `stale_reads.rs` | when clients read their caches; reads at any replica |
+//! | `oracle/` | what must hold |
 
-mod cache;
 mod client;
+mod clients;
 mod connections;
-mod events;
+mod endpoint;
+mod event;
 mod faults;
-mod history;
 mod links;
-mod locks;
 mod machine;
 mod oracle;
 mod reading;
+mod replicas;
 mod search;
-mod stale;
+mod search_plan;
+mod stale_reads;
 mod swarm;
 mod tally;
 mod world;

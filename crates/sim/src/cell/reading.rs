@@ -8,36 +8,28 @@ use wombat_session::CacheChange;
 impl World {
     /// The threads of a client, if they run, read what it has cached.
     pub(super) fn read_cached(&mut self, name: usize) {
-        let World { now, clients, history, outcome, random, .. } = self;
-        let client = &mut clients[name];
-        if client.stopped_until <= *now {
-            client.read_cached(*now, history.state(), &mut outcome.tally, random);
+        let World { schedule, clients, oracle, tally, random, .. } = self;
+        let (client, now) = (&mut clients[name], schedule.now());
+        if client.stopped_until <= now {
+            client.read_cached(now, oracle.history.state(), tally, random);
         }
     }
 
     /// The shell of a client lets its threads see what is cached now, while they go on reading.
     pub(super) fn show_cached(&mut self, name: usize, changes: Vec<CacheChange>) {
-        let World { now, clients, history, random, .. } = self;
-        let client = &mut clients[name];
+        let World { schedule, clients, oracle, random, .. } = self;
+        let (client, now) = (&mut clients[name], schedule.now());
         let until = client.session.cache_until();
         if changes.is_empty() && until == client.shelf.until() {
             return;
         }
-        let (clock, state) = (client.clock.read(*now), history.state());
+        let (clock, state) = (client.clock.read(now), oracle.history.state());
         client.shelf.carry_out(changes, until, |shelf| {
             for _ in 0..random.below(6) {
                 shelf.glance(clock, state, random);
             }
         });
-        client.check_cached(*now, state);
-    }
-
-    /// I8: when a change is made, nobody has anything older in his cache that he may use, whether he runs just
-    /// now or not.
-    pub(super) fn check_cached(&self) {
-        for client in self.clients.iter().filter(|client| !client.dead) {
-            client.check_cached(self.now, self.history.state());
-        }
+        client.check_cached(now, state);
     }
 
     /// A request arrives at a replica, perhaps the master.
@@ -45,34 +37,26 @@ impl World {
         let machine = &self.machines[&id];
         let master = machine.running.as_ref().filter(|running| running.replica.is_master());
         if let Some(running) = master {
-            let (epoch, answers) = (running.replica.state().epoch(), machine.serves(self.now));
-            self.caches.arrives((epoch, answers), self.now, request);
+            let (epoch, answers) = (running.replica.state().epoch(), machine.serves(self.now()));
+            self.oracle.caches.arrives((epoch, answers), self.now(), request);
         }
     }
 
     /// What a replica has just entered into its log, as a master or not.
     pub(super) fn note_entered(&mut self, id: ReplicaId) {
-        let now = self.now;
+        let now = self.now();
         let machine = self.machines.get_mut(&id).expect("a machine of the cell");
         let serves = machine.serves(now);
         let Some(running) = &mut machine.running else { return };
         if running.replica.is_master() && !serves {
-            self.caches.cannot_serve(now);
+            self.oracle.caches.cannot_serve(now);
         }
         let epoch = running.replica.state().epoch();
         let master = running.replica.is_master().then_some((epoch, machine.stopped_until));
         for slot in running.entered.drain(..) {
             if let Some(value) = running.accepted.get(&slot) {
-                self.caches.proposed(slot, value, master, (now, &mut self.outcome.tally));
+                self.oracle.caches.proposed(slot, value, master, (now, &mut self.tally));
             }
-        }
-    }
-
-    /// The end: what the caches of all clients have done.
-    pub(super) fn count_cached(&mut self) {
-        for client in &self.clients {
-            self.outcome.tally.count_many("evictions", client.session.cache_stats().evictions);
-            self.outcome.tally.count_many("flushes", client.shelf.flushes);
         }
     }
 }

@@ -1,36 +1,18 @@
-//! What kinds of trouble a run has, and on what terms its replicas serve. Each run draws some kinds and leaves
-//! others out, so that no kind hides behind another (swarm testing).
+//! Which faults a run has, and on what terms its replicas serve.
 
+use crate::faults::Fault;
 use crate::random::Random;
+use crate::swarm::Weights;
 use std::time::Duration;
 use wombat_proto::limits::{CACHE_LEASE, MASTER_LEASE, SHORTEST_CACHE_LEASE};
 
+/// The faults of clients and their connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Fault {
-    /// A replica dies and comes back.
-    Kill,
-    /// Several die at once, perhaps all.
-    KillMany,
-    /// A replica stops for a while and goes on, perhaps long after its lease.
-    Pause,
-    /// The network between replicas falls apart, or comes together.
-    Partition,
-    /// Its quality changes.
-    Weather,
-    /// Large messages of a replica to others are lost, or no longer.
-    Narrow,
-    /// The master is asked to hand over.
-    Transfer,
-    /// A replica writes a snapshot.
-    Snapshot,
-    /// A disk takes its time, or no longer.
-    SlowDisk,
-    /// A copy of a disk is made or, if there is one already, put in the place of the disk.
-    Rollback,
+pub(crate) enum ClientFault {
     /// A client stops for a while, perhaps for longer than its session lives.
-    StopClient,
+    Stop,
     /// A client dies.
-    KillClient,
+    Kill,
     /// Some clients and some replicas do not reach each other for a while.
     Cut,
     /// Connections break.
@@ -39,7 +21,7 @@ pub(super) enum Fault {
     Slowness,
 }
 
-const ALL: [Fault; 15] = [
+const ALL: [Fault<ClientFault>; 15] = [
     Fault::Kill,
     Fault::KillMany,
     Fault::Pause,
@@ -50,19 +32,19 @@ const ALL: [Fault; 15] = [
     Fault::Snapshot,
     Fault::SlowDisk,
     Fault::Rollback,
-    Fault::StopClient,
-    Fault::KillClient,
-    Fault::Cut,
-    Fault::Break,
-    Fault::Slowness,
+    Fault::Other(ClientFault::Stop),
+    Fault::Other(ClientFault::Kill),
+    Fault::Other(ClientFault::Cut),
+    Fault::Other(ClientFault::Break),
+    Fault::Other(ClientFault::Slowness),
 ];
 
 /// What deposes a master.
-const DEPOSING: [Fault; 4] = [Fault::Kill, Fault::Pause, Fault::Partition, Fault::Transfer];
+const DEPOSING: [Fault<ClientFault>; 4] = [Fault::Kill, Fault::Pause, Fault::Partition, Fault::Transfer];
 
 /// The kinds of a run, each with its weight, and what else makes it what it is.
 pub(super) struct Swarm {
-    weights: [u64; ALL.len()],
+    pub(super) faults: Weights<Fault<ClientFault>, { ALL.len() }>,
     /// How long between two, at most.
     pub(super) pause: Duration,
     /// Of a thousand masters, how many are deposed, and how long after they began at most.
@@ -133,7 +115,7 @@ impl Terms {
 
 impl Swarm {
     pub(super) fn draw(random: &mut Random) -> Swarm {
-        let weights = std::array::from_fn(|_| if random.chance(500) { 1 + random.below(9) } else { 0 });
+        let faults = Weights::draw(ALL, random);
         let fast = random.chance(300);
         let (copies, hunts) = (
             if random.chance(400) { random.below(150) } else { 0 },
@@ -146,7 +128,7 @@ impl Swarm {
         };
         let longest_cache_lease = if random.chance(500) { 1000 } else { 6000 };
         Swarm {
-            weights,
+            faults,
             pause: random.millis(500, 5000),
             hunts,
             hunted_within: random.millis(0, 8000),
@@ -182,7 +164,7 @@ impl Swarm {
         let session_lease = Duration::from_secs([8, 12, 20][random.below(3) as usize]);
         let drawn = Swarm::draw(random);
         Swarm {
-            weights: [0; ALL.len()],
+            faults: Weights::none(ALL),
             hunts: 0,
             dies_in_step: 0,
             down: Duration::from_secs(60),
@@ -201,12 +183,8 @@ impl Swarm {
         }
     }
 
-    pub(super) fn next(&self, random: &mut Random) -> Option<Fault> {
-        random.weighted(&self.weights).map(|place| ALL[place])
-    }
-
     /// Something that deposes a master, or tries to.
-    pub(super) fn deposing(random: &mut Random) -> Fault {
+    pub(super) fn deposing(random: &mut Random) -> Fault<ClientFault> {
         DEPOSING[random.below(DEPOSING.len() as u64) as usize]
     }
 }

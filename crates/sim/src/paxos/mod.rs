@@ -1,14 +1,21 @@
 //! The agreement alone: replicas of `wombat-paxos` under every fault that a machine room has, and then healed.
 
+mod change;
+mod ending;
+mod event;
 mod faults;
 mod host;
 mod operator;
 mod oracle;
+mod planted;
 #[cfg(feature = "plant")]
 pub(crate) mod plants;
+mod proposals;
+mod snapshots;
 mod swarm;
 mod world;
 
+pub(crate) use planted::Planted;
 pub(crate) use world::World;
 
 #[cfg(test)]

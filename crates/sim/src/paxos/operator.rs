@@ -1,28 +1,12 @@
-//! The operator: what a person does who looks after the members of a cell.
+//! The operator, who looks after the members of a cell.
 
-use super::world::{Event, World};
+use super::change::{Change, Joins, MAX_HOSTS};
+use super::event::Event;
+use super::world::World;
+use crate::faults::FaultyWorld;
 use std::time::Duration;
 use wombat_paxos::Configurations;
 use wombat_proto::{Member, ReplicaId};
-
-/// No more machines than so many in a run.
-pub(super) const MOST_HOSTS: usize = 12;
-
-/// What a new member comes for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Joins {
-    AsVoter,
-    ToLearn,
-}
-
-/// A change of the members that is under way.
-#[derive(Debug)]
-pub(super) struct Change {
-    /// A voter that is to go.
-    pub(super) leaves: Option<ReplicaId>,
-    /// One that is to come.
-    pub(super) joins: Option<(ReplicaId, Joins)>,
-}
 
 impl World {
     /// Sets out to change the members, unless that makes no sense or another change is under way.
@@ -42,7 +26,7 @@ impl World {
         let well = newest.voters.iter().filter(|voter| stays(voter.id) && !gone(voter.id)).count();
         let votes = staying + usize::from(joins == Some(Joins::AsVoter));
         let sensible = sensible && well + (votes - staying) > votes / 2;
-        if self.change.is_some() || !sensible || (joins.is_some() && self.hosts.len() >= MOST_HOSTS) {
+        if self.change.is_some() || !sensible || (joins.is_some() && self.hosts.len() >= MAX_HOSTS) {
             return;
         }
         let highest = self.hosts.keys().map(|id| id.0).max().unwrap_or(0);
@@ -73,7 +57,7 @@ impl World {
         let Some(change) = &self.change else { return };
         let (leaves, joins) = (change.leaves, change.joins);
         let Some(master) = self.master() else { return };
-        if self.hosts[&master].stopped_until > self.now {
+        if self.hosts[&master].stopped_until > self.now() {
             return;
         }
         let Some(running) = &self.hosts[&master].running else { return };
@@ -121,7 +105,7 @@ impl World {
         if agreed && self.random.chance(self.swarm.hits_changes) {
             let wait = self.random.millis(0, 30);
             let split = joins.filter(|_| self.random.chance(500));
-            self.after(wait, split.map_or(Event::Trouble, |(new, _)| Event::Split(master, new)));
+            self.after(wait, split.map_or(Event::ExtraFault, |(new, _)| Event::Split(master, new)));
         }
     }
 }

@@ -1,37 +1,22 @@
-//! What kinds of trouble a run has. Each run draws some kinds and leaves others out, so that no kind hides
-//! behind another (swarm testing).
+//! Which faults a run has, and how its replicas, their disks and their network are.
 
+use crate::faults::Fault;
 use crate::random::Random;
+use crate::swarm::Weights;
 use std::time::Duration;
 
+/// The master lease.
+pub(super) const LEASE: Duration = Duration::from_secs(1);
+
+/// The faults of disks, connections and members.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Fault {
-    /// A replica dies and comes back.
-    Kill,
-    /// Several die at once, perhaps all.
-    KillMany,
-    /// A replica stops for a while, perhaps longer than the lease.
-    Pause,
-    /// The network falls apart, or comes together.
-    Partition,
+pub(crate) enum CellFault {
     /// A replica's connections break, or seem to, though it lives.
     Disconnect,
-    /// The network's quality changes.
-    Weather,
-    /// Large messages of a replica are lost, or no longer.
-    Narrow,
     /// A disk's contents are gone, or cannot be trusted: a new replica has to take its place.
     Wipe,
-    /// A copy of a disk is made or, if there is one already, put in the place of the disk.
-    Rollback,
     /// The whole cell is stopped, and goes on from copies of its disks.
     Move,
-    /// The master is asked to hand over.
-    Transfer,
-    /// A replica writes a snapshot.
-    Snapshot,
-    /// A disk takes its time.
-    SlowDisk,
     /// A voter is replaced though nothing is wrong with it.
     Replace,
     /// One more voter.
@@ -42,29 +27,29 @@ pub(super) enum Fault {
     Learner,
 }
 
-const ALL: [Fault; 17] = [
+const ALL: [Fault<CellFault>; 17] = [
     Fault::Kill,
     Fault::KillMany,
     Fault::Pause,
     Fault::Partition,
-    Fault::Disconnect,
+    Fault::Other(CellFault::Disconnect),
     Fault::Weather,
     Fault::Narrow,
-    Fault::Wipe,
+    Fault::Other(CellFault::Wipe),
     Fault::Rollback,
-    Fault::Move,
+    Fault::Other(CellFault::Move),
     Fault::Transfer,
     Fault::Snapshot,
     Fault::SlowDisk,
-    Fault::Replace,
-    Fault::Grow,
-    Fault::Shrink,
-    Fault::Learner,
+    Fault::Other(CellFault::Replace),
+    Fault::Other(CellFault::Grow),
+    Fault::Other(CellFault::Shrink),
+    Fault::Other(CellFault::Learner),
 ];
 
 /// The kinds of a run, each with its weight, and what else makes it what it is.
 pub(super) struct Swarm {
-    weights: [u64; ALL.len()],
+    pub(super) faults: Weights<Fault<CellFault>, { ALL.len() }>,
     /// How long between two, at most.
     pub(super) pause: Duration,
     /// Of a thousand steps, after how many the replica dies in the middle of what it has to do.
@@ -84,7 +69,7 @@ pub(super) struct Swarm {
     pub(super) worst_clocks: bool,
     /// Whether a replica may come back with another master lease.
     pub(super) leases_vary: bool,
-    /// For how many leases a replica waits for a master of which it hears nothing.
+    /// For how many leases a replica waits for a master that sends it nothing.
     pub(super) patience: u32,
     /// Of a thousand deaths, how many the others notice by the broken connection.
     pub(super) deaths_noticed: u64,
@@ -92,10 +77,7 @@ pub(super) struct Swarm {
 
 impl Swarm {
     pub(super) fn draw(random: &mut Random) -> Swarm {
-        let mut weights = [0; ALL.len()];
-        for weight in &mut weights {
-            *weight = if random.chance(500) { 1 + random.below(9) } else { 0 };
-        }
+        let faults = Weights::draw(ALL, random);
         let fast = random.chance(300);
         let longest = if random.chance(200) { 12_000 } else { 4000 };
         let mut often =
@@ -103,7 +85,7 @@ impl Swarm {
         let (dies_in_step, hits_elections, hits_changes) =
             (often(300, 6), often(400, 1000), often(500, 1000));
         Swarm {
-            weights,
+            faults,
             dies_in_step,
             hits_elections,
             hits_changes,
@@ -117,9 +99,5 @@ impl Swarm {
             patience: [1, 1, 2, 4][random.below(4) as usize],
             deaths_noticed: random.below(1001),
         }
-    }
-
-    pub(super) fn next(&self, random: &mut Random) -> Option<Fault> {
-        random.weighted(&self.weights).map(|place| ALL[place])
     }
 }

@@ -1,65 +1,38 @@
 //! The world of a run: real time, a queue of events, one source of chance.
 
-use super::host::{Applied, Host, Snapshot};
-use super::operator::Change;
+use super::change::Change;
+use super::event::Event;
+use super::host::Host;
 use super::oracle::{Oracle, number_of};
-use super::swarm::Swarm;
+use super::planted::Planted;
+use super::swarm::{LEASE, Swarm};
+use crate::faults::FaultyWorld;
 use crate::network::{Network, is_large, kind_of};
 use crate::random::{Clock, Random};
+use crate::schedule::{Happened, Schedule};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wombat_paxos::{Batch, Config, Configurations, Effects, Message, ReceivedChunk, WantedChunk};
-use wombat_proto::{Error, Instant, Members, ReplicaId, Slot};
+use wombat_paxos::{Batch, Config, Configurations, Effects, Message};
+use wombat_proto::{Members, ReplicaId, Slot};
 
-/// The master lease.
-pub(super) const LEASE: Duration = Duration::from_secs(1);
 /// How long after the healing a master has to be there, all be at the same slot and everything ended.
 const HEALED: Duration = Duration::from_secs(40);
-
-/// Something that is about to happen.
-pub(super) enum Event {
-    Arrive(ReplicaId, ReplicaId, Message),
-    /// A tick is due at that time of its clock, unless another is due by now.
-    Tick(ReplicaId, u64, Instant),
-    Synced(ReplicaId, u64),
-    /// A snapshot that was received is on the disk.
-    Installed(ReplicaId, u64, Snapshot),
-    /// A snapshot that was taken is on the disk.
-    Written(ReplicaId, u64, Snapshot),
-    Start(ReplicaId),
-    /// Clients propose.
-    Propose,
-    Fault,
-    /// A fault out of turn.
-    Trouble,
-    /// The network falls apart while the members change: the master and a new member are on one side.
-    Split(ReplicaId, ReplicaId),
-    /// Whoever runs the cell looks after its members.
-    Operate,
-}
 
 /// How a run ended; equal for equal seeds.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct Outcome {
-    pub(crate) events: u64,
-    pub(crate) chosen: u64,
-    hash: u64,
+    happened: Happened,
+    chosen: u64,
 }
 
 impl crate::runner::Outcome for Outcome {
-    fn events(&self) -> u64 {
-        self.events
-    }
-
-    fn hash(&self) -> u64 {
-        self.hash
+    fn happened(&self) -> Happened {
+        self.happened
     }
 }
 
 pub(crate) struct World {
-    pub(super) now: Duration,
-    pub(super) queue: BTreeMap<(Duration, u64), Event>,
-    pub(super) scheduled: u64,
+    pub(super) schedule: Schedule<Event>,
     pub(super) random: Random,
     pub(super) hosts: BTreeMap<ReplicaId, Host>,
     pub(super) network: Network,
@@ -77,12 +50,10 @@ pub(crate) struct World {
     pub(super) proposed: u64,
     /// The numbers of what each replica has proposed in this life, by slot.
     pub(super) outstanding: BTreeMap<(ReplicaId, Slot), Vec<u64>>,
-    pub(super) outcome: Outcome,
-    pub(super) trace: bool,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, trace: bool, plant: Option<crate::Planted>) -> World {
+    pub(crate) fn new(seed: u64, trace: bool, plant: Option<Planted>) -> World {
         let mut random = Random::new(seed);
         let voters = [1, 3, 3, 5, 5, 5][random.below(6) as usize];
         let members = Members::founding((0..voters).map(|n| format!("host-{n}")));
@@ -105,9 +76,7 @@ impl World {
         #[cfg(not(feature = "plant"))]
         let _there_are_none = plant;
         let mut world = World {
-            now: Duration::ZERO,
-            queue: BTreeMap::new(),
-            scheduled: 0,
+            schedule: Schedule::new(trace),
             oracle: Oracle::new(founding.clone(), config.window),
             network: Network::new(swarm.network),
             swarm,
@@ -119,8 +88,6 @@ impl World {
             change: None,
             proposed: 0,
             outstanding: BTreeMap::new(),
-            outcome: Outcome { events: 0, chosen: 0, hash: 0 },
-            trace,
             random,
         };
         for member in &members.voters {
@@ -135,92 +102,48 @@ impl World {
     }
 
     pub(super) fn add_host(&mut self, id: ReplicaId, founding: Configurations) {
-        let random = &mut self.random;
-        let clock = if self.swarm.worst_clocks { Clock::worst(random) } else { Clock::new(random) };
+        let clock = Clock::draw(self.swarm.worst_clocks, &mut self.random);
         self.hosts.insert(id, Host::new(id, founding, clock));
     }
 
-    fn at(&mut self, time: Duration, event: Event) {
-        self.scheduled += 1;
-        self.queue.insert((time, self.scheduled), event);
+    pub(super) fn now(&self) -> Duration {
+        self.schedule.now()
+    }
+
+    pub(super) fn at(&mut self, time: Duration, event: Event) {
+        self.schedule.at(time, event);
     }
 
     pub(super) fn after(&mut self, wait: Duration, event: Event) {
-        self.at(self.now + wait, event);
+        self.at(self.now() + wait, event);
+    }
+
+    /// Says what happens, if that is wanted.
+    pub(super) fn tell(&self, what: &str) {
+        self.schedule.print(format_args!("-- {what}"));
     }
 
     /// Runs to the end: first faults, then healing, then everything must come to a good end.
     pub(crate) fn run(mut self) -> Outcome {
-        while let Some(((time, number), event)) = self.queue.pop_first() {
-            self.now = time;
-            if let Some(until) = self.postponed(&event).filter(|until| *until > time) {
-                self.queue.insert((until, number), event);
+        while let Some((number, event)) = self.schedule.next() {
+            let now = self.now();
+            let host = event.replica().and_then(|id| self.hosts.get(&id));
+            if let Some(until) = host.map(|host| host.stopped_until).filter(|until| *until > now) {
+                self.schedule.postpone(until, number, event);
                 continue;
             }
-            self.note(&event);
+            let (kind, detail) = event.summary();
+            self.schedule.note(kind, detail);
+            self.schedule.print(format_args!("{event}"));
             self.happen(event);
-            self.oracle.check_leases(&self.hosts, self.now);
-            self.oracle.check_ages(&self.hosts, self.now);
+            self.oracle.check_leases(&self.hosts, now);
+            self.oracle.check_ages(&self.hosts, now);
             if self.healed() && self.ended_well() {
-                self.outcome.chosen = self.oracle.last().0;
-                return self.outcome;
+                return Outcome { happened: self.schedule.happened(), chosen: self.oracle.last().0 };
             }
-            assert!(self.now < self.faults_until + HEALED, "liveness: {}", self.describe());
+            assert!(now < self.faults_until + HEALED, "liveness: {}", self.describe());
         }
-        unreachable!("somebody always waits for something")
-    }
-
-    /// Until when the one whom an event concerns does not run.
-    fn postponed(&self, event: &Event) -> Option<Duration> {
-        let host = match event {
-            Event::Arrive(_, to, _) => to,
-            Event::Tick(id, ..) | Event::Synced(id, _) | Event::Installed(id, ..) => id,
-            Event::Written(id, ..) => id,
-            Event::Start(_) | Event::Propose | Event::Operate => return None,
-            Event::Fault | Event::Trouble | Event::Split(..) => return None,
-        };
-        self.hosts.get(host).map(|host| host.stopped_until)
-    }
-
-    fn note(&mut self, event: &Event) {
-        let (kind, who) = match event {
-            Event::Arrive(from, to, message) => (kind_of(message), u64::from(from.0) << 8 | u64::from(to.0)),
-            Event::Tick(id, ..) => (20, u64::from(id.0)),
-            Event::Synced(id, _) => (21, u64::from(id.0)),
-            Event::Installed(id, ..) => (22, u64::from(id.0)),
-            Event::Start(id) => (23, u64::from(id.0)),
-            Event::Propose => (24, 0),
-            Event::Fault => (25, 0),
-            Event::Operate => (26, 0),
-            Event::Trouble => (27, 0),
-            Event::Split(master, new) => (29, u64::from(master.0) << 8 | u64::from(new.0)),
-            Event::Written(id, ..) => (28, u64::from(id.0)),
-        };
-        self.outcome.events += 1;
-        let mixed = self.outcome.hash ^ self.now.as_nanos() as u64 ^ (kind << 56) ^ who;
-        self.outcome.hash = mixed.wrapping_mul(0x100_0000_01b3).rotate_left(17);
-        if self.trace {
-            let time = self.now.as_secs_f64();
-            match event {
-                Event::Arrive(from, to, message) => eprintln!("{time:9.4} {from} → {to} {message:?}"),
-                Event::Tick(id, ..) => eprintln!("{time:9.4} {id} tick"),
-                Event::Synced(id, _) => eprintln!("{time:9.4} {id} synced"),
-                Event::Installed(id, _, snapshot) => {
-                    eprintln!("{time:9.4} {id} has the snapshot of {}", snapshot.applied.slot);
-                }
-                Event::Written(id, _, snapshot) => {
-                    eprintln!("{time:9.4} {id} has written its snapshot of {}", snapshot.applied.slot);
-                }
-                Event::Start(id) => eprintln!("{time:9.4} {id} starts"),
-                Event::Propose | Event::Fault | Event::Trouble | Event::Split(..) | Event::Operate => {}
-            }
-        }
-    }
-
-    pub(super) fn tell(&self, what: &str) {
-        if self.trace {
-            eprintln!("{:9.4} -- {what}", self.now.as_secs_f64());
-        }
+        unreachable!("an event is always due")
     }
 
     fn happen(&mut self, event: Event) {
@@ -243,7 +166,7 @@ impl World {
                 self.with(id, |paxos, now| paxos.tick(now));
             }
             Event::Synced(id, life) if self.life(id) == life => {
-                let now = self.now;
+                let now = self.now();
                 self.host(id).end_sync(now);
                 self.settle(id);
             }
@@ -253,7 +176,7 @@ impl World {
             Event::Start(id) => self.start(id),
             Event::Propose => self.propose(),
             Event::Fault => self.fault(),
-            Event::Trouble => self.trouble(),
+            Event::ExtraFault => self.extra_fault(),
             Event::Split(master, new) if !self.healed() => {
                 let ids: Vec<ReplicaId> = self.hosts.keys().copied().collect();
                 self.tell(&format!("{master} and {new} are split off"));
@@ -273,7 +196,7 @@ impl World {
     }
 
     pub(super) fn start(&mut self, id: ReplicaId) {
-        let (mut config, now) = (self.config.clone(), self.now);
+        let (mut config, now) = (self.config.clone(), self.now());
         (config.replica, config.seed) = (id, self.random.next());
         if self.swarm.leases_vary {
             config.lease = [LEASE / 2, LEASE * 3 / 4, LEASE][self.random.below(3) as usize];
@@ -294,7 +217,7 @@ impl World {
         id: ReplicaId,
         happen: impl FnOnce(&mut wombat_paxos::Paxos, wombat_proto::Instant),
     ) {
-        let now = self.now;
+        let now = self.now();
         let Some(host) = self.hosts.get_mut(&id) else { return };
         let reading = host.now(now);
         let Some(running) = &mut host.running else { return };
@@ -324,7 +247,7 @@ impl World {
             }
         }
         self.forget_if_deposed(id, &ended);
-        self.oracle.leads(&self.hosts[&id], self.now);
+        self.oracle.leads(&self.hosts[&id], self.now());
         for (to, message) in send {
             if self.random.chance(self.swarm.dies_in_step) && !self.healed() {
                 return self.kill(id);
@@ -332,7 +255,7 @@ impl World {
             let elected = self.oracle.said(&self.hosts[&id], &message, &self.hosts);
             if elected && self.random.chance(self.swarm.hits_elections) {
                 let wait = self.random.millis(0, 20);
-                self.after(wait, Event::Trouble);
+                self.after(wait, Event::ExtraFault);
             }
             self.carry(id, to, message);
         }
@@ -354,7 +277,7 @@ impl World {
     }
 
     /// Sends a message on its way.
-    fn carry(&mut self, from: ReplicaId, to: ReplicaId, message: Message) {
+    pub(super) fn carry(&mut self, from: ReplicaId, to: ReplicaId, message: Message) {
         for delay in self.network.arrivals(from, to, kind_of(&message), is_large(&message), &mut self.random)
         {
             self.after(delay, Event::Arrive(from, to, message.clone()));
@@ -372,7 +295,7 @@ impl World {
     }
 
     fn schedule_tick(&mut self, id: ReplicaId) {
-        let now = self.now;
+        let now = self.now();
         let Some(host) = self.hosts.get_mut(&id) else { return };
         let (clock, life) = (host.clock, host.life);
         let Some(running) = &mut host.running else { return };
@@ -383,129 +306,5 @@ impl World {
         running.tick_at = Some(due);
         let at = clock.when(due).max(now + Duration::from_micros(10));
         self.at(at, Event::Tick(id, life, due));
-    }
-
-    // ---- Snapshots ----
-
-    pub(super) fn snapshot(&mut self, id: ReplicaId) {
-        self.write_snapshot(id);
-        self.settle(id);
-    }
-
-    fn write_snapshot(&mut self, id: ReplicaId) {
-        let chunks = 1 + self.random.below(4) as u32;
-        let host = self.host(id);
-        let most = if host.slow { 3000 } else { 50 };
-        let Some(running) = host.running.as_mut().filter(|running| !running.writing) else { return };
-        running.writing = true;
-        let configurations = running.paxos.configurations().clone();
-        let snapshot = Snapshot { applied: running.applied, configurations, chunks };
-        let (wait, life) = (self.random.millis(0, most), self.life(id));
-        self.after(wait, Event::Written(id, life, snapshot));
-    }
-
-    fn written(&mut self, id: ReplicaId, snapshot: Snapshot) {
-        let host = self.host(id);
-        let slot = snapshot.applied.slot;
-        host.disk.put_snapshot(snapshot);
-        let Some(running) = &mut host.running else { return };
-        running.writing = false;
-        running.paxos.snapshotted(slot);
-        self.settle(id);
-    }
-
-    fn send_chunk(&mut self, id: ReplicaId, wanted: &WantedChunk) {
-        let Some(snapshot) = &self.host(id).disk.snapshot else { return };
-        let slot = snapshot.applied.slot;
-        let message = if slot == wanted.snapshot && wanted.index < snapshot.chunks {
-            Message::Chunk {
-                snapshot: slot,
-                index: wanted.index,
-                last: wanted.index + 1 == snapshot.chunks,
-                bytes: [snapshot.applied.hash, snapshot.configurations.round()]
-                    .map(u64::to_be_bytes)
-                    .concat()
-                    .into(),
-            }
-        } else {
-            Message::Truncated { snapshot: slot }
-        };
-        self.carry(id, wanted.to, message);
-    }
-
-    fn receive_chunk(&mut self, id: ReplicaId, received: ReceivedChunk) {
-        let ReceivedChunk { snapshot, index, last, bytes } = received;
-        let Some(running) = &mut self.host(id).running else { return };
-        let follows = index == 0 || running.incoming == Some((snapshot, index));
-        assert!(follows, "chunk {index} of the snapshot of {snapshot} comes out of order");
-        running.incoming = (!last).then_some((snapshot, index + 1));
-        if !last {
-            return;
-        }
-        let number = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        let hash = number(0);
-        // What the chunks would say: whoever took a snapshot of that slot knew the same members.
-        let members = self.oracle.configurations_after(snapshot).entries().to_vec();
-        let configurations = Configurations::restore(members, number(8)).expect("they were in order");
-        let arrived =
-            Snapshot { applied: Applied { slot: snapshot, hash }, configurations, chunks: index + 1 };
-        let (wait, life) = (self.random.millis(0, 50), self.life(id));
-        self.after(wait, Event::Installed(id, life, arrived));
-    }
-
-    fn install(&mut self, id: ReplicaId, snapshot: Snapshot) {
-        let now = self.now;
-        let host = self.host(id);
-        let reading = host.now(now);
-        host.disk.put_snapshot(snapshot.clone());
-        let Some(running) = &mut host.running else { return };
-        if running.paxos.installed(reading, snapshot.applied.slot, snapshot.configurations) {
-            let (old, new) = (running.applied.slot, snapshot.applied.slot);
-            assert!(new > old, "I19: the snapshot of {new} was put over the state after {old}");
-            running.applied = snapshot.applied;
-            self.oracle.applied(snapshot.applied);
-        }
-        self.settle(id);
-    }
-
-    // ---- Clients ----
-
-    fn propose(&mut self) {
-        let (pause, most) = self.swarm.proposing;
-        let wait = self.random.duration(Duration::from_millis(1), pause);
-        self.after(wait, Event::Propose);
-        if self.quiet.is_some() {
-            return;
-        }
-        let burst = 1 + self.random.below(most);
-        let ids: Vec<ReplicaId> = self.hosts.keys().copied().collect();
-        let id = ids[self.random.below(ids.len() as u64) as usize];
-        let leader = self.master().filter(|_| self.random.chance(800)).unwrap_or(id);
-        if self.hosts[&leader].stopped_until > self.now {
-            return;
-        }
-        for _ in 0..burst {
-            self.proposed += 1;
-            let number = self.proposed;
-            let mut command = number.to_be_bytes().to_vec();
-            command.resize(8 + self.random.below(40) as usize, 0);
-            let Some(running) = &mut self.host(leader).running else { return };
-            match running.paxos.propose(command.into()) {
-                Ok(slot) => self.outstanding.entry((leader, slot)).or_default().push(number),
-                Err(error @ (Error::NotMaster { .. } | Error::Overloaded { .. })) => {
-                    self.tell(&format!("{leader} refuses a proposal: {error}"));
-                    break;
-                }
-                Err(error) => panic!("a proposal was refused with {error:?}"),
-            }
-        }
-        self.settle(leader);
-    }
-
-    /// Whoever leads, if anyone.
-    pub(super) fn master(&self) -> Option<ReplicaId> {
-        let leads =
-            |host: &&Host| host.running.as_ref().is_some_and(|running| running.paxos.leads().is_some());
-        self.hosts.values().rfind(leads).map(|host| host.id)
     }
 }

@@ -3,8 +3,8 @@
 use super::{
     COMMON, Client, DIRECTORY, Doing, FENCED, FILE, FLOOD_WRITES, LOCKS, OWN, PERMITS, PLACES, SEMAPHORE,
 };
-use crate::cell::history::History;
-use crate::cell::oracle::Oracle;
+use crate::cell::oracle::answers::Answers;
+use crate::cell::oracle::history::History;
 use crate::random::Random;
 use std::time::Duration;
 use wombat_proto::wire::{self, Handle, change, event::Kind, guard, request::Call};
@@ -14,7 +14,7 @@ impl Client {
     pub(super) fn choose(
         &mut self,
         real: Duration,
-        oracle: &Oracle,
+        oracle: &Answers,
         history: &History,
         random: &mut Random,
     ) -> Option<(Call, Doing)> {
@@ -112,7 +112,7 @@ impl Client {
         (Call::Close(wire::Close { handle: Some(handle) }), Doing::Closing)
     }
 
-    fn use_file(&mut self, handle: Handle, oracle: &Oracle, random: &mut Random) -> (Call, Doing) {
+    fn use_file(&mut self, handle: Handle, oracle: &Answers, random: &mut Random) -> (Call, Doing) {
         let (file, handle) = (Instance(handle.instance), Some(handle));
         let text = random.next().to_string();
         let known = oracle.told(file);
@@ -194,7 +194,7 @@ impl Client {
     fn tie(
         &mut self,
         handle: Handle,
-        oracle: &Oracle,
+        oracle: &Answers,
         history: &History,
         random: &mut Random,
     ) -> Option<(Call, Doing)> {
@@ -240,7 +240,7 @@ impl Client {
 
 const FILE_PATH: &str = "/ls/sim/file";
 
-fn check_some_sequencer(oracle: &Oracle, history: &History, random: &mut Random) -> Option<(Call, Doing)> {
+fn check_some_sequencer(oracle: &Answers, history: &History, random: &mut Random) -> Option<(Call, Doing)> {
     Some(check_sequencer(oracle.some_sequencer(random)?, history))
 }
 

@@ -2,8 +2,9 @@
 //! that come and go, so that there is something to see.
 
 use super::shelf::mark;
+use super::sight::Look;
 use super::{Client, DIRECTORY, Doing, FENCED};
-use crate::cell::cache::is_current;
+use crate::cell::oracle::cache::is_current;
 use crate::cell::tally::Tally;
 use crate::random::Random;
 use std::sync::Arc;
@@ -38,26 +39,6 @@ const PATHS: [&str; 12] = [
 ];
 /// Most handles that a client has open in the nest.
 const NESTED: usize = 3;
-
-/// What it asks the master for.
-#[derive(Clone, PartialEq, Debug)]
-pub(super) enum Look {
-    Node,
-    Page(Handle),
-    Path,
-}
-
-/// What a client has seen, and has open besides its places.
-#[derive(Default)]
-pub(super) struct Sight {
-    /// The handle of what it has looked at by its path.
-    peeked: Option<Handle>,
-    /// The directory of which it has read a page that was not the last one, and the last name there.
-    paging: Option<(Handle, String)>,
-    nest: Vec<Handle>,
-    /// Whether what it had in the cache was of no use when that was looked at last.
-    lapsed: bool,
-}
 
 impl Client {
     /// The threads of the application read all that they can without asking anybody. I8: it is all so.

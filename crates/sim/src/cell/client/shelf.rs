@@ -1,7 +1,7 @@
 //! What the threads of an application read without asking anybody: the session's cache as its shell lets them see
 //! it.
 
-use crate::cell::cache::is_current;
+use crate::cell::oracle::cache::is_current;
 use crate::random::Random;
 use std::collections::BTreeMap;
 use wombat_proto::Instant;

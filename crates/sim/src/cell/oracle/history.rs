@@ -5,7 +5,7 @@
 use super::events::Events;
 use super::locks::Locks;
 use super::stale::Stale;
-use super::tally::Tally;
+use crate::cell::tally::Tally;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use wombat_proto::wire::{self, change, guard, log, log::command::Op};
@@ -16,7 +16,7 @@ use wombat_state::{Applied, Change, Outcome, State};
 const SAMPLED: u64 = 4;
 
 /// What the world knows of the client of a session, at the instant at which a command is applied.
-pub(super) trait Witness {
+pub(in crate::cell) trait Witness {
     /// Whether the client's own view says that the session lives.
     fn is_live(&self, session: SessionId) -> bool;
     /// Whether the client has asked for the end of its session.
@@ -34,14 +34,14 @@ struct Done<'a> {
 }
 
 #[derive(Default)]
-pub(super) struct History {
+pub(in crate::cell) struct History {
     state: State,
     digests: BTreeMap<Slot, u64>,
     epoch: Epoch,
     sessions: BTreeSet<SessionId>,
     locks: Locks,
-    pub(super) events: Events,
-    pub(super) stale: Stale,
+    pub(in crate::cell) events: Events,
+    pub(in crate::cell) stale: Stale,
     last_instance: u64,
     /// The ephemeral nodes and who has them open.
     ephemerals: BTreeMap<Instance, BTreeSet<(SessionId, HandleId)>>,
@@ -59,55 +59,61 @@ pub(super) struct History {
 
 impl History {
     /// The state after the last slot that any replica has applied.
-    pub(super) fn state(&self) -> &State {
+    pub(in crate::cell) fn state(&self) -> &State {
         &self.state
     }
 
-    pub(super) fn last(&self) -> Slot {
+    pub(in crate::cell) fn last(&self) -> Slot {
         self.state.applied()
     }
 
-    pub(super) fn epoch(&self) -> Epoch {
+    pub(in crate::cell) fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    pub(super) fn lives(&self, session: SessionId) -> bool {
+    pub(in crate::cell) fn lives(&self, session: SessionId) -> bool {
         self.sessions.contains(&session)
     }
 
-    pub(super) fn is_freed(&self, token: Token) -> bool {
+    pub(in crate::cell) fn is_freed(&self, token: Token) -> bool {
         self.locks.is_freed(token)
     }
 
     /// Whether a handle held its lock after that slot.
-    pub(super) fn held_at(&self, session: SessionId, handle: HandleId, slot: Slot) -> bool {
+    pub(in crate::cell) fn held_at(&self, session: SessionId, handle: HandleId, slot: Slot) -> bool {
         self.locks.held_at((session, handle), slot)
     }
 
     /// The generation that a file's contents got in a slot.
-    pub(super) fn generation_of(&self, instance: Instance, slot: Slot) -> Option<u64> {
+    pub(in crate::cell) fn generation_of(&self, instance: Instance, slot: Slot) -> Option<u64> {
         self.written.get(&(instance, slot)).copied()
     }
 
     /// What a generation of a file's contents is.
-    pub(super) fn contents(&self, instance: Instance, generation: u64) -> Option<&[u8]> {
+    pub(in crate::cell) fn contents(&self, instance: Instance, generation: u64) -> Option<&[u8]> {
         Some(self.contents.get(&instance)?.get(&generation)?)
     }
 
     /// Whatever was written to any file.
-    pub(super) fn all_contents(&self) -> impl Iterator<Item = &[u8]> {
+    pub(in crate::cell) fn all_contents(&self) -> impl Iterator<Item = &[u8]> {
         self.contents.values().flat_map(|generations| generations.values().map(Vec::as_slice))
     }
 
     /// I19: a replica's state after a slot is what everyone's is.
-    pub(super) fn compare(&self, state: &State) {
+    pub(in crate::cell) fn compare(&self, state: &State) {
         if let Some(digest) = self.digests.get(&state.applied()) {
             assert_eq!(*digest, state.digest(), "I19: the states after slot {} differ", state.applied());
         }
     }
 
     /// A replica has applied the next slot, the first to do so.
-    pub(super) fn chosen(&mut self, value: &Value, now: Duration, witness: &impl Witness, tally: &mut Tally) {
+    pub(in crate::cell) fn chosen(
+        &mut self,
+        value: &Value,
+        now: Duration,
+        witness: &impl Witness,
+        tally: &mut Tally,
+    ) {
         let slot = self.last().next();
         match value {
             Value::Noop | Value::Members(_) => self.state.skip(slot),

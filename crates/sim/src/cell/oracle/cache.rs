@@ -4,7 +4,7 @@
 //! of the replica's own idea of it.
 
 use super::history::History;
-use super::tally::Tally;
+use crate::cell::tally::Tally;
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -56,7 +56,7 @@ struct Known {
 }
 
 #[derive(Default)]
-pub(super) struct Caches {
+pub(in crate::cell) struct Caches {
     /// Counts the steps of replicas, and so tells what came before what.
     steps: u64,
     reads: BTreeMap<(u64, u64), Read>,
@@ -79,7 +79,7 @@ pub(super) struct Caches {
 
 impl Caches {
     /// A replica takes a step. Of what follows from one step nobody can tell what came first.
-    pub(super) fn begin_step(&mut self) {
+    pub(in crate::cell) fn begin_step(&mut self) {
         self.steps += 1;
     }
 
@@ -92,7 +92,7 @@ impl Caches {
     }
 
     /// The master of an epoch allows everything.
-    pub(super) fn serves(&mut self, epoch: Epoch) {
+    pub(in crate::cell) fn serves(&mut self, epoch: Epoch) {
         self.begin_epoch(epoch);
         self.serves |= epoch == self.epoch;
     }
@@ -100,7 +100,7 @@ impl Caches {
     // ---- What clients say ----
 
     /// A client asks for something.
-    pub(super) fn asks(&mut self, request: &Request) {
+    pub(in crate::cell) fn asks(&mut self, request: &Request) {
         let instance = |handle: &Option<wire::Handle>| Instance(handle.map_or(0, |handle| handle.instance));
         let read = match &request.call {
             Some(Call::GetContents(get)) => Read::Node(instance(&get.handle)),
@@ -118,12 +118,17 @@ impl Caches {
 
     /// A master has not its own lease: it answers no KeepAlive, and so tells nobody what is to change. What has
     /// arrived before may wait for longer than those whom it waits for can use their caches.
-    pub(super) fn cannot_serve(&mut self, now: Duration) {
+    pub(in crate::cell) fn cannot_serve(&mut self, now: Duration) {
         self.unserved = now;
     }
 
     /// A request arrives at the master of an epoch, who takes it up at once if he may answer.
-    pub(super) fn arrives(&mut self, (epoch, answers): (Epoch, bool), now: Duration, request: &Request) {
+    pub(in crate::cell) fn arrives(
+        &mut self,
+        (epoch, answers): (Epoch, bool),
+        now: Duration,
+        request: &Request,
+    ) {
         if request.epoch != epoch.0 {
             return;
         }
@@ -156,7 +161,7 @@ impl Caches {
 
     /// A master that has applied all that is chosen answers. I8: what it says of a node is so. I9: what is about
     /// to change is not said to be such that it may be cached.
-    pub(super) fn answers(
+    pub(in crate::cell) fn answers(
         &mut self,
         (epoch, now): (Epoch, Duration),
         response: &Response,
@@ -233,7 +238,7 @@ impl Caches {
 
     /// I10: no general operation is answered in an epoch before everybody who may use what is cached from before it
     /// has acknowledged it, or has ended, or may not use it any more.
-    pub(super) fn check_fail_over(&self, epoch: Epoch, now: Duration, history: &History) {
+    pub(in crate::cell) fn check_fail_over(&self, epoch: Epoch, now: Duration, history: &History) {
         for (session, known) in &self.sessions {
             let may_use = known.granted_in < epoch && now < known.until && known.heard_in < epoch;
             assert!(
@@ -247,7 +252,7 @@ impl Caches {
 
     /// A replica has entered something into its log; as the master of an epoch, if so. A change does not wait for
     /// those who have it cached for longer than their leases last.
-    pub(super) fn proposed(
+    pub(in crate::cell) fn proposed(
         &mut self,
         slot: Slot,
         value: &Value,
@@ -282,7 +287,7 @@ impl Caches {
 
     /// A slot is applied for the first time. Returns whether anything changed that somebody may have cached.
     /// I9: nobody was allowed to cache it since it was proposed, nor since anybody was told to drop it for that.
-    pub(super) fn applied(
+    pub(in crate::cell) fn applied(
         &mut self,
         slot: Slot,
         value: &Value,
@@ -341,7 +346,7 @@ impl Caches {
 }
 
 /// Whether something that is cached is what the state says.
-pub(super) fn is_current(state: &State, place: &Place, cached: &Cached) -> bool {
+pub(in crate::cell) fn is_current(state: &State, place: &Place, cached: &Cached) -> bool {
     let tree = state.tree();
     match (place, cached) {
         (Place::Node(instance), Cached::Node(node)) => {

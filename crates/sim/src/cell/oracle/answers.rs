@@ -1,4 +1,4 @@
-//! What must hold whatever happens, as clients see it (SPEC §11).
+//! What clients were answered (SPEC §11): tokens, contents, and handles that were closed.
 
 use super::history::History;
 use crate::random::Random;
@@ -18,7 +18,7 @@ struct Asked {
 const SEQUENCERS: usize = 4;
 
 #[derive(Default)]
-pub(super) struct Oracle {
+pub(in crate::cell) struct Answers {
     /// To whom each token was granted, and the sequencers that were told last.
     tokens: BTreeMap<Token, usize>,
     sequencers: VecDeque<Sequencer>,
@@ -34,9 +34,9 @@ pub(super) struct Oracle {
     closed: BTreeMap<(u64, u64), Epoch>,
 }
 
-impl Oracle {
+impl Answers {
     /// I4: no two grants share a token.
-    pub(super) fn granted(&mut self, client: usize, sequencer: &Sequencer) {
+    pub(in crate::cell) fn granted(&mut self, client: usize, sequencer: &Sequencer) {
         let earlier = self.tokens.insert(sequencer.token, client);
         assert!(earlier.is_none(), "I4: token {} was granted to {earlier:?} and {client}", sequencer.token);
         self.sequencers.push_front(sequencer.clone());
@@ -44,12 +44,12 @@ impl Oracle {
     }
 
     /// One of those that were granted lately, as a holder passes it on.
-    pub(super) fn some_sequencer(&self, random: &mut Random) -> Option<&Sequencer> {
+    pub(in crate::cell) fn some_sequencer(&self, random: &mut Random) -> Option<&Sequencer> {
         self.sequencers.get(random.below(SEQUENCERS as u64) as usize)
     }
 
     /// I3: of the clients whose own lease view is live, one holds exclusively or several share, up to the permits.
-    pub(super) fn check_holders(&self, holders: &[(usize, LockMode)], permits: usize) {
+    pub(in crate::cell) fn check_holders(&self, holders: &[(usize, LockMode)], permits: usize) {
         let exclusive = holders.iter().filter(|(_, mode)| *mode == LockMode::Exclusive).count();
         assert!(exclusive == 0 || holders.len() == 1, "I3: {holders:?} hold together");
         assert!(holders.len() <= permits, "I3: {holders:?} hold {permits} permits");
@@ -57,7 +57,7 @@ impl Oracle {
 
     /// A write was acknowledged. I13: of two acknowledged writes each has a generation of its own. I18: it is
     /// what was written.
-    pub(super) fn wrote(&mut self, history: &History, text: &str, stat: &wire::Stat) {
+    pub(in crate::cell) fn wrote(&mut self, history: &History, text: &str, stat: &wire::Stat) {
         let (instance, generation) = (Instance(stat.instance), stat.content_generation);
         let first = self.written.insert((instance, generation));
         assert!(first, "I13: generation {generation} was acknowledged twice");
@@ -67,12 +67,12 @@ impl Oracle {
     }
 
     /// A write was refused for good: nothing comes of it.
-    pub(super) fn refused(&mut self, text: String) {
+    pub(in crate::cell) fn refused(&mut self, text: String) {
         self.refused.push(text);
     }
 
     /// The end: what was refused is nowhere.
-    pub(super) fn check_refused(&self, history: &History) {
+    pub(in crate::cell) fn check_refused(&self, history: &History) {
         let written: BTreeSet<&[u8]> = history.all_contents().collect();
         for text in &self.refused {
             assert!(!written.contains(text.as_bytes()), "the write of {text} was refused, and took effect");
@@ -80,18 +80,18 @@ impl Oracle {
     }
 
     /// Somebody knows of that generation.
-    pub(super) fn tell(&mut self, instance: Instance, generation: u64) {
+    pub(in crate::cell) fn tell(&mut self, instance: Instance, generation: u64) {
         let told = self.told.entry(instance).or_default();
         *told = generation.max(*told);
     }
 
     /// The newest generation of a file that anyone has been told of.
-    pub(super) fn told(&self, instance: Instance) -> u64 {
+    pub(in crate::cell) fn told(&self, instance: Instance) -> u64 {
         self.told.get(&instance).copied().unwrap_or(1)
     }
 
     /// A read is current within the call: not older than what anyone had been told of when it began.
-    pub(super) fn read(
+    pub(in crate::cell) fn read(
         &mut self,
         history: &History,
         stat: &wire::Stat,
@@ -113,7 +113,7 @@ impl Oracle {
     // ---- Handles ----
 
     /// A client asks for something with a handle.
-    pub(super) fn asks(&mut self, client: usize, request: &wire::Request) {
+    pub(in crate::cell) fn asks(&mut self, client: usize, request: &wire::Request) {
         let handle = match &request.call {
             Some(Call::Open(_)) => request.number,
             Some(Call::Close(wire::Close { handle }))
@@ -129,13 +129,13 @@ impl Oracle {
     }
 
     /// Whose request it is that a response answers, and with which handle it was asked.
-    pub(super) fn asker(&self, response: &wire::Response) -> Option<(usize, HandleId)> {
+    pub(in crate::cell) fn asker(&self, response: &wire::Response) -> Option<(usize, HandleId)> {
         let asked = self.asked.get(&(response.session, response.number))?;
         Some((asked.client, HandleId(asked.handle)))
     }
 
     /// A master of an epoch answers. I16: a handle that was closed in its epoch is not made again in it.
-    pub(super) fn answers(&mut self, epoch: Epoch, response: &wire::Response) {
+    pub(in crate::cell) fn answers(&mut self, epoch: Epoch, response: &wire::Response) {
         let Some(asked) = self.asked.get(&(response.session, response.number)) else { return };
         let key = (response.session, asked.handle);
         match &response.result {

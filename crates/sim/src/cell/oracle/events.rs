@@ -29,7 +29,7 @@ struct Stream {
 const NOT_YET: Slot = Slot(u64::MAX);
 
 #[derive(Default)]
-pub(super) struct Events {
+pub(in crate::cell) struct Events {
     happened: BTreeMap<Instance, Vec<Happened>>,
     /// By client and handle.
     streams: BTreeMap<(usize, HandleId), Stream>,
@@ -40,7 +40,7 @@ pub(super) struct Events {
 
 impl Events {
     /// A change has taken effect.
-    pub(super) fn note(&mut self, slot: Slot, change: &Change) {
+    pub(in crate::cell) fn note(&mut self, slot: Slot, change: &Change) {
         let (instance, kind, child) = match change {
             Change::ContentsModified { instance } => (*instance, Kind::ContentsModified, None),
             Change::ChildAdded { parent, name } => (*parent, Kind::ChildAdded, Some(name)),
@@ -58,7 +58,7 @@ impl Events {
     }
 
     /// A master that has applied so much has opened a handle: from then on, at the latest, it is subscribed.
-    pub(super) fn opened(&mut self, client: usize, handle: &Handle, applied: Slot) {
+    pub(in crate::cell) fn opened(&mut self, client: usize, handle: &Handle, applied: Slot) {
         let (key, instance) = ((client, HandleId(handle.id)), Instance(handle.instance));
         if handle.events == 0 || self.deaf.contains(&key) || self.gone.contains(&client) {
             return;
@@ -72,27 +72,27 @@ impl Events {
     }
 
     /// The same of a handle that a master has made again, as its answer shows.
-    pub(super) fn presented(&mut self, client: usize, handle: HandleId, applied: Slot) {
+    pub(in crate::cell) fn presented(&mut self, client: usize, handle: HandleId, applied: Slot) {
         if let Some(stream) = self.streams.get_mut(&(client, handle)) {
             stream.may_miss = stream.may_miss.min(applied);
         }
     }
 
     /// A handle is about to be closed.
-    pub(super) fn closed(&mut self, client: usize, handle: HandleId) {
+    pub(in crate::cell) fn closed(&mut self, client: usize, handle: HandleId) {
         self.deaf.insert((client, handle));
         self.streams.remove(&(client, handle));
     }
 
     /// A client has no session any more, or nobody is there who listens.
-    pub(super) fn forget(&mut self, client: usize) {
+    pub(in crate::cell) fn forget(&mut self, client: usize) {
         self.gone.insert(client);
         self.streams.retain(|(one, _), _| *one != client);
     }
 
     /// A client has heard of something: of what comes next, and nothing is left out. Returns what it knows of a
     /// node now, and as of when.
-    pub(super) fn heard(&mut self, client: usize, event: &NodeEvent) -> Option<(Instance, Slot)> {
+    pub(in crate::cell) fn heard(&mut self, client: usize, event: &NodeEvent) -> Option<(Instance, Slot)> {
         match event.kind {
             Kind::FailedOver => self.miss(client, NOT_YET),
             Kind::Gap => self.miss(client, event.slot),
@@ -133,7 +133,7 @@ impl Events {
 
     /// Whether a client that listens has still something to hear, or a handle of its has still to be presented to
     /// the master.
-    pub(super) fn outstanding(&self, client: usize) -> bool {
+    pub(in crate::cell) fn outstanding(&self, client: usize) -> bool {
         let streams = self.streams.range((client, HandleId(0))..=(client, HandleId(u64::MAX)));
         streams.into_iter().any(|(_, stream)| {
             let happened = self.happened.get(&stream.instance).map_or(&[][..], Vec::as_slice);

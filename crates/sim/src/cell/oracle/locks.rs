@@ -1,7 +1,7 @@
 //! Books of every lock: who holds it since when, who held it, which lock-delay may still run, and which handles
 //! are tied to a grant. They go by the commands that took effect, not by the state's own idea of locks.
 
-use super::tally::Tally;
+use crate::cell::tally::Tally;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use wombat_proto::wire::log;
@@ -27,7 +27,7 @@ struct Delay {
 }
 
 #[derive(Default)]
-pub(super) struct Locks {
+pub(in crate::cell) struct Locks {
     /// Most shared holders of a lock that has a bound.
     permits: BTreeMap<Instance, usize>,
     holders: BTreeMap<Instance, BTreeMap<Who, Held>>,
@@ -43,31 +43,31 @@ pub(super) struct Locks {
 }
 
 impl Locks {
-    pub(super) fn created(&mut self, instance: Instance, permits: u32) {
+    pub(in crate::cell) fn created(&mut self, instance: Instance, permits: u32) {
         if permits > 0 {
             self.permits.insert(instance, permits as usize);
         }
     }
 
     /// Whether a grant is over.
-    pub(super) fn is_freed(&self, token: Token) -> bool {
+    pub(in crate::cell) fn is_freed(&self, token: Token) -> bool {
         self.freed.contains(&token)
     }
 
-    pub(super) fn holds(&self, instance: Instance, session: SessionId) -> bool {
+    pub(in crate::cell) fn holds(&self, instance: Instance, session: SessionId) -> bool {
         let holders = self.holders.get(&instance);
         holders.is_some_and(|holders| holders.keys().any(|(one, _)| *one == session))
     }
 
     /// Whether a handle held its lock after that slot.
-    pub(super) fn held_at(&self, who: Who, slot: Slot) -> bool {
+    pub(in crate::cell) fn held_at(&self, who: Who, slot: Slot) -> bool {
         let tenures = self.tenures.get(&who).into_iter().flatten();
         tenures.into_iter().any(|(from, to)| *from <= slot && to.is_none_or(|to| slot < to))
     }
 
     /// I3, I4, I7: a lock is granted to one or, up to its permits, to those who share; with a token greater than
     /// every other; and not before a lock-delay has passed.
-    pub(super) fn grant(
+    pub(in crate::cell) fn grant(
         &mut self,
         session: SessionId,
         grant: &log::Grant,
@@ -105,19 +105,19 @@ impl Locks {
     }
 
     /// A handle gives its lock back, or is closed.
-    pub(super) fn free(&mut self, instance: Instance, who: Who, slot: Slot) {
+    pub(in crate::cell) fn free(&mut self, instance: Instance, who: Who, slot: Slot) {
         if let Some(held) = self.holders.get_mut(&instance).and_then(|holders| holders.remove(&who)) {
             self.over(who, held.token, slot);
         }
     }
 
-    pub(super) fn closed(&mut self, instance: Instance, who: Who, slot: Slot) {
+    pub(in crate::cell) fn closed(&mut self, instance: Instance, who: Who, slot: Slot) {
         self.free(instance, who, slot);
         self.ties.remove(&who);
     }
 
     /// A node is gone, with its lock and the delay that had passed. I3: nobody else held it.
-    pub(super) fn deleted(&mut self, instance: Instance, by: Who, slot: Slot, now: Duration) {
+    pub(in crate::cell) fn deleted(&mut self, instance: Instance, by: Who, slot: Slot, now: Duration) {
         for (who, held) in self.holders.remove(&instance).unwrap_or_default() {
             assert_eq!(who, by, "I6: the lock of node {instance} was deleted from under its holder");
             self.over(who, held.token, slot);
@@ -136,7 +136,7 @@ impl Locks {
     }
 
     /// A lock was broken; it is delayed like one whose holder has died.
-    pub(super) fn broken(
+    pub(in crate::cell) fn broken(
         &mut self,
         instance: Instance,
         tokens: &[u64],
@@ -170,7 +170,7 @@ impl Locks {
     }
 
     /// A session has ended; the locks that it did not give back are delayed from now on.
-    pub(super) fn end_session(
+    pub(in crate::cell) fn end_session(
         &mut self,
         session: SessionId,
         asked: bool,
@@ -202,7 +202,7 @@ impl Locks {
     }
 
     /// I7: a new master lets every delay that runs run anew.
-    pub(super) fn begin_epoch(&mut self, now: Duration, tally: &mut Tally) {
+    pub(in crate::cell) fn begin_epoch(&mut self, now: Duration, tally: &mut Tally) {
         for delay in self.delays.values_mut().filter(|delay| now < delay.until) {
             delay.until = now + fast(delay.length);
             tally.count("lock-delays begun anew");
@@ -211,20 +211,20 @@ impl Locks {
 
     // ---- Handles tied to a sequencer ----
 
-    pub(super) fn tie(&mut self, who: Who, token: Token) {
+    pub(in crate::cell) fn tie(&mut self, who: Who, token: Token) {
         assert!(self.is_held(token), "I4: a handle was tied to token {token}, which is over");
         self.ties.insert(who, token);
     }
 
     /// I4: nothing takes effect through a handle whose sequencer is stale.
-    pub(super) fn check_tied(&self, who: Who, what: &str) {
+    pub(in crate::cell) fn check_tied(&self, who: Who, what: &str) {
         if let Some(token) = self.ties.get(&who) {
             assert!(self.is_held(*token), "I4: {what} through a handle that is tied to the stale {token}");
         }
     }
 
     /// Whether a handle is tied to a grant that is over.
-    pub(super) fn is_fenced_off(&self, who: Who) -> bool {
+    pub(in crate::cell) fn is_fenced_off(&self, who: Who) -> bool {
         self.ties.get(&who).is_some_and(|token| !self.is_held(*token))
     }
 
