@@ -260,7 +260,9 @@ fn a_multi_is_all_or_nothing() {
         let generation = made[1].stat.unwrap().content_generation;
         let fails =
             Multi::new().set("/ls/local/d/f", "2").create("/ls/local/d/g", "").delete("/ls/local/none");
-        assert!(matches!(cell.multi(fails).await, Err(Error::NotFound { .. })));
+        assert!(
+            matches!(cell.multi(fails).await, Err(Error::Step { step: 3, error }) if matches!(*error, Error::NotFound { .. }))
+        );
         let guarded = Multi::new()
             .generation_is("/ls/local/d/f", generation)
             .delete("/ls/local/d/f")
@@ -270,9 +272,9 @@ fn a_multi_is_all_or_nothing() {
         let job = || Multi::new().create("/ls/local/plain", "").create_sequential("/ls/local/job-", "");
         let names = cell.multi(job()).await.unwrap().into_iter().map(|change| change.name);
         assert_eq!(names.collect::<Vec<_>>(), [None, Some("job-0000000001".into())]);
-        assert_eq!(cell.multi(job()).await.err(), Some(Error::AlreadyExists));
+        assert_eq!(cell.multi(job()).await.err(), Some(Error::AlreadyExists.at_step(1)));
         let unheld = Multi::new().lock_held("/ls/local").create("/ls/local/x", "");
-        assert_eq!(cell.multi(unheld).await.err(), Some(Error::NotHeld));
+        assert_eq!(cell.multi(unheld).await.err(), Some(Error::NotHeld.at_step(1)));
     });
 }
 

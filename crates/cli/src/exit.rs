@@ -91,6 +91,7 @@ impl Failure {
 /// The exit code that an error of the cell leads to.
 fn code_of(error: &Error) -> u8 {
     match error {
+        Error::Step { error, .. } => code_of(error),
         Error::NotFound { .. } | Error::StaleHandle => NOT_FOUND,
         Error::AlreadyExists
         | Error::GenerationMismatch { .. }
@@ -118,6 +119,7 @@ fn code_of(error: &Error) -> u8 {
 /// What can be done about an error of the cell.
 fn hint_of(error: &Error) -> Option<&'static str> {
     match error {
+        Error::Step { error, .. } => hint_of(error),
         Error::NotFound { what } if what.starts_with("the directory") => {
             Some("make it first: wombat mkdir -p, or put with -p")
         }

@@ -2,6 +2,7 @@
 
 use crate::limits;
 use crate::{Epoch, Generation};
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use core::fmt;
 use core::time::Duration;
@@ -106,6 +107,13 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
+    /// A step of a Multi was refused, and so none was done.
+    Step {
+        /// Which one, from 1: the conditions in their order, then the changes.
+        step: u32,
+        /// Why.
+        error: Box<Error>,
+    },
     /// The connection or the master went away, and whether the call took effect cannot be told.
     Unknown,
 }
@@ -140,9 +148,22 @@ impl Error {
         Error::TooLarge { what }
     }
 
+    /// The same, of a step of a Multi.
+    pub fn at_step(self, step: u32) -> Error {
+        Error::Step { step, error: Box::new(self) }
+    }
+
+    /// Why a step was refused, or the error itself.
+    pub fn root(&self) -> &Error {
+        match self {
+            Error::Step { error, .. } => error.root(),
+            error => error,
+        }
+    }
+
     /// What a caller may conclude.
     pub fn class(&self) -> Class {
-        match self {
+        match self.root() {
             Error::NotMaster { .. }
             | Error::StaleEpoch { .. }
             | Error::NoQuorum
@@ -159,6 +180,7 @@ impl Error {
     /// The error's name in the list: stable, for programs.
     pub fn name(&self) -> &'static str {
         match self {
+            Error::Step { error, .. } => error.name(),
             Error::NotMaster { .. } => "NotMaster",
             Error::StaleEpoch { .. } => "StaleEpoch",
             Error::NoQuorum => "NoQuorum",
@@ -225,6 +247,7 @@ impl fmt::Display for Error {
             Error::TooLarge { what } => write!(f, "too large: {what}"),
             Error::QuotaExceeded { what } => write!(f, "quota exceeded: {what}"),
             Error::InvalidArgument { what } => f.write_str(what),
+            Error::Step { step, error } => write!(f, "step {step}: {error}"),
             Error::Overloaded { retry_after } => {
                 write!(f, "overloaded; try again after {} ms", retry_after.as_millis())
             }

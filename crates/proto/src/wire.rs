@@ -83,6 +83,7 @@ impl From<&Failure> for generated::v1::Error {
             code: code as i32,
             text: String::from(text),
             number,
+            step: 0,
         };
         let milliseconds = |duration: &Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         match error {
@@ -112,6 +113,7 @@ impl From<&Failure> for generated::v1::Error {
             Failure::InvalidArgument { what } => whole(Code::InvalidArgument, what, 0),
             Failure::Overloaded { retry_after } => whole(Code::Overloaded, "", milliseconds(retry_after)),
             Failure::Unknown => whole(Code::Unknown, "", 0),
+            Failure::Step { step, error } => generated::v1::Error { step: *step, ..error.root().into() },
         }
     }
 }
@@ -121,7 +123,8 @@ impl From<generated::v1::Error> for Failure {
     fn from(error: generated::v1::Error) -> Self {
         use error::Code;
         let (what, number) = (error.text, error.number);
-        match Code::try_from(error.code).unwrap_or(Code::Unspecified) {
+        let of_step = |failure: Failure| if error.step == 0 { failure } else { failure.at_step(error.step) };
+        of_step(match Code::try_from(error.code).unwrap_or(Code::Unspecified) {
             Code::NotMaster => Failure::NotMaster { hint: (!what.is_empty()).then_some(what) },
             Code::StaleEpoch => Failure::StaleEpoch { current: Epoch(number) },
             Code::NoQuorum => Failure::NoQuorum,
@@ -148,7 +151,7 @@ impl From<generated::v1::Error> for Failure {
             Code::InvalidArgument => Failure::InvalidArgument { what },
             Code::Overloaded => Failure::Overloaded { retry_after: Duration::from_millis(number) },
             Code::Unknown | Code::Unspecified => Failure::Unknown,
-        }
+        })
     }
 }
 
@@ -172,6 +175,7 @@ mod tests {
             Failure::PermissionDenied,
             Failure::NotFound { what: what() },
             Failure::AlreadyExists,
+            Failure::NotFound { what: what() }.at_step(3),
             Failure::NotEmpty,
             Failure::IsDirectory,
             Failure::NotDirectory,

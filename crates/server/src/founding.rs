@@ -149,7 +149,10 @@ async fn meet_founders(own: &Rc<Own>, join: bool) -> Result<Identity, ServerErro
                 own.founders.join(", ")
             );
         } else if missing != missing_before {
-            info!("waiting for the other founders at {}", missing.join(", "));
+            match missing.is_empty() {
+                true => info!("all founders answer, and the cell exists: asking it to take this replica in"),
+                false => info!("waiting for the other founders at {}", missing.join(", ")),
+            }
         }
         missing_before = missing;
         tokio::time::sleep(own.jitter(LOOK_EVERY)).await;

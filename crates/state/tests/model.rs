@@ -638,18 +638,19 @@ impl Pair {
         let steps = Some(wire::Multi { guards: Vec::new(), changes });
         self.change(session, &[], Op::Multi(log::Multi { steps }), |model, slot| {
             let before = model.clone();
-            let result = model.remove(&deleted, (session, 0), &[]).and_then(|()| {
-                if model.items.contains_key(&created) && !sequential {
-                    // The order of checks: the directory first, then the name.
-                    return Err(if model.items[&parent].directory {
-                        Error::AlreadyExists
-                    } else {
-                        Error::NotDirectory
-                    });
-                }
-                model.create(slot, &parent, name, &new)?;
-                model.write(&created, vec![byte; 2], 0)
-            });
+            let result =
+                model.remove(&deleted, (session, 0), &[]).map_err(|error| error.at_step(1)).and_then(|()| {
+                    if model.items.contains_key(&created) && !sequential {
+                        // The order of checks: the directory first, then the name.
+                        let error = match model.items[&parent].directory {
+                            true => Error::AlreadyExists,
+                            false => Error::NotDirectory,
+                        };
+                        return Err(error.at_step(2));
+                    }
+                    model.create(slot, &parent, name, &new).map_err(|error| error.at_step(2))?;
+                    model.write(&created, vec![byte; 2], 0).map_err(|error| error.at_step(3))
+                });
             if result.is_err() {
                 *model = before;
             }

@@ -205,7 +205,10 @@ fn a_multi_that_fails_gives_a_lock_back_to_its_session() {
     script.apply(Op::Close(log::Close { instance: directory, handle: 1 })).unwrap();
     // The directory goes with its last child, its lock with it; then all of that is taken back.
     let failed = script.multi([delete("/ls/test/d/f"), make("/ls/test/d/f")]);
-    assert!(matches!(failed, Err(Error::NotFound { .. })), "{failed:?}");
+    assert!(
+        matches!(&failed, Err(Error::Step { step: 2, error }) if matches!(**error, Error::NotFound { .. })),
+        "{failed:?}"
+    );
     let session = script.state.session(SessionId(script.session)).unwrap();
     assert_eq!(session.lock_count(), 1);
     let end = log::EndSessions { sessions: vec![script.session], asked: true };
@@ -218,7 +221,7 @@ fn a_multi_that_fails_uses_up_no_instances() {
     let mut script = Script::new();
     let failed =
         script.multi([make("/ls/test/a"), make("/ls/test/b"), make("/ls/test/c"), make("/ls/test/a")]);
-    assert_eq!(failed, Err(Error::AlreadyExists));
+    assert_eq!(failed, Err(Error::AlreadyExists.at_step(4)));
     let instance = script.create("a", 1, NewNode::default());
     assert_eq!(instance, script.state.stamp().0, "an instance is the stamp of the creation");
 }

@@ -5,7 +5,7 @@ use crate::output;
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 use std::io::Read;
-use wombat_client::{Cell, Generation, Multi as Changes, limits};
+use wombat_client::{Cell, Error, Generation, Multi as Changes, limits};
 
 #[derive(ClapArgs)]
 #[command(after_help = "\
@@ -26,8 +26,17 @@ pub(crate) struct Multi {
 
 pub(crate) async fn run(cell: &Cell, args: &Multi, json: bool) -> Result<(), Failure> {
     let steps = &args.steps;
-    let multi = steps.iter().try_fold(Changes::new(), |multi, step| add(multi, step))?;
-    let changed = cell.multi(multi).await?;
+    let mut multi = Changes::new();
+    for (number, step) in (1..).zip(steps) {
+        multi = add(cell, multi, step).map_err(|failure| failure.about(&shown(number, step)))?;
+    }
+    let changed = cell.multi(multi).await.map_err(|error| match &error {
+        Error::Step { step, error } => match in_order(steps, *step) {
+            Some((number, step)) => Failure::from(*error.clone()).about(&shown(number, step)),
+            None => Failure::from(*error.clone()),
+        },
+        _ => Failure::from(error),
+    })?;
     // Only `sequential` makes a name that was not given.
     let prefixes = steps.iter().filter_map(|step| step.trim_start().strip_prefix("sequential "));
     let directories = prefixes.map(|rest| rest.trim_start().split(' ').next().unwrap_or_default());
@@ -61,9 +70,29 @@ pub(crate) fn read_steps(args: &mut Multi) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The step that the cell counts as that: it checks the conditions first, and then makes the changes.
+fn in_order(steps: &[String], counted: u32) -> Option<(usize, &String)> {
+    let numbered = || (1..).zip(steps);
+    let conditions = numbered().filter(|(_, step)| CONDITIONS.contains(&verb(step)));
+    let changes = numbered().filter(|(_, step)| !CONDITIONS.contains(&verb(step)));
+    conditions.chain(changes).nth(counted.checked_sub(1)? as usize)
+}
+
+fn verb(step: &str) -> &str {
+    step.split_whitespace().next().unwrap_or_default()
+}
+
+/// A step with its number and without its value.
+fn shown(number: usize, step: &str) -> String {
+    let words: Vec<&str> = step.split_whitespace().take(2).collect();
+    format!("step {number}, {}", output::name(&words.join(" ")))
+}
+
+const CONDITIONS: [&str; 3] = ["exists", "absent", "generation"];
+
 /// Adds one step, a condition or a change.
-fn add(multi: Changes, step: &str) -> Result<Changes, Failure> {
-    let bad = |why: &str| Failure::usage(format!("the step {step:?}: {why}"));
+fn add(cell: &Cell, multi: Changes, step: &str) -> Result<Changes, Failure> {
+    let bad = |why: &str| Failure::usage(why);
     let (verb, rest) = step.trim_start().split_once(' ').ok_or_else(|| bad("it names no path"))?;
     let (path, value) = match rest.trim_start().split_once(' ') {
         Some((path, value)) => (path, Some(value)),
@@ -74,6 +103,7 @@ fn add(multi: Changes, step: &str) -> Result<Changes, Failure> {
     {
         return Err(bad("nothing follows its path, and a path has no blanks"));
     }
+    cell.resolve(path)?;
     let contents = || value.unwrap_or_default().to_owned();
     Ok(match verb {
         "exists" => multi.exists(path),

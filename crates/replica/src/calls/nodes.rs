@@ -92,13 +92,16 @@ impl Replica {
             let what = alloc::format!("a Multi of more than {MULTI_STEPS} guards and changes");
             return Err(Error::TooLarge { what });
         }
-        let guarded = multi.guards.iter().filter_map(path_of_guard);
-        for path in guarded.chain(multi.changes.iter().filter_map(path_of_change)) {
-            self.parse(path)?;
+        let guarded = multi.guards.iter().map(path_of_guard);
+        for (step, path) in (1..).zip(guarded.chain(multi.changes.iter().map(path_of_change))) {
+            if let Some(path) = path {
+                self.parse(path).map_err(|error| error.at_step(step))?;
+            }
         }
-        for change in &multi.changes {
+        for (step, change) in (multi.guards.len() as u32 + 1..).zip(&multi.changes) {
             if let Some(change::Change::Create(create)) = &change.change {
-                check_length(create.path.len(), create.node.as_ref().is_some_and(|new| new.sequential))?;
+                check_length(create.path.len(), create.node.as_ref().is_some_and(|new| new.sequential))
+                    .map_err(|error| error.at_step(step))?;
             }
         }
         self.change(asker, acknowledged, Op::Multi(log::Multi { steps: Some(multi) }))

@@ -15,12 +15,15 @@ pub(super) fn apply(state: &mut State, context: &mut Context<'_>, multi: &log::M
     if steps.guards.len() + steps.changes.len() > MULTI_STEPS {
         return Err(Error::TooLarge { what: alloc::format!("more than {MULTI_STEPS} guards and changes") });
     }
-    for guard in &steps.guards {
-        check(state, context.session, guard)?;
+    for (step, guard) in (1..).zip(&steps.guards) {
+        check(state, context.session, guard).map_err(|error| error.at_step(step))?;
     }
     let (changes_before, before) = (context.changes.len(), state.clone());
     let mut done = wire::MultiDone::default();
-    let result = steps.changes.iter().try_for_each(|change| make(state, context, change, &mut done));
+    let mut changes = (steps.guards.len() as u32 + 1..).zip(&steps.changes);
+    let result = changes.try_for_each(|(step, change)| {
+        make(state, context, change, &mut done).map_err(|error| error.at_step(step))
+    });
     if done.names.iter().all(String::is_empty) {
         done.names.clear();
     }

@@ -78,15 +78,30 @@ pub(in super::super) fn no_master(views: &Views) -> Failure {
         let failure = Failure::from(unreached(views));
         return match outside.is_empty() {
             false => {
-                failure.hint("a replica that is not in its cell yet answers nobody: are all founders up?")
+                failure.hint("a replica that is in no cell yet answers nobody: start all the founders that its --peers name")
             }
             true => failure,
         };
     }
-    let copies = views.iter().filter(|(_, view)| view.as_ref().is_ok_and(is_copy)).map(|(at, _)| at.as_str());
-    let copies: Vec<&str> = copies.collect();
-    let voters = reached.iter().map(|view| view.members.iter().filter(|one| one.voter).count()).max();
-    let (reached, voters) = (reached.len(), voters.unwrap_or(0));
+    let at = |wanted: &dyn Fn(&Status) -> bool| -> Vec<&str> {
+        let views = views.iter().filter(|(_, view)| view.as_ref().is_ok_and(wanted));
+        views.map(|(at, _)| at.as_str()).collect()
+    };
+    let copies = at(&is_copy);
+    let members = reached.iter().map(|view| &view.members).max_by_key(|members| members.len());
+    let voters: BTreeSet<&str> = members
+        .into_iter()
+        .flatten()
+        .filter(|member| member.voter)
+        .map(|member| member.address.as_str())
+        .collect();
+    // A voter that runs outside of the cell has lost its data: to start it would change nothing.
+    let down: Vec<&str> = voters
+        .iter()
+        .copied()
+        .filter(|at| !outside.contains(at) && views.get(*at).is_none_or(Result::is_err))
+        .collect();
+    let (reached, voters) = (reached.len(), voters.len());
     let quorum = voters / 2 + 1;
     let text = match reached >= quorum {
         true => format!("the cell has no master: {reached} of its {voters} voters answer, and know of none"),
@@ -94,10 +109,14 @@ pub(in super::super) fn no_master(views: &Views) -> Failure {
             "no master is known here: {reached} of the cell's {voters} voters answer, and know of none"
         ),
     };
+    let start = match down.is_empty() {
+        true => String::new(),
+        false => format!("; start those that are down: {}", down.join(", ")),
+    };
     let hint = match reached >= quorum {
         _ if !copies.is_empty() => format!(
             "the data directory of {} is a copy, and may lack what the cell has acknowledged since: it does not vote \
-             before {quorum} others have elected a master, or every voter is there. Start those that are down",
+             before {quorum} others have elected a master, or every voter is there{start}",
             copies.join(" and of ")
         ),
         true => "one should be elected within seconds; look again".to_owned(),
@@ -105,9 +124,14 @@ pub(in super::super) fn no_master(views: &Views) -> Failure {
             "those that cannot be reached from here may have one: ask from another machine; if they are down, start \
              them: it takes {quorum} to elect one"
         ),
+        false if reached + down.len() >= quorum => format!(
+            "it takes {quorum} to elect one{start}; {} runs, but without the cell's data: it waits until there is a \
+             master to learn from",
+            outside.join(", ")
+        ),
         false => format!(
-            "it takes {quorum} to elect one: start those that are down; {} runs, but is not in the cell yet: \
-             it waits for the others, its log says for whom",
+            "it takes {quorum} voters with their data to elect one, and {} runs without: put its data directory \
+             back, or restore the cell from copies of its data directories (docs/OPERATING.md)",
             outside.join(", ")
         ),
     };
@@ -158,4 +182,38 @@ pub(super) fn has_copy(member: &MemberStatus, views: &Views) -> bool {
 /// By how many slots a replica is behind the master.
 pub(super) fn lag(status: &Status, member: &MemberStatus) -> u64 {
     status.chosen_slot.saturating_sub(member.accepted_slot.max(member.chosen_slot))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the voters a, b and c without a master: those that answer, those that run without their data, and those
+    /// that cannot be reached. The hint names them.
+    #[track_caller]
+    fn check(answer: &[&str], without_data: &[&str], says: &[&str], says_not: &[&str]) {
+        let voter =
+            |at: &&str| MemberStatus { address: (*at).into(), voter: true, ..MemberStatus::default() };
+        let members: Vec<MemberStatus> = ["a", "b", "c"].iter().map(voter).collect();
+        let mut views = Views::new();
+        for at in ["a", "b", "c"] {
+            let view = match (answer.contains(&at), without_data.contains(&at)) {
+                (true, _) => Ok(Status { members: members.clone(), ..Status::default() }),
+                (_, true) => Err(Error::unreachable(format!("{at}: closed without an answer"))),
+                _ => Err(Error::unreachable(format!("{at}: connection refused"))),
+            };
+            views.insert(at.into(), view);
+        }
+        let said = no_master(&views).lines().join("\n");
+        assert!(says.iter().all(|part| said.contains(part)), "{said}");
+        assert!(says_not.iter().all(|part| !said.contains(part)), "{said}");
+    }
+
+    #[test]
+    fn hint_says_to_start_only_what_is_down() {
+        check(&["a", "b"], &[], &["one should be elected"], &["start"]);
+        check(&["a"], &[], &["if they are down, start them"], &[]);
+        check(&["a"], &["b"], &["start those that are down: c", "b runs, but without"], &[]);
+        check(&["a"], &["b", "c"], &["b, c runs without", "put its data directory back"], &["are down"]);
+    }
 }
