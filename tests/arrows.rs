@@ -1,9 +1,12 @@
-//! The house's arrows point only down: which crate may use which (docs/ARCHITECTURE.md), read from the
-//! manifests themselves.
+//! The structure of the project: which crate uses which (docs/ARCHITECTURE.md), cycles of modules, sizes of files,
+//! and the documents.
 
+#[path = "arrows/documents.rs"]
+mod documents;
 #[path = "arrows/modules.rs"]
 mod modules;
 
+use documents::Document;
 use modules::Modules;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -127,5 +130,42 @@ fn the_scripts_that_the_paper_map_names_are_there() {
     assert!(named.len() > 30, "the map names {} scripts only", named.len());
     for name in named {
         assert!(tests.contains(&format!("fn {name}(")), "{name} is named in docs/PAPER-MAP.md, and nowhere");
+    }
+}
+
+/// The documents for users and contributors: README and the others at the top, and `docs`.
+fn documents() -> Vec<Document> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = Document::in_folder(top, false);
+    documents.extend(Document::in_folder(&top.join("docs"), true));
+    assert!(documents.len() > 30, "there are only {} documents", documents.len());
+    documents
+}
+
+#[test]
+fn links_between_documents_lead_to_files_and_headings() {
+    let broken: Vec<String> = documents().iter().flat_map(Document::broken_links).collect();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn documents_have_short_sentences_and_plain_words() {
+    let mut documents = documents();
+    // Several people add lines to it at the same time.
+    documents.retain(|document| !document.path().ends_with("CHANGELOG.md"));
+    let long = documents.iter().flat_map(Document::long_sentences);
+    let found: Vec<String> = long.chain(documents.iter().flat_map(Document::banned_words)).collect();
+    assert!(found.is_empty(), "mend these sentences:\n{}", found.join("\n"));
+}
+
+#[test]
+fn book_contains_every_document() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let listed: Vec<_> =
+        Document::read(&docs.join("SUMMARY.md")).links().iter().map(|link| docs.join(link)).collect();
+    for document in Document::in_folder(&docs, true) {
+        let is_listed = listed.iter().any(|path| path == document.path());
+        let is_summary = document.path().ends_with("SUMMARY.md");
+        assert!(is_listed || is_summary, "{} is not in docs/SUMMARY.md", document.path().display());
     }
 }
