@@ -26,6 +26,8 @@ pub struct Effects {
     /// This replica's disk was a copy ([`crate::Recovered::is_copy`]), and the replica votes again: the disk is an
     /// original from now on.
     pub reinstated: bool,
+    /// What this replica acknowledged is missing on its disk: the disk is a copy from now on.
+    pub rolled_back: bool,
     /// Another replica needs a snapshot of this one that is newer than its newest.
     pub snapshot_wanted: bool,
     /// What an operator should know.
@@ -79,6 +81,7 @@ impl Effects {
         move_all(&mut self.received_chunks, &mut target.received_chunks);
         move_all(&mut self.notices, &mut target.notices);
         target.reinstated |= core::mem::take(&mut self.reinstated);
+        target.rolled_back |= core::mem::take(&mut self.rolled_back);
         target.snapshot_wanted |= core::mem::take(&mut self.snapshot_wanted);
     }
 }

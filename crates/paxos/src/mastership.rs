@@ -69,6 +69,7 @@ impl Leader {
             }
             let mark = peer.mark.filter(|_| returns_marks);
             let reinstates = cx.reinstatements.get(peer.id);
+            let acknowledged = peer.acknowledged();
             let heartbeat = Message::Heartbeat {
                 ballot,
                 base,
@@ -79,6 +80,7 @@ impl Leader {
                 mark,
                 barrier,
                 reinstates,
+                acknowledged,
             };
             cx.outbox.send(peer.id, heartbeat);
         }

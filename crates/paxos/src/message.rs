@@ -106,6 +106,9 @@ pub enum Message {
         barrier: Option<Slot>,
         /// The number of a [`Message::Restored`] of the receiver's that came before this ballot.
         reinstates: Option<u64>,
+        /// Through which slot the receiver has acknowledged to this master that it has every value, durably. One that
+        /// has less has lost what was on its disk.
+        acknowledged: Slot,
     },
     /// The lease is granted.
     Granted {

@@ -245,6 +245,11 @@ impl Participant {
         }
     }
 
+    /// Whether this replica has less than it has acknowledged to a master.
+    pub(crate) fn has_lost(&self, acknowledged: Slot) -> bool {
+        acknowledged > self.log.last()
+    }
+
     /// Whether this replica has no vote until it is reinstated.
     pub(crate) fn is_restored(&self) -> bool {
         self.restored.is_some()

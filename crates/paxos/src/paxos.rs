@@ -80,7 +80,12 @@ impl Paxos {
                 mark,
                 barrier,
                 reinstates,
+                acknowledged,
             } => {
+                if cx.has_lost(acknowledged) {
+                    self.lose_vote();
+                }
+                let cx = &mut self.participant;
                 if !cx.trusts_master(ballot, barrier, reinstates) {
                     self.catch_up_if_behind(from, chosen);
                     self.participant.ask_for_reinstatement(from, reinstates);
@@ -158,10 +163,17 @@ impl Paxos {
     pub fn rolled_back(&mut self, now: Instant) {
         let cx = &mut self.participant;
         cx.advance_clock(now);
+        self.lose_vote();
+    }
+
+    /// What this replica acknowledged is missing on its disk.
+    fn lose_vote(&mut self) {
+        let cx = &mut self.participant;
         if !cx.is_restored() && !cx.is_sole_voter() {
             self.role.step_down(cx);
             cx.lose_vote();
             cx.look_for_master_after_silence();
+            cx.outbox.effects.rolled_back = true;
         }
     }
 

@@ -205,6 +205,8 @@ pub struct Effects {
     pub received_chunks: Vec<ReceivedChunk>,
     /// This replica's disk was a copy, and it votes again: its disk is its own from now on.
     pub reinstated: bool,
+    /// What this replica acknowledged is missing on its disk: the data directory is a copy from now on.
+    pub rolled_back: bool,
     /// Another replica needs a snapshot that is newer than this replica's newest one.
     pub snapshot_wanted: bool,
     /// The state is not what a quorum of replicas has, as of this slot (SPEC I19): this replica must stop, and
@@ -509,6 +511,7 @@ impl Replica {
             self.effects.wanted_chunks.append(&mut effects.wanted_chunks);
             self.effects.received_chunks.append(&mut effects.received_chunks);
             self.effects.reinstated |= core::mem::take(&mut effects.reinstated);
+            self.effects.rolled_back |= core::mem::take(&mut effects.rolled_back);
             self.effects.snapshot_wanted |= core::mem::take(&mut effects.snapshot_wanted);
             self.effects.notices.append(&mut effects.notices);
             effects.ended.clear(); // Whoever asked was told to ask the next master.

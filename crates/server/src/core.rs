@@ -154,7 +154,8 @@ impl Core {
         let moment = moment();
         self.peers.meet_callers();
         if self.peers.own().rolled_back.take() {
-            self.lose_vote(moment)?;
+            info!("another replica knows a later start of this one");
+            self.step(Input::RolledBack, moment);
         }
         let (inputs, heard) = inbox.take(moment.now);
         for input in inputs {
@@ -170,18 +171,6 @@ impl Core {
             self.disk.write_snapshot(self.replica.snapshot())?;
         }
         self.outgoing.forget_if_idle();
-        Ok(())
-    }
-
-    /// Another replica knows a later start of this one: its disk is an older copy in the place of the original.
-    fn lose_vote(&mut self, moment: Moment) -> Result<(), ServerError> {
-        warn!(
-            "another replica knows a later start of this one: the data directory has been put back, and what this \
-             replica acknowledged since may be missing. It does not vote until it has learned everything from a \
-             master whom the other replicas elected"
-        );
-        self.disk.disown()?;
-        self.step(Input::RolledBack, moment);
         Ok(())
     }
 
@@ -293,6 +282,14 @@ impl Core {
                 self.disk
                     .condemn(&format!("the state after slot {slot} is not what the other replicas have"))?;
                 return Err(ServerError::Diverged { slot });
+            }
+            if std::mem::take(&mut self.effects.rolled_back) {
+                warn!(
+                    "this replica has less than it once acknowledged to the others: its data directory has been put \
+                     back. It does not vote until it has learned everything from a master whom the other replicas \
+                     elected"
+                );
+                self.disk.disown()?;
             }
             if std::mem::take(&mut self.effects.reinstated) {
                 self.disk.reinstate()?;

@@ -36,6 +36,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// Through which slot it has acknowledged that it has every value, durably.
+    pub(crate) fn acknowledged(&self) -> Slot {
+        self.matched.max(self.chosen)
+    }
+
     /// A replica that has not answered yet, by a master that proposes the slots after `base`.
     fn new(id: ReplicaId, base: Slot, resend_at: Instant, now: Instant) -> Peer {
         Peer {

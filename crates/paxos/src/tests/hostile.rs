@@ -29,8 +29,8 @@ fn mark() -> impl Strategy<Value = Mark> {
     (0u32..3, number()).prop_map(|(life, number)| Mark { life, number })
 }
 
-fn returned() -> impl Strategy<Value = (Option<Slot>, Option<u64>)> {
-    (prop::option::of(slot()), prop::option::of(number()))
+fn returned() -> impl Strategy<Value = (Option<Slot>, Option<u64>, Slot)> {
+    (prop::option::of(slot()), prop::option::of(number()), slot())
 }
 
 fn ballot() -> impl Strategy<Value = Ballot> {
@@ -99,8 +99,8 @@ fn message() -> impl Strategy<Value = Message> {
         ),
         (ballot(), slot()).prop_map(|(ballot, through)| Message::Accepted { ballot, through }),
         (ballot(), slot(), number(), duration(), slot(), slot(), prop::option::of(mark()), returned())
-            .prop_map(|(ballot, base, sequence, lease, chosen, kept_after, mark, (barrier, reinstates))| {
-                Message::Heartbeat {
+            .prop_map(
+                |(
                     ballot,
                     base,
                     sequence,
@@ -108,10 +108,22 @@ fn message() -> impl Strategy<Value = Message> {
                     chosen,
                     kept_after,
                     mark,
-                    barrier,
-                    reinstates,
+                    (barrier, reinstates, acknowledged),
+                )| {
+                    Message::Heartbeat {
+                        ballot,
+                        base,
+                        sequence,
+                        lease,
+                        chosen,
+                        kept_after,
+                        mark,
+                        barrier,
+                        reinstates,
+                        acknowledged,
+                    }
                 }
-            }),
+            ),
         (ballot(), number(), slot(), mark(), slot()).prop_map(
             |(ballot, sequence, chosen, mark, received)| Message::Granted {
                 ballot,

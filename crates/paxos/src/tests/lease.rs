@@ -95,6 +95,7 @@ fn shorter_grant_does_not_replace_a_longer_one() {
             mark: None,
             barrier: None,
             reinstates: None,
+            acknowledged: Slot(0),
         };
         world.inject(1, 2, heartbeat);
         world.sync(2);

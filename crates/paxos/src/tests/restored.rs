@@ -117,6 +117,52 @@ fn a_rolled_back_replica_with_a_higher_ballot_is_reinstated() {
     assert_eq!(world.commands(2), ["kept", "later"]);
 }
 
+/// Nothing on the disk shows that it was put back. The master knows what this replica has acknowledged.
+#[test]
+fn a_replica_with_less_than_it_acknowledged_loses_its_vote() {
+    let mut world = World::new(3);
+    world.elect(1);
+    let copy = world.unmarked_backup(2);
+    world.cut(1, 3);
+    world.propose(1, "kept").unwrap();
+    world.settle();
+    assert_eq!(world.commands(1), ["kept"], "by 1 and 2 alone");
+    world.put_back(2, &copy);
+    world.cut(2, 3);
+    world.run(M / 2);
+    assert!(has_no_vote(&world, 2) && world.host(2).disk.is_copy());
+    // It does not elect one that has never known the value.
+    world.kill(1);
+    world.heal();
+    world.run(LONG * M);
+    assert!(world.masters().is_empty());
+    world.start(1);
+    world.run(LONG * M);
+    let master = world.masters()[0];
+    world.propose(master, "later").unwrap();
+    world.run(M);
+    assert!(!has_no_vote(&world, 2) && !world.host(2).disk.is_copy());
+    assert_eq!(world.commands(2), ["kept", "later"]);
+}
+
+#[test]
+fn a_replica_that_restarts_keeps_its_vote() {
+    let mut world = World::new(3);
+    world.elect(1);
+    for text in ["a", "b", "c"] {
+        world.propose(1, text).unwrap();
+        world.settle();
+        world.restart(2);
+        world.run(M / 2);
+        assert!(!has_no_vote(&world, 2));
+    }
+    // One that has everything from a snapshot, and none of it in its log.
+    world.snapshot(2);
+    world.restart(2);
+    world.run(M);
+    assert!(!has_no_vote(&world, 2));
+}
+
 /// Until it knows what the master's ballot is built on it accepts, and promises nothing to anyone else.
 #[test]
 fn a_replica_that_has_not_caught_up_elects_nobody() {

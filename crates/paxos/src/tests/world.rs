@@ -246,6 +246,11 @@ impl World {
         Disk { is_copy: true, unsynced: Vec::new(), ..disk.clone() }
     }
 
+    /// The same, by what leaves no trace on the disk, such as a snapshot of the file system.
+    pub(crate) fn unmarked_backup(&mut self, id: u32) -> Disk {
+        Disk { is_copy: false, ..self.backup(id) }
+    }
+
     /// A replica dies and starts again from a copy of its disk.
     pub(crate) fn put_back(&mut self, id: u32, copy: &Disk) {
         self.kill(id);
@@ -454,6 +459,7 @@ impl World {
         let host = self.hosts.get_mut(&id).unwrap();
         host.paxos.as_mut().unwrap().flush(&mut effects);
         host.disk.unsynced.extend(effects.persist.iter().flat_map(Persist::records));
+        host.disk.is_copy |= effects.rolled_back;
         host.disk.is_copy &= !effects.reinstated;
         host.ended.append(&mut effects.ended);
         for (slot, value) in effects.chosen.iter().flat_map(Batch::iter) {

@@ -112,6 +112,7 @@ fn of_paxos(message: Message) -> Wire {
             mark: m,
             barrier,
             reinstates,
+            acknowledged,
         } => Wire::Heartbeat(wire::Heartbeat {
             ballot: ballot(b),
             base: base.0,
@@ -122,6 +123,7 @@ fn of_paxos(message: Message) -> Wire {
             mark: m.map(mark),
             barrier: barrier.map(|slot| slot.0),
             reinstates,
+            acknowledged: acknowledged.0,
         }),
         Message::Granted { ballot: b, sequence, chosen, mark: m, received } => {
             let (ballot, mark) = (ballot(b), Some(mark(m)));
@@ -202,6 +204,7 @@ fn to_paxos(message: Wire) -> Option<Message> {
             mark: heartbeat.mark.map(mark_of),
             barrier: heartbeat.barrier.map(Slot),
             reinstates: heartbeat.reinstates,
+            acknowledged: Slot(heartbeat.acknowledged),
         },
         Wire::Granted(granted) => Message::Granted {
             ballot: ballot_of(granted.ballot)?,

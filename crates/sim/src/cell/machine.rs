@@ -183,6 +183,7 @@ impl Machine {
                 }
             }
             running.waiting.append(&mut effects.persist);
+            assert!(!effects.rolled_back, "a replica that has lost nothing gives up its vote");
             if effects.reinstated {
                 running.store.snapshot_reader().reinstate().expect("the disk works");
                 self.is_copy = false;

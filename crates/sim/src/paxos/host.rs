@@ -222,6 +222,7 @@ impl Host {
         if let Some(running) = &mut self.running {
             running.paxos.flush(&mut effects);
             running.paxos.check();
+            assert!(!effects.rolled_back, "a replica that has lost nothing gives up its vote");
             self.disk.is_copy &= !effects.reinstated;
             self.disk.unsynced.extend(effects.persist.iter().flat_map(Persist::records));
         }
