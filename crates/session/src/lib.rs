@@ -14,6 +14,7 @@
 
 extern crate alloc;
 
+mod api;
 mod backoff;
 mod cache;
 mod calls;
@@ -27,15 +28,11 @@ mod search;
 #[cfg(test)]
 mod tests;
 
+pub use api::{Answer, Config, Effects, NodeEvent, SessionEvent};
 pub use cache::{
     CacheChange, CacheStats, Cached, CachedAbsence, CachedListing, CachedNode, Entries, Mark, Place,
 };
 pub use calls::Kind;
-pub use machine::{Config, Effects, NodeEvent, Session, SessionEvent};
+pub use machine::Session;
 pub use revocations::Revoked;
 pub use search::{LinkId, stagger};
-
-use wombat_proto::wire::response;
-
-/// The answer to a call that succeeded.
-pub type Answer = response::Result;

@@ -12,7 +12,7 @@ mod flight;
 pub use entries::Entries;
 pub use entry::{CacheChange, CacheStats, Cached, CachedAbsence, CachedListing, CachedNode, Mark, Place};
 
-use crate::Answer;
+use crate::api::Answer;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
