@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 use wombat_proto::clock;
@@ -123,7 +123,7 @@ impl Core {
             members: (Slot(0), 0),
             incoming: Incoming::default(),
             effects: Effects::default(),
-            step_times: StepTimes::default(),
+            step_times: StepTimes::new(),
         };
         core.step(Input::Tick, moment());
         core.settle()?;
@@ -212,9 +212,9 @@ impl Core {
     }
 
     fn step(&mut self, input: Input, moment: Moment) {
-        let (name, began) = (steps::name(&input), Instant::now());
+        let (name, began) = (steps::name(&input), self.step_times.begin());
         self.replica.step(moment, input, &mut self.effects);
-        if let Some(took) = self.step_times.note(name, began) {
+        if let Some(took) = self.step_times.end(name, began) {
             debug!("a step took {} ms: {name}", took.as_millis());
         }
     }
