@@ -1,293 +1,107 @@
-//! One replica of a cell, sans-IO: `step(moment, input) -> effects`.
+//! One replica of a cell, sans-IO: `step(time, input) -> effects`.
 //!
-//! A replica is the log's agreement (`paxos`), the state that the log makes (`state`) and, while it is
-//! master, the memory of a master: session leases, plain handles, lock queues, lock-delay clocks, events.
-//! What must survive a fail-over is a command in the log; the memory is rebuilt conservatively.
+//! A replica is the replicated log (`log`), the state that the log makes (`wombat_state`) and, while it is master, a
+//! master's memory: session leases, handles, lock queues, invalidations, events. What must survive a fail-over is a
+//! command in the log; a new master rebuilds the memory conservatively.
 //!
-//! A request's way: `request` → `calls` checks session, epoch and handle → a read is answered from the
-//! state, a change is proposed → `chosen` applies it → the answer, events and grants that follow from it.
+//! A request: `request` → `master/admit` checks session, epoch and number → a read is answered from the state, a change
+//! goes through `master/propose` to the log → when it is chosen, `master/committed` sends the answer, the events and
+//! the grants that follow from it.
 #![no_std]
 
 extern crate alloc;
 
 mod activity;
-mod breaks;
-mod cache;
-mod calls;
-mod chosen;
-mod connection;
-mod digests;
-mod events;
-mod fail_over;
-mod handles;
-mod leases;
-mod lock_queue;
-mod locks;
+mod affected_keys;
+mod api;
+mod context;
+mod follower;
+mod log;
 mod master;
-mod proposals;
-mod seal;
+mod pages;
+mod path_reads;
+mod request;
 mod snapshot;
-mod timers;
-mod waiting;
+mod stage;
+mod status;
+mod tables;
 
-pub use chosen::LONGEST_TICK;
-pub use fail_over::Stage;
+pub use api::{Config, Effects, Input, LONGEST_TICK, PeerMessage, Recovered, StartError, StepTime};
+pub use request::ConnectionId;
 pub use snapshot::Snapshot;
+pub use stage::Stage;
 pub use wombat_paxos::{Mark, Message as PaxosMessage, Notice, ReceivedChunk, Standing, WantedChunk};
 pub use wombat_state::State;
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
-use alloc::vec::Vec;
 use bytes::Bytes;
-use cache::Wanted;
-use connection::Connection;
-use core::ops::Bound;
+use context::{Cx, View};
 use core::time::Duration;
-use digests::Digests;
+use log::{Entry, ReplicatedLog};
 use master::Master;
-use proposals::Proposals;
 use prost::Message;
-use waiting::Greetings;
-use wombat_paxos::{Batch, Configurations, Paxos, Persist};
-use wombat_proto::wire::log::{self, command::Op};
-use wombat_proto::wire::{self, request::Call, response};
-use wombat_proto::{
-    Accepted, Ballot, CellName, Epoch, Error, Instant, Members, Record, ReplicaId, Result, SessionId, Slot,
-    Value,
-};
-use wombat_state::{KEY_BYTES, SnapshotError};
+use request::{Answer, Reply, RequestContext};
+use tables::connections::Connections;
+use tables::digests::Digests;
+use tables::pending_hellos::PendingHellos;
+use wombat_paxos::{Batch, Configurations};
+use wombat_proto::wire::log::command::Op;
+use wombat_proto::wire::{self, log as wire_log, request::Call};
+use wombat_proto::{Epoch, Error, Instant, ReplicaId, Slot, Value};
+use wombat_state::Outcome;
 
-/// What a replica is, and how it serves.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The cell's name.
-    pub cell: CellName,
-    /// This replica's id.
-    pub replica: ReplicaId,
-    /// Where clients reach it, `host:port`.
-    pub address: String,
-    /// The members that the cell was founded with; nobody's, for a replica that joined it later.
-    pub founders: Members,
-    /// The master lease M (P§2.2).
-    pub master_lease: Duration,
-    /// The longest one that it asks for as master where round trips are too long for that.
-    pub max_master_lease: Duration,
-    /// Makes this replica's choices its own.
-    pub seed: u64,
-    /// The session lease L that it grants as master (P§2.8).
-    pub lease: Duration,
-    /// The cache lease C that it grants as master (SPEC §6), if L is not shorter.
-    pub cache_lease: Duration,
-    /// The server's version, for people.
-    pub version: String,
-    /// Random bytes for the key of a cell that is founded now; unused for one that exists.
-    pub fresh_key: [u8; KEY_BYTES],
-    /// Whether to describe each applied change in [`Effects::activity`].
-    pub activity: bool,
+/// What a replica does besides keeping the log.
+enum Role {
+    /// It follows the master, or looks for one.
+    Follower,
+    /// It leads in this epoch, and serves as soon as the command that says so is applied.
+    Elected(Epoch),
+    /// It serves.
+    Master(alloc::boxed::Box<Master>),
 }
 
-/// What the disk knew when the replica started.
-#[derive(Clone, Default, Debug)]
-pub struct Recovered {
-    /// How often this replica has started, this time included.
-    pub starts: u32,
-    /// Whether the disk is a copy: what this replica has said since the copy was made is not on it.
-    pub is_copy: bool,
-    /// The highest ballot that it promised to take part in.
-    pub promised: Ballot,
-    /// The longest master lease that it may have granted.
-    pub lease_bound: Duration,
-    /// Every slot up to here is known to be chosen.
-    pub chosen: Slot,
-    /// The chunks of its snapshot and the slot that they stand for.
-    pub snapshot: Option<(Slot, Vec<Bytes>)>,
-    /// What it accepted above that, in slot order.
-    pub accepted: Vec<Accepted>,
-}
-
-/// The world's time at one step.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Moment {
-    /// The monotonic clock; never earlier than at the last step.
-    pub now: Instant,
-    /// Wall time in milliseconds since 1970, for people, and the least epoch of a new master.
-    pub wall_ms: u64,
-}
-
-/// A client's connection, named by the shell; never reused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ConnectionId(pub u64);
-
-/// What replicas say to each other.
-#[derive(Clone, Debug)]
-pub enum PeerMessage {
-    /// Of the agreement.
-    Paxos(PaxosMessage),
-    /// What the sender made of a part of the state.
-    Digest {
-        /// The slot that asked for it.
-        slot: Slot,
-        /// The hash.
-        digest: u64,
-    },
-}
-
-/// What happened.
-#[derive(Debug)]
-pub enum Input {
-    /// A request arrived.
-    Request {
-        /// On which connection.
-        connection: ConnectionId,
-        /// What it says.
-        request: wire::Request,
-    },
-    /// A connection is gone. This ends no session (SPEC §3).
-    Disconnected {
-        /// Which.
-        connection: ConnectionId,
-    },
-    /// The first `through` records ever handed out in [`Effects::persist`] are durable.
-    Persisted {
-        /// How many.
-        through: u64,
-    },
-    /// Another replica says something.
-    Peer {
-        /// Which.
-        from: ReplicaId,
-        /// What.
-        message: PeerMessage,
-    },
-    /// The connection of another replica is gone: it may be dead.
-    PeerLost {
-        /// Which.
-        peer: ReplicaId,
-    },
-    /// A snapshot of this replica's own is durable.
-    Snapshotted {
-        /// Of which slot.
-        slot: Slot,
-    },
-    /// Another replica's snapshot has arrived whole, and is durable.
-    SnapshotArrived(Snapshot),
-    /// Another replica's snapshot has arrived, and cannot be used.
-    SnapshotFailed,
-    /// Hand mastership to another voter.
-    Transfer {
-        /// Which; 0: the one that is furthest.
-        to: ReplicaId,
-    },
-    /// Another replica knows a later start of this one: its disk is an older copy.
-    RolledBack,
-    /// Time has passed; due by [`Replica::next_deadline`], welcome at any time.
-    Tick,
-    /// Time has passed, but KeepAlives that have arrived are still to come: nobody's lease has ended that lasted
-    /// longer than this.
-    Pulse {
-        /// All that arrived before was handed in.
-        heard: Instant,
-    },
-}
-
-/// What the shell has to do.
-#[derive(Default, Debug)]
-pub struct Effects {
-    /// Records to append to the log, in order.
-    pub persist: Vec<Record>,
-    /// Messages to other replicas. Any of them may be lost.
-    pub send: Vec<(ReplicaId, PeerMessage)>,
-    /// Chunks of this replica's snapshot that others ask for.
-    pub wanted_chunks: Vec<WantedChunk>,
-    /// Chunks of another replica's snapshot, in order; all of one snapshot become
-    /// [`Input::SnapshotArrived`].
-    pub received_chunks: Vec<ReceivedChunk>,
-    /// This replica's disk was a copy, and it votes again: its disk is its own from now on.
-    pub reinstated: bool,
-    /// What this replica acknowledged is missing on its disk: the data directory is a copy from now on.
-    pub rolled_back: bool,
-    /// Another replica needs a snapshot that is newer than this replica's newest one.
-    pub snapshot_wanted: bool,
-    /// The state is not what a quorum of replicas has, as of this slot (SPEC I19): this replica must stop, and
-    /// its data must never be used again.
-    pub diverged: Option<Slot>,
-    /// Answers to send. One for a connection that is gone is dropped.
-    pub replies: Vec<(ConnectionId, wire::Response)>,
-    /// Connections to close once their answers are sent.
-    pub hang_up: Vec<ConnectionId>,
-    /// The steps that a new master has taken, with its epoch (P§2.9).
-    pub stages: Vec<(Epoch, Stage)>,
-    /// Applied changes, in words, if the configuration asks for them.
-    pub activity: Vec<String>,
-    /// What an operator should know of the agreement.
-    pub notices: Vec<Notice>,
-}
-
-/// Why a replica cannot start from what its disk knew.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum StartError {
-    /// The snapshot cannot be read.
-    Snapshot(SnapshotError),
-    /// A command of the log cannot be read.
-    Command(Slot),
-}
-
-impl core::fmt::Display for StartError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl Role {
+    /// The epoch in which it leads.
+    fn epoch(&self) -> Option<Epoch> {
         match self {
-            StartError::Snapshot(error) => error.fmt(f),
-            StartError::Command(slot) => {
-                write!(f, "the command of slot {slot} cannot be read; was it written by a newer version?")
-            }
+            Role::Follower => None,
+            Role::Elected(epoch) => Some(*epoch),
+            Role::Master(master) => Some(master.epoch()),
         }
     }
-}
 
-impl core::error::Error for StartError {}
-
-/// The answer to a request that succeeded.
-type Answer = response::Result;
-
-/// Who asked, and how the answer finds back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Asker {
-    connection: ConnectionId,
-    session: SessionId,
-    number: u64,
+    fn master(&self) -> Option<&Master> {
+        match self {
+            Role::Master(master) => Some(master),
+            Role::Follower | Role::Elected(_) => None,
+        }
+    }
 }
 
 /// One replica of a cell.
 pub struct Replica {
     config: Config,
-    paxos: Paxos,
-    paxos_effects: wombat_paxos::Effects,
+    log: ReplicatedLog,
     state: State,
-    connections: BTreeMap<ConnectionId, Connection>,
-    proposals: Proposals,
+    connections: Connections,
+    /// Hellos that wait until a master is known.
+    pending_hellos: PendingHellos,
     digests: Digests,
-    /// Who waits to hear of a master.
-    greetings: Greetings,
-    /// The master's memory, while this replica is master.
-    master: Option<Master>,
-    /// The epoch for which the command that makes this replica master has been proposed.
-    begun: Option<Epoch>,
-    /// The moment of the present step, or the last one.
-    moment: Moment,
+    role: Role,
+    /// The time of the present step, or the last one.
+    time: StepTime,
     started: Instant,
-    /// What the present step has to do.
-    effects: Effects,
 }
 
 impl Replica {
-    /// Starts a replica from what its disk knew. The first effects come with the first step.
+    /// Starts a replica from what was read from its disk. The first effects come with the first step.
     pub fn new(
         config: Config,
         recovered: Recovered,
-        moment: Moment,
+        time: StepTime,
     ) -> core::result::Result<Replica, StartError> {
         let founding = || Configurations::founding(config.founders.clone());
-        let Snapshot { configurations, state } = match recovered.snapshot {
+        let Snapshot { configurations, mut state } = match recovered.snapshot {
             None => Snapshot { configurations: founding(), state: State::new() },
             Some((slot, chunks)) => Snapshot::restore(slot, chunks).map_err(StartError::Snapshot)?,
         };
@@ -301,123 +115,316 @@ impl Replica {
             configurations,
             accepted: recovered.accepted,
         };
-        let paxos = Paxos::new(paxos_config(&config), recovered, moment.now);
-        let mut replica = Replica {
-            config,
-            paxos,
-            paxos_effects: wombat_paxos::Effects::default(),
-            state,
-            connections: BTreeMap::new(),
-            proposals: Proposals::default(),
-            digests: Digests::default(),
-            greetings: Greetings::default(),
-            master: None,
-            begun: None,
-            moment,
-            started: moment.now,
-            effects: Effects::default(),
-        };
-        replica.paxos.flush(&mut replica.paxos_effects);
-        let chosen = core::mem::take(&mut replica.paxos_effects.chosen);
-        for (slot, value) in chosen.iter().flat_map(Batch::iter) {
+        let mut log = ReplicatedLog::new(&config, recovered, time.now);
+        for (slot, value) in log.recovered().iter().flat_map(Batch::iter) {
             match value {
                 Value::Command(command) => {
-                    let command =
-                        log::Command::decode(command.clone()).map_err(|_| StartError::Command(slot))?;
-                    replica.state.apply(slot, &command);
+                    let command = wire_log::Command::decode(command.clone());
+                    state.apply(slot, &command.map_err(|_| StartError::Command(slot))?);
                 }
-                Value::Noop | Value::Members(_) => replica.state.skip(slot),
+                Value::Noop | Value::Members(_) => state.skip(slot),
             }
         }
-        Ok(replica)
+        Ok(Replica {
+            config,
+            log,
+            state,
+            connections: Connections::default(),
+            pending_hellos: PendingHellos::default(),
+            digests: Digests::default(),
+            role: Role::Follower,
+            time,
+            started: time.now,
+        })
     }
 
-    /// Takes one thing that happened and adds to `effects` what follows from it.
-    pub fn step(&mut self, moment: Moment, input: Input, effects: &mut Effects) {
-        core::mem::swap(&mut self.effects, effects);
-        let stalled = moment.now.since(self.moment.now);
-        self.moment = Moment { now: self.moment.now.max(moment.now), ..moment };
-        self.forgive_stall(stalled);
-        self.paxos.set_wall_clock(self.moment.wall_ms);
+    /// Takes one input, and adds to `out` what follows from it.
+    pub fn step(&mut self, time: StepTime, input: Input, out: &mut Effects) {
+        let stalled = time.now.since(self.time.now);
+        self.time = StepTime { now: self.time.now.max(time.now), ..time };
+        let now = self.time.now;
+        self.log.set_wall_clock(time.wall_ms);
+        if let Some((master, cx)) = self.master_mut(out) {
+            master.forgive_stall(&cx, stalled);
+        }
         match input {
-            Input::Request { connection, request } => self.request(connection, request),
+            Input::Request { connection, request } => self.request(connection, request, out),
             Input::Disconnected { connection } => self.disconnected(connection),
-            Input::Persisted { through } => self.paxos.persisted(self.moment.now, through),
+            Input::Persisted { through } => self.log.persisted(now, through),
             Input::Peer { from, message: PeerMessage::Paxos(message) } => {
-                self.paxos.receive(self.moment.now, from, message);
+                self.log.receive(now, from, message);
             }
             Input::Peer { from, message: PeerMessage::Digest { slot, digest } } => {
-                self.digest_told(from, slot, digest);
+                if let Some((master, mut cx)) = self.master_mut(out) {
+                    master.digest_received(&mut cx, from, (slot, digest));
+                }
             }
-            Input::PeerLost { peer } => self.paxos.lost(self.moment.now, peer),
-            Input::Snapshotted { slot } => self.paxos.snapshotted(slot),
+            Input::PeerLost { peer } => self.log.peer_lost(now, peer),
+            Input::Snapshotted { slot } => self.log.snapshotted(slot),
             Input::SnapshotArrived(snapshot) => self.install(snapshot),
-            Input::SnapshotFailed => self.paxos.install_failed(),
+            Input::SnapshotFailed => self.log.install_failed(),
             Input::Transfer { to } => {
-                let _only_a_master_can = self.transfer(&wire::Transfer { replica: to.0 });
+                let (_, _, mut cx) = self.parts(out);
+                let _only_a_master_can = master::transfer(&mut cx, &wire::Transfer { replica: to.0 });
             }
-            Input::RolledBack => self.paxos.rolled_back(self.moment.now),
-            Input::Pulse { heard } => self.tick(heard.min(self.moment.now)),
-            Input::Tick => self.tick(self.moment.now),
+            Input::RolledBack => self.log.rolled_back(now),
+            Input::PartialTick { drained_through } => self.tick(drained_through.min(now), out),
+            Input::Tick => self.tick(now, out),
         }
-        self.advance();
-        self.finish_fail_over();
-        loop {
-            self.tell_holders();
-            if !(self.release_held() | self.finish_breaks() | self.finish_rounds() | self.log_cache_leases())
-            {
-                break;
-            }
-            self.advance();
+        self.apply_committed(out);
+        if let Some((master, mut cx)) = self.master_mut(out) {
+            master.finish_fail_over(&mut cx);
         }
-        self.deliver_events();
-        self.answer_greetings();
-        core::mem::swap(&mut self.effects, effects);
+        while let Some((master, mut cx)) = self.master_mut(out)
+            && master.progress(&mut cx)
+        {
+            self.apply_committed(out);
+        }
+        if let Some((master, mut cx)) = self.master_mut(out) {
+            master.answer_keep_alives(&mut cx);
+        }
+        let epoch = self.role.master().map(Master::epoch);
+        let (_, hellos, mut cx) = self.parts(out);
+        follower::answer_hellos(&mut cx, hellos, epoch);
     }
 
-    fn tick(&mut self, heard: Instant) {
-        self.paxos.tick(self.moment.now);
-        self.run_timers(heard);
-        if let Some(master) = &mut self.master {
-            master.crowd_waits = false;
-            master.publish_more();
-            master.cache.tick(self.moment.now);
+    fn tick(&mut self, drained_through: Instant, out: &mut Effects) {
+        self.log.tick(self.time.now);
+        match self.master_mut(out) {
+            Some((master, mut cx)) => master.tick(&mut cx, drained_through),
+            None => self.digests.pause(),
         }
-        self.tend_leases();
-        self.tend_members();
-        self.tend_digests();
+    }
+
+    /// The role, the waiting Hellos, and the surroundings that both work with.
+    fn parts<'a>(&'a mut self, out: &'a mut Effects) -> (&'a mut Role, &'a mut PendingHellos, Cx<'a>) {
+        let cx = Cx {
+            time: self.time,
+            config: &self.config,
+            state: &self.state,
+            log: &mut self.log,
+            connections: &mut self.connections,
+            digests: &mut self.digests,
+            is_master: matches!(self.role, Role::Master(_)),
+            out,
+        };
+        (&mut self.role, &mut self.pending_hellos, cx)
+    }
+
+    /// The master, if this replica serves as one, and its surroundings.
+    fn master_mut<'a>(&'a mut self, out: &'a mut Effects) -> Option<(&'a mut Master, Cx<'a>)> {
+        match self.parts(out) {
+            (Role::Master(master), _, cx) => Some((master, cx)),
+            (Role::Follower | Role::Elected(_), ..) => None,
+        }
+    }
+
+    fn request(&mut self, connection: ConnectionId, request: wire::Request, out: &mut Effects) {
+        let context = RequestContext::of(connection, &request);
+        let known = self.connections.get(connection);
+        if known.is_some_and(|known| known.closing) {
+            return;
+        }
+        let is_known = known.is_some();
+        let result = match &request.call {
+            None => Err(Error::invalid("the request names no call")),
+            Some(Call::Hello(hello)) => {
+                let epoch = self.role.master().map(Master::epoch);
+                let (_, hellos, mut cx) = self.parts(out);
+                follower::hello(&mut cx, hellos, epoch, context, hello)
+            }
+            Some(_) if !is_known => {
+                self.parts(out).2.hang_up(connection);
+                Err(Error::invalid("the first request of a connection is Hello"))
+            }
+            Some(Call::GetStatus(_)) => Ok(Reply::Now(Answer::Status(self.report()))),
+            Some(Call::ReadStale(read)) => path_reads::read_stale(self.view(), read).map(Reply::Now),
+            Some(_) => match self.master_mut(out) {
+                Some((master, mut cx)) => return master.request(&mut cx, context, request),
+                None => Err(Error::NotMaster { hint: None }),
+            },
+        };
+        let result = match result {
+            Ok(Reply::Later) => return,
+            Ok(Reply::Now(answer)) => Ok(answer),
+            Err(error) => Err(error),
+        };
+        self.parts(out).2.respond(connection, context, result, None);
+    }
+
+    /// A connection is gone. That ends no session (SPEC §3).
+    fn disconnected(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.remove(id)
+            && let Role::Master(master) = &mut self.role
+        {
+            master.disconnected(id, connection);
+        }
+    }
+
+    /// Applies what the log has decided, until there is nothing more.
+    fn apply_committed(&mut self, out: &mut Effects) {
+        loop {
+            let chosen = self.log.next_committed(out);
+            self.resign_if_deposed(out);
+            for (slot, value) in chosen.iter().flat_map(Batch::iter) {
+                match value {
+                    Value::Command(command) => self.apply(slot, command.clone(), out),
+                    Value::Noop | Value::Members(_) => self.skip(slot, out),
+                }
+            }
+            let leads = self.log.paxos().leads();
+            match leads {
+                Some(epoch) if self.role.epoch() != leads => self.begin(epoch, out),
+                _ if chosen.is_empty() => return,
+                _ => {}
+            }
+        }
+    }
+
+    fn apply(&mut self, slot: Slot, command: Bytes, out: &mut Effects) {
+        let command = wire_log::Command::decode(command).expect("this replica encoded the command itself");
+        let applied = self.state.apply(slot, &command);
+        if self.config.activity {
+            out.activity.extend(activity::describe(&self.state, &command, &applied));
+        }
+        match (&command.op, &applied.result) {
+            (_, Ok(Outcome::Digest { digest, next })) => self.digest_taken(slot, *digest, *next, out),
+            (Some(Op::CompareDigest(compare)), Ok(_)) => {
+                out.diverged = self.digests.compare(compare).or(out.diverged);
+            }
+            (Some(Op::BeginEpoch(_)), _) => self.serve_if_elected(out),
+            _ => {}
+        }
+        let proposal = self.log.take(slot);
+        if let Some((master, mut cx)) = self.master_mut(out) {
+            master.committed(&mut cx, slot, command.op.as_ref(), applied, proposal);
+        }
+    }
+
+    /// A slot without a command is chosen: a no-op, or other members.
+    fn skip(&mut self, slot: Slot, out: &mut Effects) {
+        self.state.skip(slot);
+        let proposal = self.log.take(slot);
+        if let Some((master, mut cx)) = self.master_mut(out) {
+            master.members_chosen(&mut cx, proposal);
+        }
+    }
+
+    /// This replica has made a digest, and the master has to know it.
+    fn digest_taken(
+        &mut self,
+        slot: Slot,
+        digest: u64,
+        next: (wombat_proto::Instance, wombat_proto::SessionId),
+        out: &mut Effects,
+    ) {
+        self.digests.taken(slot, digest, next);
+        if !self.is_master()
+            && let Some(master) = self.log.paxos().master()
+        {
+            out.send.push((master, PeerMessage::Digest { slot, digest }));
+        }
+    }
+
+    /// Puts another replica's snapshot in the place of the state, if it is newer.
+    fn install(&mut self, snapshot: Snapshot) {
+        let Snapshot { configurations, state } = snapshot;
+        if self.log.installed(self.time.now, state.applied(), configurations) {
+            self.state = state;
+        }
+    }
+
+    /// This replica was elected. It proposes the cell itself if it is new, then its epoch.
+    fn begin(&mut self, epoch: Epoch, out: &mut Effects) {
+        self.role = Role::Elected(epoch);
+        out.stages.extend([(epoch, Stage::Elected { epoch }), (epoch, Stage::Locates)]);
+        let lease_ms = self.config.lease.as_millis() as u32;
+        let cache_lease_ms = self.config.cache_lease.as_millis() as u32;
+        let restored = self.log.paxos().leads_from_copies();
+        let begin_epoch = Op::BeginEpoch(wire_log::BeginEpoch { lease_ms, cache_lease_ms, restored });
+        let found_cell = self.state.cell_name().is_none().then(|| {
+            let key = Bytes::copy_from_slice(&self.config.fresh_key);
+            Op::FoundCell(wire_log::FoundCell { cell: self.config.cell.as_str().into(), key })
+        });
+        for op in found_cell.into_iter().chain([begin_epoch]) {
+            let appended = self.log.append(Entry::own(op, self.time.wall_ms), |_| [].into());
+            appended.unwrap_or_else(|_| panic!("epoch {epoch} begins with room for proposals"));
+        }
+    }
+
+    /// The epoch of this replica has begun, unless the command was another's.
+    fn serve_if_elected(&mut self, out: &mut Effects) {
+        let epoch = self.state.epoch();
+        if matches!(self.role, Role::Elected(_)) && self.log.paxos().leads() == Some(epoch) {
+            let (role, _, mut cx) = self.parts(out);
+            *role = Role::Master(Master::new(&mut cx).into());
+        }
+    }
+
+    /// Drops the memory of a master that is none any more. Its clients find the next master and repeat their requests.
+    fn resign_if_deposed(&mut self, out: &mut Effects) {
+        if self.role.epoch().is_none() || self.log.paxos().leads() == self.role.epoch() {
+            return;
+        }
+        let role = core::mem::replace(&mut self.role, Role::Follower);
+        self.log.forget_proposals();
+        let next = self.log.paxos().successor().map(|next| self.log.address_of(next));
+        let next: Option<String> = next.filter(|address| !address.is_empty());
+        let (_, _, mut cx) = self.parts(out);
+        if let Role::Master(master) = role {
+            master.resign(&mut cx, next);
+        }
+        for id in cx.connections.ids() {
+            cx.hang_up(id);
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            now: self.time.now,
+            config: &self.config,
+            state: &self.state,
+            log: &self.log,
+            is_master: self.is_master(),
+        }
     }
 
     /// When the next [`Input::Tick`] is due.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let now = self.moment.now;
-        let own = self.master.as_ref().map(|master| [master.timers.next(), master.cache.next_due(now)]);
-        let others = [self.paxos.next_deadline(), self.greetings.next_due(), self.crowd_due()];
-        own.into_iter().flatten().chain(others).flatten().min()
+        let now = self.time.now;
+        let lease_holds = || self.log.paxos().lease_holds(now);
+        let master = self.role.master().and_then(|master| master.next_due(now, lease_holds()));
+        [master, self.log.paxos().next_deadline(), self.pending_hellos.next_due()].into_iter().flatten().min()
     }
 
     /// Everything up to the last slot applied; `None` before the cell is founded.
     pub fn snapshot(&self) -> Option<Snapshot> {
         self.state.cell_name()?;
-        let configurations = self.paxos.configurations().clone();
+        let configurations = self.log.paxos().configurations().clone();
         Some(Snapshot { configurations, state: self.state.clone() })
     }
 
-    /// Where this replica stands in the agreement.
+    /// The status of this replica, except what only the server knows.
+    pub fn report(&self) -> wire::Status {
+        let uptime = self.time.now.since(self.started);
+        status::report(self.view(), self.role.master(), self.connections.len(), uptime)
+    }
+
+    /// The status of Paxos at this replica.
     pub fn standing(&self) -> wombat_paxos::Status {
-        self.paxos.status()
+        self.log.paxos().status()
     }
 
     /// Differs whenever [`Replica::peers`] does.
     pub fn members_version(&self) -> (Slot, usize) {
-        let configurations = self.paxos.configurations();
+        let configurations = self.log.paxos().configurations();
         (configurations.newest_from(), configurations.entries().len())
     }
 
     /// The other replicas that this one may have to talk to.
     pub fn peers(&self) -> impl Iterator<Item = &wombat_proto::Member> {
         let own = self.config.replica;
-        self.paxos.configurations().everyone().filter(move |member| member.id != own)
+        self.log.paxos().configurations().everyone().filter(move |member| member.id != own)
     }
 
     /// The replicated state, to write a snapshot from a clone of it, or to look at.
@@ -427,153 +434,33 @@ impl Replica {
 
     /// Whether this replica serves as master.
     pub fn is_master(&self) -> bool {
-        self.master.is_some()
+        self.role.master().is_some()
+    }
+
+    /// The master, as far as this replica knows.
+    pub fn master(&self) -> Option<ReplicaId> {
+        self.view().known_master()
+    }
+
+    /// Where the master listens, as far as this replica knows; empty if it does not.
+    pub fn master_address(&self) -> String {
+        self.view().master_address()
     }
 
     /// Whether this replica may answer as master at `now`, a reading of its own clock (SPEC I2).
     pub fn serves_at(&self, now: Instant) -> bool {
-        self.master.is_some() && self.paxos.lease_holds(now)
+        self.is_master() && self.log.paxos().lease_holds(now)
     }
 
-    /// How old the state is at `now`, a reading of its own clock, at most: everything that was completed before is
-    /// in it. `None` if the replica has been sure of nothing since it started.
+    /// How old the state is at most at `now`, a reading of its own clock: every change that was completed before is in
+    /// it. `None` if the replica has been sure of nothing since it started.
     pub fn age_at(&self, now: Instant) -> Option<Duration> {
-        self.paxos.complete_until(now).map(|until| now.since(until))
+        View { now, ..self.view() }.age()
     }
 
-    fn request(&mut self, connection: ConnectionId, request: wire::Request) {
-        let asker = Asker { connection, session: SessionId(request.session), number: request.number };
-        // Who has not shown the session's secret hears only on its own connection.
-        let known = self.connections.get(&connection);
-        if known.is_some_and(|known| known.closing) {
-            return;
-        }
-        let attached = known.is_some_and(|known| known.sessions.contains(&asker.session));
-        let (result, wanted) = match self.hold_back(connection, request) {
-            Ok(Some(request)) => {
-                let wanted = request.call.as_ref().filter(|_| attached).and_then(Wanted::of);
-                (self.call(asker, request), wanted)
-            }
-            Ok(None) => return,
-            Err(error) => (Err(error), None),
-        };
-        let Some(result) = result.transpose() else { return };
-        let cachable = wanted.and_then(|wanted| self.cachable(asker, wanted, &result));
-        let to = if attached { self.connection_of(asker) } else { connection };
-        self.send(to, asker, result, cachable);
+    /// Whether a connection speaks for a session that lives, and that was attached to no other connection since.
+    pub fn serves_session(&mut self, id: ConnectionId) -> bool {
+        let Role::Master(master) = &self.role else { return false };
+        master.serves_session(&mut self.connections, id)
     }
-
-    /// Lets a connection be closed, once what was answered on it is sent.
-    fn hang_up(&mut self, id: ConnectionId) {
-        self.connections.insert(id, Connection { closing: true, ..Connection::default() });
-        self.effects.hang_up.push(id);
-    }
-
-    /// Answers to where the session was attached last: a copy of a request that was delayed on a connection
-    /// which its client has left must not draw the answer there.
-    fn reply(&mut self, asker: Asker, result: Result<Answer>) {
-        self.send(self.connection_of(asker), asker, result, None);
-    }
-
-    fn connection_of(&self, asker: Asker) -> ConnectionId {
-        let live = self.master.as_ref().and_then(|master| master.sessions.get(&asker.session));
-        live.and_then(|live| live.connection).unwrap_or(asker.connection)
-    }
-
-    fn send(
-        &mut self,
-        connection: ConnectionId,
-        asker: Asker,
-        result: Result<Answer>,
-        cachable: Option<wire::Cachable>,
-    ) {
-        let result = result.unwrap_or_else(|error| match error {
-            Error::NotMaster { hint: None } => {
-                let hint = Some(self.master_address()).filter(|hint| !hint.is_empty());
-                Answer::Error((&Error::NotMaster { hint }).into())
-            }
-            error => Answer::Error((&error).into()),
-        });
-        let response =
-            wire::Response { session: asker.session.0, number: asker.number, cachable, result: Some(result) };
-        self.effects.replies.push((connection, response));
-    }
-
-    /// Carries on with whatever the agreement has decided, until there is nothing more.
-    fn advance(&mut self) {
-        loop {
-            self.paxos.flush(&mut self.paxos_effects);
-            let effects = &mut self.paxos_effects;
-            self.effects.persist.extend(effects.persist.iter().flat_map(Persist::records));
-            effects.persist.clear();
-            let send = effects.send.drain(..).map(|(to, message)| (to, PeerMessage::Paxos(message)));
-            self.effects.send.extend(send);
-            self.effects.wanted_chunks.append(&mut effects.wanted_chunks);
-            self.effects.received_chunks.append(&mut effects.received_chunks);
-            self.effects.reinstated |= core::mem::take(&mut effects.reinstated);
-            self.effects.rolled_back |= core::mem::take(&mut effects.rolled_back);
-            self.effects.snapshot_wanted |= core::mem::take(&mut effects.snapshot_wanted);
-            self.effects.notices.append(&mut effects.notices);
-            effects.ended.clear(); // Whoever asked was told to ask the next master.
-            let chosen = core::mem::take(&mut effects.chosen);
-            self.resign_if_deposed();
-            let none = chosen.is_empty();
-            for (slot, value) in chosen.iter().flat_map(Batch::iter) {
-                match value {
-                    Value::Command(command) => self.chosen(slot, command.clone()),
-                    Value::Noop | Value::Members(_) => self.chosen_no_command(slot),
-                }
-            }
-            let leads = self.paxos.leads();
-            if leads.is_some() && self.begun != leads {
-                self.begun = leads;
-                self.begin();
-            } else if none {
-                return;
-            }
-        }
-    }
-
-    /// Puts another replica's snapshot in the place of the state, if it is newer.
-    fn install(&mut self, snapshot: Snapshot) {
-        let Snapshot { configurations, state } = snapshot;
-        if self.paxos.installed(self.moment.now, state.applied(), configurations) {
-            self.state = state;
-        }
-    }
-
-    /// The first proposals of a master: the cell itself if it is new, then its epoch.
-    fn begin(&mut self) {
-        let Some(epoch) = self.paxos.leads() else { return };
-        self.effects.stages.extend([(epoch, Stage::Elected { epoch }), (epoch, Stage::Locates)]);
-        let lease_ms = self.config.lease.as_millis() as u32;
-        let cache_lease_ms = self.config.cache_lease.as_millis() as u32;
-        let restored = self.paxos.leads_from_copies();
-        let begin_epoch = Op::BeginEpoch(log::BeginEpoch { lease_ms, cache_lease_ms, restored });
-        let found_cell = self.state.cell_name().is_none().then(|| {
-            let key = Bytes::copy_from_slice(&self.config.fresh_key);
-            Op::FoundCell(log::FoundCell { cell: self.config.cell.as_str().into(), key })
-        });
-        for op in found_cell.into_iter().chain([begin_epoch]) {
-            self.propose_own(op).unwrap_or_else(|_| panic!("epoch {epoch} begins with room for proposals"));
-        }
-    }
-}
-
-/// How this replica takes part in the agreement.
-fn paxos_config(config: &Config) -> wombat_paxos::Config {
-    let longest_lease = config.max_master_lease;
-    let usual = wombat_paxos::Config::new(config.replica, config.seed);
-    wombat_paxos::Config { longest_lease, ..usual }.with_lease(config.master_lease)
-}
-
-/// The calls that a replica answers whether it is master or not.
-fn needs_master(call: &Call) -> bool {
-    !matches!(call, Call::Hello(_) | Call::GetStatus(_) | Call::ReadStale(_))
-}
-
-/// Whose turn it is behind `last`, from the beginning again after the end.
-fn next_in_turn<'a, K: Ord>(all: &'a BTreeSet<K>, last: Option<&K>) -> Option<&'a K> {
-    let after = (last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-    all.range(after).next().or_else(|| all.first())
 }

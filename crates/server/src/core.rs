@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 use wombat_proto::clock;
 use wombat_proto::wire::{self, Response, response};
 use wombat_proto::{Epoch, Member, ReplicaId, Slot, SplitMix64};
-use wombat_replica::{ConnectionId, Effects, Input, LONGEST_TICK, Moment, Recovered, Replica, Stage};
+use wombat_replica::{ConnectionId, Effects, Input, LONGEST_TICK, Recovered, Replica, Stage, StepTime};
 use wombat_storage::{Identity, Options, Origin, RealDisk, Store};
 
 /// Most connections on which a turn sends its answers itself: each costs a call of the kernel, and the heartbeats
@@ -165,7 +165,10 @@ impl Core {
             self.step(input, moment);
         }
         // After the requests: a KeepAlive that has arrived counts before the lease is looked at.
-        self.step(if heard < moment.now { Input::Pulse { heard } } else { Input::Tick }, moment);
+        self.step(
+            if heard < moment.now { Input::PartialTick { drained_through: heard } } else { Input::Tick },
+            moment,
+        );
         self.settle()?;
         if self.disk.is_snapshot_due() {
             self.disk.write_snapshot(self.replica.snapshot())?;
@@ -211,7 +214,7 @@ impl Core {
         self.disk.close()
     }
 
-    fn step(&mut self, input: Input, moment: Moment) {
+    fn step(&mut self, input: Input, moment: StepTime) {
         let (name, began) = (steps::name(&input), self.step_times.begin());
         self.replica.step(moment, input, &mut self.effects);
         if let Some(took) = self.step_times.end(name, began) {
@@ -422,6 +425,6 @@ fn warn_of_clock(epoch: Epoch, wall_ms: u64) {
     }
 }
 
-fn moment() -> Moment {
-    Moment { now: clock::now(), wall_ms: clock::wall_ms() }
+fn moment() -> StepTime {
+    StepTime { now: clock::now(), wall_ms: clock::wall_ms() }
 }

@@ -81,7 +81,7 @@ pub(crate) fn name(input: &Input) -> &'static str {
         Input::SnapshotFailed => "snapshot failed",
         Input::Transfer { .. } => "transfer of mastership",
         Input::RolledBack => "vote lost",
-        Input::Tick | Input::Pulse { .. } => "timers",
+        Input::Tick | Input::PartialTick { .. } => "timers",
     }
 }
 

@@ -226,7 +226,7 @@ fn a_keep_alive_that_has_arrived_counts_before_the_lease_is_looked_at() {
     world.pass(LEASE - Duration::from_millis(1));
     world.stall(Duration::from_millis(2));
     // Others' requests come first, and there are too many of them for one turn.
-    world.step(Input::Pulse { heard: world.now() - Duration::from_millis(2) });
+    world.step(Input::PartialTick { drained_through: world.now() - Duration::from_millis(2) });
     let number = world.send(&mut client, keep_alive(0));
     kept_alive(&mut world, &client, number);
     world.step(Input::Tick);
@@ -242,10 +242,10 @@ fn leases_end_in_a_flood_of_keep_alives_too() {
     world.pass(LEASE - Duration::from_millis(1));
     let heard = world.now();
     world.stall(Duration::from_millis(1));
-    world.step(Input::Pulse { heard });
+    world.step(Input::PartialTick { drained_through: heard });
     assert!(world.replica.state().session(silent).is_some(), "it may have said something that is to come");
     let heard = world.now();
-    world.step(Input::Pulse { heard });
+    world.step(Input::PartialTick { drained_through: heard });
     assert!(world.replica.state().session(silent).is_none());
 }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use wombat_proto::wire::{self, log, request::Call, response::Result as Answer};
 use wombat_proto::{CellName, Instant, Members, ReplicaId, Slot};
-use wombat_replica::{Config, ConnectionId, Effects, Input, Moment, PeerMessage, Recovered, Replica};
+use wombat_replica::{Config, ConnectionId, Effects, Input, PeerMessage, Recovered, Replica, StepTime};
 
 pub(crate) struct Cell {
     pub(crate) replicas: Vec<Replica>,
@@ -131,8 +131,8 @@ impl Cell {
     }
 }
 
-fn moment(now: Duration) -> Moment {
-    Moment { now: Instant::from_nanos(now.as_nanos() as u64), wall_ms: 0 }
+fn moment(now: Duration) -> StepTime {
+    StepTime { now: Instant::from_nanos(now.as_nanos() as u64), wall_ms: 0 }
 }
 
 fn flip_a_created_time(mut chunk: Bytes) -> Bytes {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use wombat_proto::limits::CACHE_LEASE;
 use wombat_proto::wire::{self, Request, Response, request::Call, response::Result as Answer};
 use wombat_proto::{CellName, Durable, Error, Instant, Members, Record, ReplicaId};
-use wombat_replica::{Config, ConnectionId, Effects, Input, Moment, Recovered, Replica};
+use wombat_replica::{Config, ConnectionId, Effects, Input, Recovered, Replica, StepTime};
 
 pub(crate) const LEASE: Duration = Duration::from_secs(12);
 
@@ -155,8 +155,8 @@ impl World {
         self.persisted = self.appended;
     }
 
-    fn moment(&self) -> Moment {
-        Moment { now: self.now(), wall_ms: 1_700_000_000_000 }
+    fn moment(&self) -> StepTime {
+        StepTime { now: self.now(), wall_ms: 1_700_000_000_000 }
     }
 
     /// A new connection that has said Hello.
@@ -363,6 +363,6 @@ fn start(
         fresh_key: [7; 32],
         activity: true,
     };
-    let moment = Moment { now: Instant::from_nanos(now.as_nanos() as u64), wall_ms: 0 };
+    let moment = StepTime { now: Instant::from_nanos(now.as_nanos() as u64), wall_ms: 0 };
     Replica::new(config, recovered, moment).unwrap()
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use wombat_proto::{CellName, Instant, Members, Record, ReplicaId, Slot, Value};
 use wombat_replica::{
-    Config, Effects, Input, Moment, PaxosMessage, PeerMessage, ReceivedChunk, Recovered, Replica, Snapshot,
+    Config, Effects, Input, PaxosMessage, PeerMessage, ReceivedChunk, Recovered, Replica, Snapshot, StepTime,
     WantedChunk,
 };
 use wombat_storage::{Identity, Options, Origin, SimulatedDisk, SnapshotWriter, Store};
@@ -160,9 +160,9 @@ impl Machine {
         }
     }
 
-    fn moment(&self, real: Duration) -> Moment {
+    fn moment(&self, real: Duration) -> StepTime {
         let wall_ms = (real + self.wall_offset).as_millis() as u64;
-        Moment { now: self.clock.read(real), wall_ms }
+        StepTime { now: self.clock.read(real), wall_ms }
     }
 
     /// Whether its replica may answer as master at that instant, by its own clock.
