@@ -150,6 +150,14 @@ fn links_between_documents_lead_to_files_and_headings() {
 }
 
 #[test]
+fn source_files_that_documents_name_exist() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let missing: Vec<String> =
+        documents().iter().flat_map(|document| document.missing_sources(top)).collect();
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+#[test]
 fn documents_have_short_sentences_and_plain_words() {
     let mut documents = documents();
     // Several people add lines to it at the same time.

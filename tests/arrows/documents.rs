@@ -103,6 +103,19 @@ impl Document {
         broken.map(|link| format!("{}: the link {link} leads nowhere", self.path.display())).collect()
     }
 
+    /// The source files that inline code names and that do not exist. A path begins at the top, at a crate or at the
+    /// sources of one.
+    pub(crate) fn missing_sources(&self, top: &Path) -> Vec<String> {
+        let crates = top.join("crates");
+        let crate_names = std::fs::read_dir(&crates).expect("the folder of crates");
+        let mut folders = vec![top.to_owned(), crates.clone(), self.path.with_file_name("")];
+        folders.extend(crate_names.map(|entry| entry.expect("a directory entry").path().join("src")));
+        let named = self.text.split("```").step_by(2).flat_map(|prose| prose.split('`').skip(1).step_by(2));
+        let paths = named.filter(|code| code.ends_with(".rs") && code.contains('/')).flat_map(alternatives);
+        let missing = paths.filter(|path| !folders.iter().any(|folder| folder.join(path).exists()));
+        missing.map(|path| format!("{}: {path} does not exist", self.path.display())).collect()
+    }
+
     /// Sentences that are too long.
     pub(crate) fn long_sentences(&self) -> Vec<String> {
         let mut found = Vec::new();
@@ -163,6 +176,17 @@ impl Document {
     }
 }
 
+/// The paths that `a/{b,c}.rs` stands for.
+fn alternatives(path: &str) -> Vec<String> {
+    match path.split_once('{').zip(path.split_once('}')) {
+        Some(((before, rest), (_, after))) => {
+            let names = rest.split('}').next().unwrap_or_default();
+            names.split(',').map(|name| format!("{before}{name}{after}")).collect()
+        }
+        None => vec![path.to_owned()],
+    }
+}
+
 fn begins_a_unit(line: &str) -> bool {
     let (marker, rest) = line.split_once(' ').unwrap_or((line, ""));
     let is_number = marker.strip_suffix('.').is_some_and(|number| number.parse::<u32>().is_ok());
@@ -191,6 +215,12 @@ fn document_checks_find_planted_faults() {
         let document = Document { path: path.clone(), text: text.into() };
         [document.broken_links().len(), document.long_sentences().len(), document.banned_words().len()]
     };
+    let missing = |text: &str| {
+        let document = Document { path: path.clone(), text: text.into() };
+        document.missing_sources(Path::new(env!("CARGO_MANIFEST_DIR"))).len()
+    };
+    assert_eq!(missing("`tests/arrows.rs`, `state/src/{lock,node}.rs`, `apply/mod.rs`, `other.rs`"), 0);
+    assert_eq!(missing("`tests/no.rs`, `state/src/{lock,no}.rs`\n```\n`no/no.rs`\n```\n`no/no.rs`"), 3);
     let long = "word ".repeat(MAX_WORDS + 1);
     assert_eq!(check("# A heading\n\n[a](#a-heading), [b](SPEC.md), [c](https://example.com)."), [0, 0, 0]);
     assert_eq!(check("[a](#no-heading) and [b](NO-FILE.md) and [c](SPEC.md#no-heading)"), [3, 0, 0]);
