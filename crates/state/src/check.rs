@@ -25,6 +25,11 @@ impl State {
         assert_eq!(links + 1, self.tree.len(), "every node but the root is somebody's child");
         let held = self.tree.nodes().filter(|node| node.lock.is_held()).map(|node| node.instance);
         assert!(held.eq(self.tree.held_from(Instance(0))), "the index of held locks is complete");
+        let delayed = self.tree.nodes().filter(|node| node.lock.delay().is_some()).map(|node| node.instance);
+        assert!(
+            delayed.eq(self.tree.delayed().map(|node| node.instance)),
+            "the index of lock-delays is complete"
+        );
         self.check_sessions();
     }
 

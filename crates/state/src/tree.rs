@@ -17,11 +17,13 @@ pub struct Tree {
     root: Option<Instance>,
     /// The nodes whose locks are held.
     held: CowMap<Instance, ()>,
+    /// The nodes whose locks have a lock-delay, running or over.
+    delayed: CowMap<Instance, ()>,
 }
 
 impl Tree {
     pub(crate) const fn new() -> Tree {
-        Tree { nodes: CowMap::new(), root: None, held: CowMap::new() }
+        Tree { nodes: CowMap::new(), root: None, held: CowMap::new(), delayed: CowMap::new() }
     }
 
     /// The node with that instance.
@@ -86,6 +88,11 @@ impl Tree {
         self.held.iter_from(Bound::Included(&first)).map(|(instance, ())| *instance)
     }
 
+    /// The nodes whose locks have a lock-delay, running or over.
+    pub fn delayed(&self) -> impl Iterator<Item = &Node> {
+        self.delayed.keys().filter_map(|instance| self.get(*instance))
+    }
+
     /// All nodes, in the order of their creation.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values().map(|node| &**node)
@@ -99,14 +106,12 @@ impl Tree {
     /// Changes a node in place. The caller changes neither its place nor its children.
     pub(crate) fn edit<R>(&mut self, instance: Instance, change: impl FnOnce(&mut Node) -> R) -> Option<R> {
         let node = self.nodes.get_mut(&instance)?;
-        let held = node.lock.is_held();
+        let before = (node.lock.is_held(), node.lock.delay().is_some());
         let node = Arc::make_mut(node);
         let result = change(node);
-        match (held, node.lock.is_held()) {
-            (false, true) => drop(self.held.insert(instance, ())),
-            (true, false) => drop(self.held.remove(&instance)),
-            _ => {}
-        }
+        let after = (node.lock.is_held(), node.lock.delay().is_some());
+        update(&mut self.held, instance, before.0, after.0);
+        update(&mut self.delayed, instance, before.1, after.1);
         Some(result)
     }
 
@@ -120,9 +125,8 @@ impl Tree {
                 assert!(earlier.is_none(), "the name was taken");
             }),
         }
-        if node.lock.is_held() {
-            self.held.insert(instance, ());
-        }
+        update(&mut self.held, instance, false, node.lock.is_held());
+        update(&mut self.delayed, instance, false, node.lock.delay().is_some());
         let earlier = self.nodes.insert(instance, Arc::new(node));
         assert!(earlier.is_none(), "the instance was taken");
     }
@@ -131,6 +135,7 @@ impl Tree {
     pub(crate) fn remove(&mut self, instance: Instance) -> Option<Arc<Node>> {
         let node = self.nodes.remove(&instance)?;
         self.held.remove(&instance);
+        self.delayed.remove(&instance);
         if let Some((parent, name)) = &node.place {
             self.edit_children(*parent, |children| {
                 children.remove(name);
@@ -145,6 +150,15 @@ impl Tree {
             Body::File { .. } => panic!("a file has no children"),
         })
         .expect("a node's parent exists");
+    }
+}
+
+/// Puts an instance into a set, or takes it out, when what the set stands for has changed.
+fn update(set: &mut CowMap<Instance, ()>, instance: Instance, was: bool, is: bool) {
+    match (was, is) {
+        (false, true) => drop(set.insert(instance, ())),
+        (true, false) => drop(set.remove(&instance)),
+        _ => {}
     }
 }
 

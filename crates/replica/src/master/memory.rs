@@ -72,7 +72,7 @@ impl Master {
             deferred: Deferred::default(),
             lease_plan: LeasePlan::default(),
         };
-        for node in state.tree().nodes() {
+        for node in state.tree().delayed() {
             if let Some(delay) = node.lock.delay() {
                 master.start_delay(node.instance, delay.since, now + delay.length);
             }
