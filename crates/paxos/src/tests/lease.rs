@@ -1,144 +1,162 @@
-//! Round trips: a master lease that outlasts them, and values that are lost on the way.
+//! The master lease: from when to when it holds, and what it forbids.
 
 use super::world::{M, World};
-use crate::{Config, Message};
+use crate::{Message, Standing};
 use alloc::vec;
-use alloc::vec::Vec;
 use core::time::Duration;
-use wombat_proto::{Ballot, ReplicaId, Slot};
 
-const STEP: Duration = Duration::from_millis(10);
+const fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
 
-/// Time passes, and every message takes so long.
-fn run_far(world: &mut World, time: Duration, one_way: Duration) {
-    let (mut now, mut under_way) = (Duration::ZERO, Vec::new());
-    while now < time {
-        world.pass(STEP);
-        now += STEP;
-        for id in world.up() {
-            let clock = world.clock(id);
-            if world.paxos(id).next_deadline().is_some_and(|due| due <= clock) {
-                world.tick(id);
-            }
-            world.sync(id);
+#[test]
+fn lease_lasts_from_sending_on_the_slowest_clock() {
+    let mut world = World::new(3);
+    world.pass(3 * M);
+    world.tick(1);
+    world.settle();
+    world.pass(M / 8);
+    world.tick(1); // A heartbeat.
+    let sent = world.clock(1);
+    // The answers take their time, which is the master's loss.
+    world.pass(millis(100));
+    world.settle();
+    let rho = world.config.rho;
+    assert_eq!(world.paxos(1).status().lease_left, rho.shorten(M) - millis(100));
+    let end = sent + rho.shorten(M);
+    assert!(world.paxos(1).lease_holds(end - Duration::from_nanos(1)));
+    assert!(!world.paxos(1).lease_holds(end));
+}
+
+#[test]
+fn grant_binds_for_the_whole_lease_from_receipt() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.pass(M / 8);
+    world.tick(1);
+    world.pass(millis(100));
+    world.settle(); // 2 and 3 grant now.
+    world.kill(1);
+    let prepare = |world: &mut World| {
+        let mut ballot = world.paxos(2).ballot();
+        (ballot.round, ballot.replica) = (ballot.round + 1, wombat_proto::ReplicaId(3));
+        let above = world.paxos(2).chosen();
+        world.inject(
+            3,
+            2,
+            Message::Prepare { ballot, above, released: wombat_proto::Ballot::ZERO, everyone: false },
+        );
+        world.paxos(2).ballot() == ballot
+    };
+    world.pass(M - Duration::from_nanos(1));
+    assert!(!prepare(&mut world));
+    world.pass(Duration::from_nanos(1));
+    assert!(prepare(&mut world));
+}
+
+#[test]
+fn lease_of_a_slow_clock_ends_before_a_fast_voters_grant() {
+    // The clocks of master and voters differ by all that they may; in every step, only one holds a lease.
+    for (master, others) in [(990, 1010), (1010, 990)] {
+        let mut world = World::new(3);
+        for (id, rate) in [(1, master), (2, others), (3, others)] {
+            world.skew(id, rate);
         }
-        under_way.extend(world.wires().iter().cloned().map(|message| (now + one_way, message)));
-        world.lose_all();
-        let (due, rest): (Vec<_>, Vec<_>) = under_way.into_iter().partition(|(at, _)| *at <= now);
-        under_way = rest;
-        due.into_iter().for_each(|(_, (from, to, message))| world.inject(from, to, message));
+        world.elect(1);
+        world.run(M);
+        world.cut_way(1, 2);
+        world.cut_way(1, 3);
+        world.run(4 * M);
+        assert!(matches!(world.holders()[..], [2 | 3]));
     }
 }
 
-fn far_apart(longest: Duration) -> World {
-    World::with(3, |config: &mut Config| {
-        (config.longest_lease, config.patience) = (longest, 4 * M);
-        (config.resend, config.heartbeat) = (M, M / 8);
-    })
-}
-
-/// A round trip is longer than the lease that is configured. The master asks for one that outlasts it.
 #[test]
-fn lease_is_lengthened_beyond_the_round_trip() {
-    let mut world = far_apart(10 * M);
-    let round_trip = M * 5 / 4;
-    run_far(&mut world, 30 * M, round_trip / 2);
-    let holders = world.holders();
-    let all: Vec<_> = world.up().into_iter().map(|id| world.paxos(id).status()).collect();
-    assert_eq!(holders.len(), 1, "nobody holds a lease: {all:?}");
-    let status = world.paxos(holders[0]).status();
-    let measured = status.round_trip.unwrap();
-    assert!(measured.abs_diff(round_trip) < M / 8, "{measured:?} instead of {round_trip:?}");
-    assert_eq!(status.lease, 4 * M);
-    let ballot = world.paxos(holders[0]).ballot();
-    world.propose(holders[0], "a").unwrap();
-    run_far(&mut world, 10 * M, round_trip / 2);
-    assert_eq!((world.holders(), world.paxos(holders[0]).ballot()), (holders.clone(), ballot));
-    assert_eq!(world.commands(holders[0]), ["a"]);
-    // The path becomes short again, and so does the lease.
-    run_far(&mut world, 10 * M, STEP);
-    assert_eq!(world.paxos(holders[0]).status().lease, M);
-    assert_eq!(world.holders(), holders);
-}
-
-/// The bound holds, even where a lease of that length is of no use.
-#[test]
-fn lease_is_never_longer_than_its_bound() {
-    for longest in [M, 2 * M] {
-        let mut world = far_apart(longest);
-        let round_trip = M * 5 / 4;
-        for _ in 0..10 {
-            run_far(&mut world, 3 * M, round_trip / 2);
-            assert!(world.holders().is_empty() || longest > round_trip);
-            assert!(world.up().into_iter().all(|id| world.paxos(id).status().lease <= longest));
-        }
-    }
-}
-
-/// What a replica granted for long it does not take back when the same master asks for less.
-#[test]
-fn shorter_grant_does_not_replace_a_longer_one() {
+fn replica_restarted_is_silent_for_its_longest_grant() {
     let mut world = World::new(3);
     world.elect(1);
     world.run(M);
-    let ballot = world.paxos(1).ballot();
-    world.cut(1, 2);
-    for (sequence, lease) in [(1000, 4 * M), (1001, M)] {
-        let (base, chosen, kept_after) = (Slot(0), Slot(0), Slot(0));
-        let heartbeat = Message::Heartbeat {
-            ballot,
-            base,
-            sequence,
-            lease,
-            chosen,
-            kept_after,
-            mark: None,
-            barrier: None,
-            reinstates: None,
-            acknowledged: Slot(0),
-        };
-        world.inject(1, 2, heartbeat);
-        world.sync(2);
-    }
-    world.pass(2 * M);
-    assert_eq!(world.paxos(2).bound_to(), Some(ReplicaId(1)));
-    let foreign = Ballot { round: ballot.round + 1, replica: ReplicaId(3), ..ballot };
-    world.inject(
-        3,
-        2,
-        Message::Prepare { ballot: foreign, above: Slot(1), released: Ballot::ZERO, everyone: false },
-    );
-    assert_eq!(world.paxos(2).ballot(), ballot);
-    world.pass(2 * M);
-    world.tick(2);
-    assert_eq!(world.paxos(2).bound_to(), None);
+    world.kill(3);
+    world.restart(2);
+    world.kill(1);
+    world.start(3);
+    // 2 and 3 do not remember whom they granted what.
+    let silence = world.config.rho.lengthen(M);
+    assert_eq!(silence, Duration::from_nanos(2_000_000_000 * 1010 / 990 + 1));
+    world.run(silence - millis(10));
+    assert!(world.up().iter().all(|id| world.paxos(*id).status().standing == Standing::Following));
+    world.run(M);
+    assert_eq!(world.holders().len(), 1);
 }
 
-/// A value is lost. The grant of a later heartbeat says so, long before the master would send it again unasked.
 #[test]
-fn lost_value_is_sent_again_after_two_heartbeats() {
-    let mut world = World::with(3, |config| config.resend = 8 * M);
-    world.elect(1);
-    world.run(M);
-    world.lose_values(1, &[2, 3]);
-    world.propose(1, "a").unwrap();
-    world.heal();
+fn replica_without_grants_is_not_silent() {
+    let mut world = World::new(3);
     world.run(M / 2);
+    assert_eq!(world.holders().len(), 1);
+}
+
+#[test]
+fn master_without_a_quorum_steps_down_after_its_lease() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.connect_only(&[(2, 3)]);
+    world.run(M + millis(10));
+    assert!(world.paxos(1).leads().is_none() && world.holders().is_empty());
+}
+
+/// Three replicas with more patience than the lease, of which 1 leads and has just heard the others.
+fn patient() -> World {
+    let mut world = World::with(3, |config| config.patience = 4 * M);
+    world.pass(8 * M);
+    world.elect(1);
+    world
+}
+
+#[test]
+fn master_paused_beyond_its_lease_serves_after_a_new_grant() {
+    let mut world = patient();
+    world.propose(1, "a").unwrap();
+    world.pass(2 * M); // Nothing runs.
+    assert!(world.holders().is_empty());
+    world.run(millis(5));
+    // Nobody has taken its place, and it never began anew: what it knew is what it knows.
+    assert_eq!(world.holders(), [1]);
     assert_eq!(world.commands(1), ["a"]);
 }
 
-/// A large value may only be slow: it is not sent again and again while it is under way.
 #[test]
-fn large_value_is_not_sent_again_with_every_heartbeat() {
-    let mut world = World::with(3, |config| config.resend = 8 * M);
-    world.elect(1);
-    world.run(M);
-    world.lose_values(1, &[2, 3]);
-    let large: alloc::string::String = vec!["x"; 5000].concat();
-    world.propose(1, &large).unwrap();
-    world.heal();
-    world.run(M / 2);
-    assert!(world.commands(1).is_empty());
-    world.run(8 * M);
-    assert_eq!(world.commands(1).len(), 1);
+fn master_disconnected_is_replaced_when_its_lease_ends() {
+    let mut world = patient();
+    world.run(M / 4);
+    world.kill(1);
+    world.with_paxos(2, |paxos, now| paxos.lost(now, wombat_proto::ReplicaId(1)));
+    assert_eq!(world.paxos(2).master(), None, "nobody is sent to who may be dead");
+    assert_eq!(world.paxos(3).master(), Some(wombat_proto::ReplicaId(1)));
+    world.run(M * 3 / 4);
+    assert!(world.holders().is_empty());
+    world.run(M * 3 / 4);
+    assert_eq!(world.holders(), [2]);
+}
+
+#[test]
+fn master_without_messages_keeps_office_for_patience() {
+    let mut world = patient();
+    world.kill(1);
+    world.run(7 * M / 2);
+    assert!(world.holders().is_empty());
+    world.run(2 * M);
+    assert_eq!(world.holders().len(), 1);
+}
+
+#[test]
+fn broken_connection_deposes_no_master() {
+    let mut world = patient();
+    for _ in 0..20 {
+        for id in [2, 3] {
+            world.with_paxos(id, |paxos, now| paxos.lost(now, wombat_proto::ReplicaId(1)));
+        }
+        world.run(M / 2);
+        assert_eq!((world.holders(), world.paxos(2).master()), (vec![1], Some(wombat_proto::ReplicaId(1))));
+    }
 }
