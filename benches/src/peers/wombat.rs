@@ -3,8 +3,8 @@
 use super::{Command, Decided};
 use bytes::Bytes;
 use std::time::{Duration, Instant};
-use wombat_paxos::{Config, Configurations, Effects, Message, Paxos, Recovered};
-use wombat_proto::{Members, ReplicaId, Slot, Value};
+use wombat_paxos::{Config, Configurations, Effects, Message, Paxos};
+use wombat_proto::{Members, Recovered, ReplicaId, Slot, Value};
 
 /// Replicates `entries` commands of `size` bytes over `replicas` in-memory replicas in one thread, with at
 /// most `window` commands proposed and not yet known chosen at the leader, and returns the time from the
@@ -79,10 +79,10 @@ impl Cell {
                 ..Config::new(member.id, u64::from(member.id.0))
             };
             let configurations = Configurations::founding(members.clone());
-            let recovered = Recovered { starts: 1, configurations, ..Recovered::default() };
+            let recovered = Recovered { starts: 1, ..Recovered::default() };
             Replica {
                 id: member.id,
-                paxos: Paxos::new(config, recovered, now),
+                paxos: Paxos::new(config, configurations, recovered, now),
                 effects: Effects::default(),
                 durable: 0,
                 trimmed: Slot(0),

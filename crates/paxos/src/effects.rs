@@ -23,7 +23,7 @@ pub struct Effects {
     pub wanted_chunks: Vec<WantedChunk>,
     /// Chunks of another replica's snapshot, in order; [`crate::Paxos::installed`] reports when all are in place.
     pub received_chunks: Vec<ReceivedChunk>,
-    /// This replica's disk was a copy ([`crate::Recovered::is_copy`]), and the replica votes again: the disk is an
+    /// This replica's disk was a copy ([`wombat_proto::Recovered::is_copy`]), and the replica votes again: the disk is an
     /// original from now on.
     pub reinstated: bool,
     /// What this replica acknowledged is missing on its disk: the disk is a copy from now on.

@@ -58,7 +58,6 @@ mod participant;
 mod paxos;
 #[cfg(feature = "plant")]
 mod plant;
-mod recovered;
 mod reports;
 mod restored;
 mod role;
@@ -76,5 +75,4 @@ pub use notice::Notice;
 pub use paxos::Paxos;
 #[cfg(feature = "plant")]
 pub use plant::Plant;
-pub use recovered::Recovered;
 pub use status::{PeerStatus, Standing, Status};

@@ -15,12 +15,11 @@ use crate::log::Log;
 use crate::message::Message;
 use crate::orphans::Orphans;
 use crate::outbox::{Outbox, RecordNumber};
-use crate::recovered::Recovered;
 use crate::restored::{Reinstatements, Restored};
 use crate::rules::Rules;
 use alloc::vec::Vec;
 use core::time::Duration;
-use wombat_proto::{Ballot, Instant, Members, ReplicaId, Slot, SplitMix64};
+use wombat_proto::{Ballot, Instant, Members, Recovered, ReplicaId, Slot, SplitMix64};
 
 /// For how many times the usual wait for an answer phase 1 lasts at most.
 pub(crate) const PHASE_1_WAITS: u32 = 4;
@@ -49,24 +48,30 @@ pub(crate) struct Participant {
 
 impl Participant {
     /// Starts from what the disk knew.
-    pub(crate) fn new(config: Config, recovered: Recovered, now: Instant) -> Participant {
+    pub(crate) fn new(
+        config: Config,
+        configurations: Configurations,
+        recovered: Recovered,
+        now: Instant,
+    ) -> Participant {
+        let snapshot = recovered.snapshot_slot();
         let (replica, rules, starts) = (config.replica, config.rules(), recovered.starts);
-        let mut log = Log::after(recovered.snapshot);
+        let mut log = Log::after(snapshot);
         for accepted in recovered.accepted {
-            if accepted.slot > recovered.snapshot {
+            if accepted.slot > snapshot {
                 log.put(Batch::of(accepted));
             }
         }
         // Also as a sole voter: it may have granted a lease to a master on its way out.
         let silent_until = now + rules.silence(recovered.lease_bound, config.rho);
-        let highest_round = recovered.promised.round.max(recovered.configurations.round());
+        let highest_round = recovered.promised.round.max(configurations.round());
         let mut participant = Participant {
             starts,
             now,
             random: SplitMix64::new(config.seed ^ u64::from(replica.0) << 32 ^ u64::from(starts)),
             log,
             acceptor: Acceptor::new(recovered.promised, recovered.lease_bound, silent_until),
-            learner: Learner::new(recovered.snapshot, recovered.chosen, recovered.configurations),
+            learner: Learner::new(snapshot, recovered.chosen, configurations),
             catch_up: None,
             freshness: Freshness::new(starts, rules),
             restored: None,

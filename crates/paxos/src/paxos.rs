@@ -7,13 +7,12 @@ use crate::effects::{Effects, WantedChunk};
 use crate::learner::RECORD_CHOSEN_INTERVAL;
 use crate::message::Message;
 use crate::participant::Participant;
-use crate::recovered::Recovered;
 use crate::reports::ReportPart;
 use crate::role::Role;
 use crate::status::{PeerStatus, Standing, Status};
 use bytes::Bytes;
 use core::time::Duration;
-use wombat_proto::{Ballot, Epoch, Error, Instant, Members, ReplicaId, Result, Slot};
+use wombat_proto::{Ballot, Epoch, Error, Instant, Members, Recovered, ReplicaId, Result, Slot};
 
 /// One replica's part in the agreement. `Clone + Hash`, so that a model checker can walk its states.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -24,10 +23,11 @@ pub struct Paxos {
 
 /// Inputs.
 impl Paxos {
-    /// Starts a replica from what its disk knew. [`Paxos::flush`] then hands out what is known to be chosen above the
-    /// snapshot.
-    pub fn new(config: Config, recovered: Recovered, now: Instant) -> Paxos {
-        Paxos { participant: Participant::new(config, recovered, now), role: Role::Following }
+    /// Starts a replica from what its disk knew. `configurations` are those of its snapshot; the founding members if it
+    /// has none. [`Paxos::flush`] then hands out what is known to be chosen above the snapshot.
+    pub fn new(config: Config, configurations: Configurations, recovered: Recovered, now: Instant) -> Paxos {
+        let participant = Participant::new(config, configurations, recovered, now);
+        Paxos { participant, role: Role::Following }
     }
 
     /// What the wall clock shows, in milliseconds since 1970. It may jump; it decides nothing but how high the round

@@ -27,7 +27,7 @@ pub mod wire;
 pub use cached::{CacheKey, Facet};
 pub use error::{Class, Error, Result};
 pub use ids::{Ballot, Epoch, Generation, HandleId, Instance, ReplicaId, SessionId, Slot, Token};
-pub use log::{Accepted, Durable, Record, Value};
+pub use log::{Accepted, Durable, Record, Recovered, Value};
 pub use members::{Member, Members};
 pub use name::{CellName, Name, NodePath, Path};
 pub use random::SplitMix64;

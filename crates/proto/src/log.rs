@@ -2,6 +2,7 @@
 
 use crate::{Ballot, Members, Slot};
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
 
@@ -81,5 +82,39 @@ impl Durable {
             Record::Chosen(slot) => self.chosen = self.chosen.max(slot),
             Record::LeaseBound(bound) => self.lease_bound = self.lease_bound.max(bound),
         }
+    }
+
+    /// What a replica that starts knows from these records and from a snapshot.
+    pub fn recover(self, starts: u32, is_copy: bool, snapshot: Option<(Slot, Vec<Bytes>)>) -> Recovered {
+        let above = snapshot.as_ref().map_or(Slot(0), |(slot, _)| *slot);
+        let accepted = self.accepted.into_values().filter(|accepted| accepted.slot > above).collect();
+        let Durable { promised, lease_bound, chosen, .. } = self;
+        Recovered { starts, is_copy, promised, lease_bound, chosen, snapshot, accepted }
+    }
+}
+
+/// What a replica's disk knew when the replica started.
+#[derive(Clone, Default, Debug)]
+pub struct Recovered {
+    /// How often this replica has started, this time included.
+    pub starts: u32,
+    /// Whether the disk is a copy: what this replica has sent since the copy was made is not on it.
+    pub is_copy: bool,
+    /// The highest ballot that it promised to take part in.
+    pub promised: Ballot,
+    /// The longest master lease that it may have granted; zero: none.
+    pub lease_bound: Duration,
+    /// Every slot up to here is chosen, with its value in the snapshot or in `accepted`.
+    pub chosen: Slot,
+    /// The newest snapshot: the last slot that it holds, and its chunks.
+    pub snapshot: Option<(Slot, Vec<Bytes>)>,
+    /// What it accepted above the snapshot, in slot order; of several ballots for a slot, the highest.
+    pub accepted: Vec<Accepted>,
+}
+
+impl Recovered {
+    /// The last slot that the snapshot holds; 0 without one.
+    pub fn snapshot_slot(&self) -> Slot {
+        self.snapshot.as_ref().map_or(Slot(0), |(slot, _)| *slot)
     }
 }

@@ -5,13 +5,11 @@ use crate::snapshot::Snapshot;
 use crate::stage::Stage;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bytes::Bytes;
 use core::time::Duration;
 use wombat_paxos::{Message as PaxosMessage, Notice, ReceivedChunk, WantedChunk};
 use wombat_proto::wire;
 use wombat_proto::{
-    Accepted, Ballot, CellName, Epoch, Error, Instant, Members, NodePath, Path, Record, ReplicaId, Result,
-    Slot,
+    CellName, Epoch, Error, Instant, Members, NodePath, Path, Record, ReplicaId, Result, Slot,
 };
 use wombat_state::{KEY_BYTES, SnapshotError};
 
@@ -57,25 +55,6 @@ impl Config {
         }
         Ok(path.node)
     }
-}
-
-/// What was read from the disk when the replica started.
-#[derive(Clone, Default, Debug)]
-pub struct Recovered {
-    /// How often this replica has started, this time included.
-    pub starts: u32,
-    /// Whether the disk is a copy: what this replica has sent since the copy was made is not on it.
-    pub is_copy: bool,
-    /// The highest ballot that it promised to take part in.
-    pub promised: Ballot,
-    /// The longest master lease that it may have granted.
-    pub lease_bound: Duration,
-    /// Every slot up to here is known to be chosen.
-    pub chosen: Slot,
-    /// The chunks of its snapshot and the slot that they stand for.
-    pub snapshot: Option<(Slot, Vec<Bytes>)>,
-    /// What it accepted above that, in slot order.
-    pub accepted: Vec<Accepted>,
 }
 
 /// The time of one step.

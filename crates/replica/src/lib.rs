@@ -26,11 +26,12 @@ mod stage;
 mod status;
 mod tables;
 
-pub use api::{Config, Effects, Input, LONGEST_TICK, PeerMessage, Recovered, StartError, StepTime};
+pub use api::{Config, Effects, Input, LONGEST_TICK, PeerMessage, StartError, StepTime};
 pub use request::ConnectionId;
 pub use snapshot::Snapshot;
 pub use stage::Stage;
 pub use wombat_paxos::{Mark, Message as PaxosMessage, Notice, ReceivedChunk, Standing, WantedChunk};
+pub use wombat_proto::Recovered;
 pub use wombat_state::State;
 
 use alloc::string::String;
@@ -101,21 +102,11 @@ impl Replica {
         time: StepTime,
     ) -> core::result::Result<Replica, StartError> {
         let founding = || Configurations::founding(config.founders.clone());
-        let Snapshot { configurations, mut state } = match recovered.snapshot {
+        let Snapshot { configurations, mut state } = match &recovered.snapshot {
             None => Snapshot { configurations: founding(), state: State::new() },
-            Some((slot, chunks)) => Snapshot::restore(slot, chunks).map_err(StartError::Snapshot)?,
+            Some((slot, chunks)) => Snapshot::restore(*slot, chunks.clone()).map_err(StartError::Snapshot)?,
         };
-        let recovered = wombat_paxos::Recovered {
-            starts: recovered.starts,
-            is_copy: recovered.is_copy,
-            promised: recovered.promised,
-            lease_bound: recovered.lease_bound,
-            chosen: recovered.chosen,
-            snapshot: state.applied(),
-            configurations,
-            accepted: recovered.accepted,
-        };
-        let mut log = ReplicatedLog::new(&config, recovered, time.now);
+        let mut log = ReplicatedLog::new(&config, configurations, recovered, time.now);
         for (slot, value) in log.recovered().iter().flat_map(Batch::iter) {
             match value {
                 Value::Command(command) => {

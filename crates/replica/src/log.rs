@@ -7,10 +7,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use prost::Message;
-use wombat_paxos::{Batch, Configurations, Message as PaxosMessage, Paxos, Persist, Recovered};
+use wombat_paxos::{Batch, Configurations, Message as PaxosMessage, Paxos, Persist};
 use wombat_proto::limits::COMMAND_BYTES;
 use wombat_proto::wire::log::{self, command::Op};
-use wombat_proto::{CacheKey, Error, Instant, Members, ReplicaId, Result, SessionId, Slot};
+use wombat_proto::{CacheKey, Error, Instant, Members, Recovered, ReplicaId, Result, SessionId, Slot};
 
 /// Paxos, and the proposals on their way into the log.
 pub(crate) struct ReplicatedLog {
@@ -36,11 +36,16 @@ impl Entry {
 }
 
 impl ReplicatedLog {
-    pub(crate) fn new(config: &Config, recovered: Recovered, now: Instant) -> ReplicatedLog {
+    pub(crate) fn new(
+        config: &Config,
+        configurations: Configurations,
+        recovered: Recovered,
+        now: Instant,
+    ) -> ReplicatedLog {
         let usual = wombat_paxos::Config::new(config.replica, config.seed);
         let longest_lease = config.max_master_lease;
         let config = wombat_paxos::Config { longest_lease, ..usual }.with_lease(config.master_lease);
-        let paxos = Paxos::new(config, recovered, now);
+        let paxos = Paxos::new(config, configurations, recovered, now);
         ReplicatedLog { paxos, effects: wombat_paxos::Effects::default(), proposals: Proposals::default() }
     }
 

@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 use wombat_proto::clock;
 use wombat_proto::wire::{self, Response, response};
 use wombat_proto::{Epoch, Member, ReplicaId, Slot, SplitMix64};
-use wombat_replica::{ConnectionId, Effects, Input, LONGEST_TICK, Recovered, Replica, Stage, StepTime};
+use wombat_replica::{ConnectionId, Effects, Input, LONGEST_TICK, Replica, Stage, StepTime};
 use wombat_storage::{Identity, Options, Origin, RealDisk, Store};
 
 /// Most connections on which a turn sends its answers itself: each costs a call of the kernel, and the heartbeats
@@ -60,8 +60,8 @@ impl Core {
         datagrams: Option<Rc<Datagrams>>,
     ) -> Result<Core, ServerError> {
         let (store, recovered) = Store::open(disk, identity, Options::default())?;
-        if recovered.dropped_tail_bytes > 0 {
-            info!(bytes = recovered.dropped_tail_bytes, "dropped a torn tail that was never acknowledged");
+        if store.dropped_tail_bytes() > 0 {
+            info!(bytes = store.dropped_tail_bytes(), "dropped a torn tail that was never acknowledged");
         }
         if recovered.is_copy {
             warn!(
@@ -72,7 +72,7 @@ impl Core {
             );
         }
         let identity = store.identity().clone();
-        let snapshot = recovered.snapshot.as_ref().map_or(Slot(0), |(slot, _)| *slot);
+        let snapshot = recovered.snapshot_slot();
         let own = own(&identity, &address, recovered.starts)?;
         let reached_at = address.clone();
         let replica = Replica::new(
@@ -90,15 +90,7 @@ impl Core {
                 fresh_key: founding::random()?,
                 activity: config.activity,
             },
-            Recovered {
-                starts: recovered.starts,
-                is_copy: recovered.is_copy,
-                promised: recovered.promised,
-                lease_bound: recovered.lease_bound,
-                chosen: recovered.chosen,
-                snapshot: recovered.snapshot,
-                accepted: recovered.accepted,
-            },
+            recovered,
             moment(),
         )?;
         check_address(&replica, &identity, &reached_at)?;

@@ -1,13 +1,12 @@
 //! Whose data a directory holds, in words that people can read.
 
 use crate::disk::{Disk, DiskFile};
-use crate::{StorageError, fingerprint, nonce};
+use crate::error::StorageError;
+use crate::whole_file::write_whole;
 use wombat_proto::{CellName, ReplicaId};
 
 pub(crate) const FILE: &str = "identity";
-/// What marks a directory whose data must not be used.
-const CONDEMNED: &str = "condemned";
-const TEMPORARY: &str = "identity.new";
+pub(crate) const TEMPORARY: &str = "identity.new";
 const TITLE: &str = "Wombat data directory";
 const FORMAT: &str = "1";
 
@@ -119,53 +118,4 @@ impl Identity {
             wanted: format!("replica {} of the cell {}", wanted.replica, wanted.cell),
         })
     }
-}
-
-/// Makes a file durable, whole or not at all.
-pub(crate) fn write_whole<D: Disk>(
-    disk: &D,
-    name: &str,
-    temporary: &str,
-    text: &str,
-) -> Result<(), StorageError> {
-    let failed = |operation| move |error| StorageError::io(disk.describe(name), operation, error);
-    let file = disk.create(temporary).map_err(failed("make"))?;
-    file.write_at(0, text.as_bytes()).map_err(failed("write"))?;
-    file.sync().map_err(failed("sync"))?;
-    disk.rename(temporary, name).map_err(failed("name"))?;
-    disk.sync_directory().map_err(failed("name"))
-}
-
-/// Marks a directory whose data has turned out to be wrong.
-pub(crate) fn condemn<D: Disk>(disk: &D, why: &str) -> Result<(), StorageError> {
-    let failed = |operation| move |error| StorageError::io(disk.describe(CONDEMNED), operation, error);
-    let file = disk.create(CONDEMNED).map_err(failed("make"))?;
-    file.write_at(0, why.as_bytes()).map_err(failed("write"))?;
-    file.sync().map_err(failed("sync"))?;
-    disk.sync_directory().map_err(failed("name"))
-}
-
-/// Refuses a directory that is marked so.
-pub(crate) fn check_not_condemned<D: Disk>(disk: &D, names: &[String]) -> Result<(), StorageError> {
-    if !names.iter().any(|name| name == CONDEMNED) {
-        return Ok(());
-    }
-    let file = disk.describe(CONDEMNED);
-    let contents = disk.open(CONDEMNED).and_then(|file| file.read_all()).unwrap_or_default();
-    Err(StorageError::Condemned { file, why: String::from_utf8_lossy(&contents).into_owned() })
-}
-
-/// Whether a file may stand in a directory that is not founded yet: what a crash leaves of founding it, and
-/// what a file system has at its root.
-pub(crate) fn is_of_founding(name: &str) -> bool {
-    let expected = [
-        TEMPORARY,
-        nonce::FILE,
-        nonce::TEMPORARY,
-        fingerprint::FILE,
-        fingerprint::TEMPORARY,
-        crate::real::LOCK_FILE,
-        "lost+found",
-    ];
-    expected.contains(&name) || name == crate::segment::name(1)
 }

@@ -6,9 +6,11 @@
 //!
 //! A failed write or sync ends the store: what the kernel's cache holds after that cannot be trusted.
 
+mod condemned;
 mod disk;
 mod error;
 mod fingerprint;
+mod founding;
 mod identity;
 mod log;
 mod nonce;
@@ -21,12 +23,14 @@ mod store;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a script that cannot go on has failed")]
 mod tests;
+mod whole_file;
 
 pub use disk::{Disk, DiskFile};
 pub use error::StorageError;
+pub use founding::founding_nonce;
 pub use identity::{Identity, Origin};
-pub use nonce::founding_nonce;
+
 pub use real::RealDisk;
 pub use simulated::SimulatedDisk;
 pub use snapshot::{SnapshotReader, SnapshotWriter};
-pub use store::{Options, Recovered, Store};
+pub use store::{Options, Store};

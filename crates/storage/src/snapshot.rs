@@ -4,7 +4,7 @@
 //! footer (length `ffffffff`, CRC of the number of chunks, that number).
 
 use crate::disk::{Disk, DiskFile};
-use crate::{StorageError, fingerprint, identity};
+use crate::{StorageError, condemned, fingerprint};
 use bytes::Bytes;
 use wombat_proto::Slot;
 
@@ -53,7 +53,7 @@ impl<D: Disk> SnapshotReader<D> {
 
     /// Sees to it that the directory is never opened again, saying why.
     pub fn condemn(&self, why: &str) -> Result<(), StorageError> {
-        identity::condemn(&self.disk, why)
+        condemned::mark(&self.disk, why)
     }
 
     /// Makes a copy of a data directory the original from now on.

@@ -1,14 +1,12 @@
 //! A replica's data directory as a whole.
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 use crate::identity::{self, Identity};
 use crate::log::Log;
 use crate::snapshot::{self, SnapshotReader, SnapshotWriter};
-use crate::{StorageError, fingerprint, nonce, segment};
-use bytes::Bytes;
-use std::time::Duration;
+use crate::{StorageError, condemned, fingerprint, founding, nonce};
 use wombat_proto::limits::COMMAND_BYTES;
-use wombat_proto::{Accepted, Ballot, Durable, Record, Slot, Value};
+use wombat_proto::{Accepted, Record, Recovered, Slot, Value};
 
 /// Sizes; the default is for real disks, tests take smaller ones.
 #[derive(Clone, Copy, Debug)]
@@ -25,52 +23,31 @@ impl Default for Options {
     }
 }
 
-/// What a data directory held when it was opened.
-#[derive(Debug)]
-pub struct Recovered {
-    /// Whether there was nothing, and it was founded now.
-    pub founded: bool,
-    /// Whether the directory is a copy of the one that the replica wrote: what happened since it was made is not in
-    /// it. It stays one until [`SnapshotReader::reinstate`].
-    pub is_copy: bool,
-    /// How often it has been opened, this time included. Durable.
-    pub starts: u32,
-    /// The highest ballot promised.
-    pub promised: Ballot,
-    /// The longest master lease that this replica may have granted; zero: none.
-    pub lease_bound: Duration,
-    /// Every slot up to here is known to be chosen.
-    pub chosen: Slot,
-    /// The newest snapshot: its slot and its chunks.
-    pub snapshot: Option<(Slot, Vec<Bytes>)>,
-    /// What was accepted above the snapshot, in slot order; of several ballots for a slot, the highest.
-    pub accepted: Vec<Accepted>,
-    /// Bytes of a torn tail that were dropped. Nobody had been told of them.
-    pub dropped_tail_bytes: u64,
-}
-
 /// A replica's data directory: identity, log, snapshots.
 pub struct Store<D: Disk> {
     disk: D,
     identity: Identity,
     /// `None` after a failure: a sync that failed is never tried again.
     log: Option<Log<D>>,
+    founded: bool,
+    dropped_tail_bytes: u64,
 }
 
 impl<D: Disk> Store<D> {
     /// Opens a data directory of the cell and the replica that are `wanted`, or founds it as theirs where there
     /// is nothing.
     ///
-    /// Founding makes the log first and the identity last, so that a directory with an identity has a log.
+    /// Founding makes the log first and the identity last, so that a directory with an identity has a log. A directory
+    /// that is a copy remains one until [`crate::SnapshotReader::reinstate`].
     pub fn open(disk: D, wanted: &Identity, options: Options) -> Result<(Store<D>, Recovered), StorageError> {
         // Names that are seen may not be durable yet, if the process died before it had synced them.
         disk.sync_directory().map_err(|error| StorageError::io(disk.describe(""), "sync", error))?;
         let names = disk.list().map_err(|error| StorageError::io(disk.describe(""), "list", error))?;
-        identity::check_not_condemned(&disk, &names)?;
+        condemned::check(&disk, &names)?;
         let founded = !names.iter().any(|name| name == identity::FILE);
         let Options { segment_bytes, step_bytes } = options;
         if founded {
-            refuse_leftovers(&disk, &names)?;
+            founding::refuse_leftovers(&disk, &names)?;
             Log::create(disk.clone(), &wanted.cell_id, segment_bytes, step_bytes)?;
             fingerprint::write(&disk)?;
             wanted.write(&disk)?;
@@ -99,19 +76,19 @@ impl<D: Disk> Store<D> {
             fingerprint::write(&disk)?;
         }
         let starts = log.start()?;
-        let Durable { promised, lease_bound, chosen, accepted } = contents.durable;
-        let recovered = Recovered {
-            founded,
-            is_copy,
-            starts,
-            promised,
-            lease_bound,
-            chosen,
-            snapshot,
-            accepted: accepted.into_values().filter(|accepted| accepted.slot > above).collect(),
-            dropped_tail_bytes: contents.dropped_tail_bytes,
-        };
-        Ok((Store { disk, identity, log: Some(log) }, recovered))
+        let recovered = contents.durable.recover(starts, is_copy, snapshot);
+        let dropped_tail_bytes = contents.dropped_tail_bytes;
+        Ok((Store { disk, identity, log: Some(log), founded, dropped_tail_bytes }, recovered))
+    }
+
+    /// Whether [`Store::open`] has founded the directory: there was nothing before.
+    pub fn was_founded(&self) -> bool {
+        self.founded
+    }
+
+    /// The bytes of a torn tail that [`Store::open`] has dropped. Nothing that follows from them was ever sent.
+    pub fn dropped_tail_bytes(&self) -> u64 {
+        self.dropped_tail_bytes
     }
 
     /// Whose data it is.
@@ -192,29 +169,4 @@ impl<D: Disk> Store<D> {
     pub fn close(mut self) -> Result<(), StorageError> {
         self.log.take().ok_or(StorageError::Stopped)?.close()
     }
-}
-
-/// A directory without an identity may hold only what a crash leaves of founding it, and no record.
-pub(crate) fn refuse_leftovers<D: Disk>(disk: &D, names: &[String]) -> Result<(), StorageError> {
-    let missing = || {
-        let identity = disk.describe(identity::FILE);
-        StorageError::damaged(identity, 0, "the log is there, but the identity is missing")
-    };
-    if let Some(found) = names.iter().find(|name| !identity::is_of_founding(name)) {
-        if names.iter().any(|name| segment::first_of(name).is_some_and(|first| first > 1)) {
-            return Err(missing());
-        }
-        let directory = disk.describe("");
-        return Err(StorageError::NotADataDirectory { directory, found: found.clone() });
-    }
-    let first = segment::name(1);
-    if names.contains(&first) {
-        let shown = disk.describe(&first);
-        let file = disk.open(&first).map_err(|error| StorageError::io(&shown, "open", error))?;
-        let bytes = file.read_all().map_err(|error| StorageError::io(&shown, "read", error))?;
-        if segment::holds_anything(&bytes) {
-            return Err(missing());
-        }
-    }
-    Ok(())
 }

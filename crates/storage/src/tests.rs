@@ -7,7 +7,7 @@ mod loss;
 use crate::{Disk, Options, RealDisk, SimulatedDisk, StorageError, Store};
 use crate::{Identity, Origin};
 use bytes::Bytes;
-use wombat_proto::{Accepted, Ballot, CellName, Record, ReplicaId, Slot, Value};
+use wombat_proto::{Accepted, Ballot, CellName, Record, Recovered, ReplicaId, Slot, Value};
 
 const SMALL: Options = Options { segment_bytes: 24 * 1024, step_bytes: 8 * 1024 };
 
@@ -21,7 +21,7 @@ fn wanted(cell: &str, replica: u32) -> Identity {
     Identity { cell, replica: ReplicaId(replica), cell_id: "0123456789abcdef".into(), origin }
 }
 
-fn open<D: Disk>(disk: &D) -> Result<(Store<D>, crate::Recovered), StorageError> {
+fn open<D: Disk>(disk: &D) -> Result<(Store<D>, Recovered), StorageError> {
     Store::open(disk.clone(), &wanted("test", 1), SMALL)
 }
 
@@ -49,7 +49,7 @@ fn accept(slot: u64) -> Record {
     Record::Accept(accepted(slot))
 }
 
-fn slots(recovered: &crate::Recovered) -> Vec<u64> {
+fn slots(recovered: &Recovered) -> Vec<u64> {
     for found in &recovered.accepted {
         assert_eq!(*found, accepted(found.slot.0), "a record came back changed");
     }
@@ -70,14 +70,14 @@ fn copy(disk: &SimulatedDisk) -> SimulatedDisk {
 fn what_was_written_comes_back() {
     let disk = SimulatedDisk::new();
     let (mut store, recovered) = open(&disk).unwrap();
-    assert!(recovered.founded && recovered.starts == 1 && recovered.accepted.is_empty());
+    assert!(store.was_founded() && recovered.starts == 1 && recovered.accepted.is_empty());
     store.append(&[Record::Promise(ballot(9)), accept(1), accept(2)]).unwrap();
     store.sync().unwrap();
     store.append(&[accept(3)]).unwrap();
     store.sync().unwrap();
     store.close().unwrap();
     let (store, recovered) = open(&disk).unwrap();
-    assert_eq!((recovered.founded, recovered.starts, recovered.promised), (false, 2, ballot(9)));
+    assert_eq!((store.was_founded(), recovered.starts, recovered.promised), (false, 2, ballot(9)));
     assert_eq!(slots(&recovered), [1, 2, 3]);
     assert_eq!(store.identity().cell_id, "0123456789abcdef");
 }
@@ -159,7 +159,7 @@ fn work(disk: &SimulatedDisk, model: &mut Model, steps: u64) -> Result<(), Stora
 }
 
 /// Everything durable is there, and nothing that was never written; then the model goes on from there.
-fn check(recovered: &crate::Recovered, model: &mut Model) {
+fn check(recovered: &Recovered, model: &mut Model) {
     assert!(!recovered.is_copy, "a crash makes no copy");
     let above = recovered.snapshot.as_ref().map_or(0, |(slot, _)| slot.0);
     assert!(above >= model.snapshot, "a durable snapshot is gone");
@@ -214,7 +214,7 @@ fn rot_anywhere_is_refused_with_its_place_or_changes_nothing() {
     work(&disk, &mut Model::default(), 31).unwrap();
     let segments = disk.list().unwrap().iter().filter(|name| name.starts_with("log")).count();
     assert!(segments > 1, "a sealed segment rots as well");
-    let key = |found: crate::Recovered| (found.accepted, found.snapshot, found.promised, found.starts);
+    let key = |found: Recovered| (found.accepted, found.snapshot, found.promised, found.starts);
     let expected = key(open(&copy(&disk)).unwrap().1);
     let (mut refused, mut harmless) = (0, 0);
     for name in disk.list().unwrap() {

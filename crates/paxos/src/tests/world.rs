@@ -3,7 +3,7 @@
 //! Nothing happens by itself: the script moves the clocks, delivers, drops, repeats and delays messages, and
 //! says when a disk has written. After each step the world checks what must hold at any time.
 
-use crate::{Batch, Config, Configurations, Effects, Message, Outcome, Paxos, Persist, Recovered};
+use crate::{Batch, Config, Configurations, Effects, Message, Outcome, Paxos, Persist};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -216,21 +216,11 @@ impl World {
         host.disk.starts += 1;
         host.durable = 0;
         let disk = &host.disk;
-        let (snapshot, configurations) = match &disk.snapshot {
-            Some((slot, configurations)) => (*slot, configurations.clone()),
-            None => (Slot(0), host.founding.clone()),
-        };
-        let recovered = Recovered {
-            starts: disk.starts,
-            is_copy: disk.is_copy,
-            promised: disk.kept.promised,
-            lease_bound: disk.kept.lease_bound,
-            chosen: disk.kept.chosen,
-            snapshot,
-            configurations,
-            accepted: disk.kept.accepted.values().cloned().collect(),
-        };
-        host.paxos = Some(Paxos::new(config, recovered, now));
+        let configurations =
+            disk.snapshot.as_ref().map_or(&host.founding, |(_, configurations)| configurations);
+        let snapshot = disk.snapshot.as_ref().map(|(slot, _)| (*slot, Vec::new()));
+        let recovered = disk.kept.clone().recover(disk.starts, disk.is_copy, snapshot);
+        host.paxos = Some(Paxos::new(config, configurations.clone(), recovered, now));
         self.flush(id);
     }
 

@@ -16,7 +16,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use wombat_paxos::{Batch, Config, Configurations, Effects, Message, Paxos, Persist, Recovered, Standing};
+use wombat_paxos::{Batch, Config, Configurations, Effects, Message, Paxos, Persist, Standing};
 use wombat_proto::{Ballot, Durable, Instant, Members, Record, ReplicaId, Slot, Value};
 
 /// A value that is kept once and compared by its number.
@@ -317,17 +317,8 @@ impl World {
         } else {
             Configurations::default()
         };
-        let recovered = Recovered {
-            starts: disk.starts,
-            is_copy: false,
-            promised: disk.kept.promised,
-            lease_bound: disk.kept.lease_bound,
-            chosen: disk.kept.chosen,
-            snapshot: Slot(0),
-            configurations,
-            accepted: disk.kept.accepted.values().cloned().collect(),
-        };
-        let mut paxos = Paxos::new(config, recovered, Instant::from_nanos(clock));
+        let recovered = disk.kept.clone().recover(disk.starts, false, None);
+        let mut paxos = Paxos::new(config, configurations, recovered, Instant::from_nanos(clock));
         let mut effects = Effects::default();
         paxos.flush(&mut effects);
         let (standing, matched) = (Standing::Following, Vec::new());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use wombat_proto::limits::CACHE_LEASE;
 use wombat_proto::wire::{self, Request, Response, request::Call, response::Result as Answer};
 use wombat_proto::{CellName, Durable, Error, Instant, Members, Record, ReplicaId};
-use wombat_replica::{Config, ConnectionId, Effects, Input, Recovered, Replica, StepTime};
+use wombat_replica::{Config, ConnectionId, Effects, Input, Replica, StepTime};
 
 pub(crate) const LEASE: Duration = Duration::from_secs(12);
 
@@ -345,10 +345,7 @@ fn start(
 ) -> Replica {
     let mut kept = Durable::default();
     records.iter().cloned().for_each(|record| kept.take(record));
-    let Durable { promised, lease_bound, chosen, accepted } = kept;
-    let accepted = accepted.into_values().collect();
-    let (is_copy, snapshot) = (false, None);
-    let recovered = Recovered { starts, is_copy, promised, lease_bound, chosen, snapshot, accepted };
+    let recovered = kept.recover(starts, false, None);
     let config = Config {
         cell: CellName::parse("test").unwrap(),
         replica: ReplicaId(1),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use wombat_proto::{CellName, Instant, Members, Record, ReplicaId, Slot, Value};
 use wombat_replica::{
-    Config, Effects, Input, PaxosMessage, PeerMessage, ReceivedChunk, Recovered, Replica, Snapshot, StepTime,
+    Config, Effects, Input, PaxosMessage, PeerMessage, ReceivedChunk, Replica, Snapshot, StepTime,
     WantedChunk,
 };
 use wombat_storage::{Identity, Options, Origin, SimulatedDisk, SnapshotWriter, Store};
@@ -116,15 +116,6 @@ impl Machine {
             activity,
         };
         let accepted = recovered.accepted.iter().map(|one| (one.slot, one.value.clone())).collect();
-        let recovered = Recovered {
-            starts: recovered.starts,
-            is_copy: recovered.is_copy,
-            promised: recovered.promised,
-            lease_bound: recovered.lease_bound,
-            chosen: recovered.chosen,
-            snapshot: recovered.snapshot,
-            accepted: recovered.accepted,
-        };
         let replica =
             Replica::new(config, recovered, self.moment(real)).expect("what was written can be read");
         self.life += 1;

@@ -2,7 +2,7 @@
 
 use crate::random::{Clock, Random};
 use std::time::Duration;
-use wombat_paxos::{Config, Configurations, Effects, Paxos, Persist, Recovered};
+use wombat_paxos::{Config, Configurations, Effects, Paxos, Persist};
 use wombat_proto::{Accepted, Ballot, Durable, Instant, Record, ReplicaId, Slot, Value};
 
 /// What stands for the state of a cell: a hash of everything applied so far, in order.
@@ -180,17 +180,9 @@ impl Host {
             Some(snapshot) => (snapshot.applied, snapshot.configurations.clone()),
             None => (Applied::default(), self.founding.clone()),
         };
-        let recovered = Recovered {
-            starts: disk.starts,
-            is_copy: disk.is_copy,
-            promised: disk.kept.promised,
-            lease_bound: disk.kept.lease_bound,
-            chosen: disk.kept.chosen,
-            snapshot: applied.slot,
-            configurations,
-            accepted: disk.kept.accepted.values().cloned().collect(),
-        };
-        let paxos = Paxos::new(config, recovered, self.clock.read(real));
+        let snapshot = disk.snapshot.as_ref().map(|snapshot| (snapshot.applied.slot, Vec::new()));
+        let recovered = disk.kept.clone().recover(disk.starts, disk.is_copy, snapshot);
+        let paxos = Paxos::new(config, configurations, recovered, self.clock.read(real));
         self.running = Some(Running {
             paxos,
             applied,

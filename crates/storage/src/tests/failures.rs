@@ -119,7 +119,7 @@ fn names_that_the_storage_never_gives_are_nothing_of_its() {
 fn the_root_of_a_file_system_may_be_a_data_directory() {
     let disk = SimulatedDisk::new();
     disk.create("lost+found").unwrap();
-    assert!(open(&disk).unwrap().1.founded);
+    assert!(open(&disk).unwrap().0.was_founded());
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn a_nonce_that_was_given_once_comes_back_until_the_directory_is_founded() {
         let later = founding_nonce(&disk, "0b").unwrap();
         assert!(told.is_err() || later == "0a", "after {operations} operations {later} replaces {told:?}");
         assert_eq!(founding_nonce(&disk, "0c").unwrap(), later);
-        assert!(open(&disk).unwrap().1.founded);
+        assert!(open(&disk).unwrap().0.was_founded());
         assert!(!disk.list().unwrap().iter().any(|name| name.starts_with("nonce")));
         if told.is_ok() {
             assert!(operations > 4, "{operations} operations make nothing durable");
