@@ -74,6 +74,18 @@ fn the_cores_have_no_std_and_no_clock() {
     }
 }
 
+/// Crates that applications use: they compile none of the types of the log.
+const WITHOUT_LOG: &[&str] = &["client", "fence", "session"];
+
+#[test]
+fn the_crates_of_applications_do_without_the_types_of_the_log() {
+    for name in WITHOUT_LOG {
+        let proto = manifest(name).get("dependencies").and_then(|d| d.get("wombat-proto").cloned());
+        let proto = proto.unwrap_or_else(|| panic!("{name} uses no wombat-proto"));
+        assert!(!proto.to_string().contains("\"log\""), "{name} asks for the feature log of wombat-proto");
+    }
+}
+
 #[test]
 fn modules_import_each_other_without_a_cycle() {
     let cycles: Vec<String> = ACYCLIC

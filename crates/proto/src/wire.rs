@@ -1,6 +1,5 @@
-//! The messages of `wombat.proto` (client and server), `log.proto` (log and snapshots) and `peer.proto`
-//! (replica and replica), and how the
-//! project's own types become them.
+//! The messages of `wombat.proto` (client and server), and how the project's own types become them. With the feature
+//! `log`, also those of `log.proto` (log and snapshots) and `peer.proto` (replica and replica).
 
 use crate::Error as Failure;
 use crate::{Epoch, Generation};
@@ -12,11 +11,13 @@ mod generated {
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/wombat.v1.rs"));
     }
+    #[cfg(feature = "log")]
     pub mod log {
         pub mod v1 {
             include!(concat!(env!("OUT_DIR"), "/wombat.log.v1.rs"));
         }
     }
+    #[cfg(feature = "log")]
     pub mod peer {
         pub mod v1 {
             include!(concat!(env!("OUT_DIR"), "/wombat.peer.v1.rs"));
@@ -24,7 +25,9 @@ mod generated {
     }
 }
 
+#[cfg(feature = "log")]
 pub use generated::log::v1 as log;
+#[cfg(feature = "log")]
 pub use generated::peer::v1 as peer;
 pub use generated::v1::*;
 
