@@ -91,6 +91,19 @@ impl Modules {
         paths.iter().filter_map(|path| self.resolve(module, path, 8)).filter(|to| to != module).collect()
     }
 
+    /// What the modules below `folder` name outside of it, except these: each as "module -> module".
+    pub(crate) fn leave(&self, folder: &str, except: &[&str]) -> Vec<String> {
+        let is_inside = |name: &Name| name.first().is_some_and(|first| first == folder);
+        let may =
+            |name: &Name| is_inside(name) || name.first().is_some_and(|it| except.contains(&it.as_str()));
+        let inside = self.all.keys().filter(|name| is_inside(name));
+        let pairs = inside.flat_map(|name| self.dependencies(name).into_iter().map(move |to| (name, to)));
+        pairs
+            .filter(|(_, to)| !may(to))
+            .map(|(from, to)| format!("{} -> {}", shown(from), shown(&to)))
+            .collect()
+    }
+
     /// A shortest way from a module over others back to it, if there is one.
     pub(crate) fn cycle(&self) -> Option<String> {
         let graph: BTreeMap<&Name, BTreeSet<Name>> =

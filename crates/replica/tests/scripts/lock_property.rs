@@ -2,6 +2,7 @@
 //! step everyone has been told what the model tells, and holds and waits as there.
 
 use crate::lock_model::{Holder, Model, Said, Who};
+use crate::lock_steps::{DELAYS_MS, PEOPLE, PERMITS, Patience, Step, step};
 use crate::world::{self, World, may_create};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,104 +13,6 @@ use wombat_proto::{Error, HandleId, Instance, LockMode, Record, Sequencer, Sessi
 
 /// The session lease.
 const LEASE: Duration = Duration::from_secs(2);
-const PEOPLE: usize = 4;
-/// The permits of each node's lock; 0: as many as there are.
-const PERMITS: [u32; 3] = [0, 2, 0];
-/// The lock-delays of the handles that each has on each node.
-const DELAYS_MS: [u32; 3] = [0, 700, 1_900];
-
-/// What a test does. Small numbers stand for "one of those that there are".
-#[derive(Clone, Debug)]
-enum Step {
-    Acquire {
-        who: usize,
-        node: usize,
-        handle: usize,
-        shared: bool,
-        patience: Patience,
-    },
-    Cancel {
-        who: usize,
-        which: usize,
-    },
-    Release {
-        who: usize,
-        node: usize,
-        handle: usize,
-    },
-    Close {
-        who: usize,
-        node: usize,
-        handle: usize,
-    },
-    /// Closes a handle that waits.
-    CloseWaiting {
-        who: usize,
-        which: usize,
-    },
-    Delete {
-        who: usize,
-        node: usize,
-        handle: usize,
-    },
-    EndSession {
-        who: usize,
-    },
-    /// It is heard of no more, and its lease comes to its end.
-    Dies {
-        who: usize,
-    },
-    /// Its connection is another one from now on.
-    Reconnect {
-        who: usize,
-    },
-    /// The disk is busy, or no longer: what is proposed meanwhile is on its way.
-    Disk {
-        busy: bool,
-    },
-    /// The master falls; what was on its way survives it or not. Its clients come to the next one in any order.
-    FailOver {
-        survives: bool,
-        first: usize,
-    },
-    Pass {
-        ms: u64,
-    },
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Patience {
-    None,
-    Some(u64),
-    Endless,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let who = || 0..PEOPLE;
-    let one = || (0..PEOPLE, 0..PERMITS.len(), 0..DELAYS_MS.len());
-    let patience = prop_oneof![
-        1 => Just(Patience::None),
-        2 => (1..1500u64).prop_map(Patience::Some),
-        4 => Just(Patience::Endless),
-    ];
-    prop_oneof![
-        24 => (one(), any::<bool>(), patience).prop_map(|((who, node, handle), shared, patience)| {
-            Step::Acquire { who, node, handle, shared, patience }
-        }),
-        4 => (who(), 0..3usize).prop_map(|(who, which)| Step::Cancel { who, which }),
-        8 => one().prop_map(|(who, node, handle)| Step::Release { who, node, handle }),
-        4 => one().prop_map(|(who, node, handle)| Step::Close { who, node, handle }),
-        3 => (who(), 0..3usize).prop_map(|(who, which)| Step::CloseWaiting { who, which }),
-        2 => one().prop_map(|(who, node, handle)| Step::Delete { who, node, handle }),
-        1 => who().prop_map(|who| Step::EndSession { who }),
-        2 => who().prop_map(|who| Step::Dies { who }),
-        2 => who().prop_map(|who| Step::Reconnect { who }),
-        6 => any::<bool>().prop_map(|busy| Step::Disk { busy }),
-        2 => (any::<bool>(), who()).prop_map(|(survives, first)| Step::FailOver { survives, first }),
-        10 => (1..1500u64).prop_map(|ms| Step::Pass { ms }),
-    ]
-}
-
 /// Something asked and not answered.
 #[derive(Clone, Debug)]
 struct Asked {

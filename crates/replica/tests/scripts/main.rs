@@ -4,7 +4,10 @@
 
 mod breaks;
 mod cache;
+mod cache_limits;
+mod cache_locks;
 mod cache_property;
+mod cache_world;
 mod fail_over;
 mod keep_alives;
 mod latest_end;
@@ -12,6 +15,7 @@ mod lock_delays;
 mod lock_model;
 mod lock_property;
 mod lock_queue;
+mod lock_steps;
 mod names;
 mod restarts;
 mod sessions;
