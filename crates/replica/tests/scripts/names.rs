@@ -31,7 +31,9 @@ fn a_number_makes_no_path_longer_than_any_client_could_name() {
         assert!(matches!(made, Ok(Answer::Opened(_) | Answer::MultiDone(_))), "{made:?}");
         for length in [PATH_BYTES - 9, PATH_BYTES] {
             let refused = make(&mut world, &mut client, length, in_a_multi);
-            assert!(matches!(refused, Err(Error::InvalidArgument { .. })), "{refused:?}");
+            let error = refused.expect_err("the name is too long");
+            assert!(matches!(error.root(), Error::InvalidArgument { .. }), "{error:?}");
+            assert_eq!(matches!(error, Error::Step { step: 1, .. }), in_a_multi, "{error:?}");
         }
     }
 }
