@@ -155,7 +155,7 @@ async fn holding(cell: &Cell, settings: &Settings, command: Command, json: bool)
         Command::Lock(lock) => lock::run(cell, settings, lock, json).await,
         Command::Semaphore(semaphore) => semaphore::run(cell, settings, semaphore, json).await,
         Command::Elect(elect) => elect::run(cell, settings, elect, json).await,
-        Command::Watch(watch) => watch::run(cell, &watch, json).await,
+        Command::Watch(watch) => watch::run(cell, settings, &watch, json).await,
         _ => unreachable!("it ends by itself"),
     }
 }

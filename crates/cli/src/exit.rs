@@ -61,6 +61,20 @@ impl Failure {
         self.code == NOT_FOUND
     }
 
+    /// Whether the session or a lock was lost.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.code == LOST
+    }
+
+    /// Whether the cell cannot be reached.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.code == UNREACHABLE
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Says what the failure is about.
     pub(crate) fn about(self, what: &str) -> Failure {
         if self.message.is_empty() || self.message.contains(what) {

@@ -21,7 +21,8 @@ pub(crate) struct Global {
     /// The cell that is meant [default: whichever answers]
     #[arg(long, global = true, help_heading = "Everywhere", value_name = "NAME", env = "WOMBAT_CELL")]
     pub(crate) cell: Option<String>,
-    /// The configuration file [default: ~/.config/wombat/config.toml]
+    /// The configuration file; clients and servers take the keys that they know [default, not of serve:
+    /// ~/.config/wombat/config.toml]
     #[arg(long, global = true, help_heading = "Everywhere", value_name = "FILE", env = "WOMBAT_CONFIG")]
     pub(crate) config: Option<PathBuf>,
     /// Print JSON, errors too

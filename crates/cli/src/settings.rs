@@ -1,12 +1,9 @@
 //! Where the cell is, and as whom to speak to it: flags, then environment, then file, then defaults.
 
-use crate::duration;
+use crate::config_file::{ConfigFile, parse_duration, usual_file};
 use crate::exit::Failure;
 use crate::global::Global;
 use crate::time_limit::TimeLimit;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use wombat_client::{Cell, Config, Error, Operator, Sequencer};
@@ -17,17 +14,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long to wait before a master is looked for again.
 const SEARCH_PAUSE: Duration = Duration::from_millis(100);
-
-/// The client's configuration file.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    endpoints: Vec<String>,
-    cell: Option<String>,
-    timeout: Option<String>,
-    connect_timeout: Option<String>,
-}
 
 /// How to reach the cell.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,10 +33,10 @@ impl Settings {
     /// What the flags, the environment and the file say, in this order. clap has put the first two together.
     pub(crate) fn load(global: &Global) -> Result<Settings, Failure> {
         let file = match &global.config {
-            Some(path) => read_toml(path)?,
+            Some(path) => ConfigFile::read(path)?,
             None => match usual_file().filter(|path| path.exists()) {
-                Some(path) => read_toml(&path)?,
-                None => File::default(),
+                Some(path) => ConfigFile::read(&path)?,
+                None => ConfigFile::default(),
             },
         };
         let outer = std::env::var(OUTER_SEQUENCERS).unwrap_or_default();
@@ -60,7 +46,7 @@ impl Settings {
     }
 
     /// `outer`: the sequencers of the locks around the one that `global` names.
-    fn merge(global: &Global, outer: &[&str], file: File) -> Result<Settings, Failure> {
+    fn merge(global: &Global, outer: &[&str], file: ConfigFile) -> Result<Settings, Failure> {
         let mut endpoints: Vec<String> =
             global.endpoints.iter().map(|endpoint| endpoint.trim().to_owned()).collect();
         endpoints.retain(|endpoint| !endpoint.is_empty());
@@ -133,29 +119,6 @@ pub(crate) const SEQUENCER: &str = "WOMBAT_SEQUENCER";
 /// Names those of the locks around it, where locks are nested, separated by blanks.
 pub(crate) const OUTER_SEQUENCERS: &str = "WOMBAT_OUTER_SEQUENCERS";
 
-/// A duration in a configuration file.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, Failure> {
-    duration::parse(text).map_err(|error| Failure::usage(format!("the duration {text:?}: {error}")))
-}
-
-/// Reads a TOML file. Unknown keys are refused: a misspelt one would be silently without effect.
-pub(crate) fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::usage(format!("cannot read the configuration {shown}: {error}")))?;
-    toml::from_str(&text).map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-        let why = error.message().replace('\n', ", ");
-        Failure::usage(format!("in the configuration {shown}, line {line}: {why}"))
-    })
-}
-
-fn usual_file() -> Option<PathBuf> {
-    let base = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
-    let base = base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))?;
-    Some(base.join("wombat/config.toml"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,18 +154,7 @@ mod tests {
     #[test]
     fn an_empty_list_of_endpoints_is_refused() {
         let global = Global { endpoints: vec![String::new()], ..global() };
-        let failure = Settings::merge(&global, &[], File::default()).err().unwrap();
+        let failure = Settings::merge(&global, &[], ConfigFile::default()).err().unwrap();
         assert!(format!("{failure:?}").contains("--endpoints"), "{failure:?}");
-    }
-
-    #[test]
-    fn a_misspelt_key_is_refused_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config.toml");
-        std::fs::write(&path, "endpoint = 'a:1'").unwrap();
-        let failure = read_toml::<File>(&path).err().unwrap();
-        let failure = format!("{failure:?}");
-        assert!(failure.contains("endpoint") && failure.contains("line 1: "), "{failure}");
-        assert!(!failure.contains("\\n"), "one line: {failure}");
     }
 }

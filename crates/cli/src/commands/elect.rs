@@ -24,6 +24,10 @@ Examples:
 The value ends with its leader: when it resigns, when its session's lease has ended, or when its
 lock is broken, the cell empties the file. So `wombat get` prints the leader's value, or nothing.
 
+A campaign that has lost the lead, or its session, goes on with a new session, at the end of the
+line; CMD was stopped before, and is run again by the next lead. With --once that is the end, with
+code 7. The end of CMD itself ends it in any case.
+
 {SUPERVISION}"))]
 pub(crate) struct Elect {
     /// The election's file; made if it does not exist
@@ -34,6 +38,9 @@ pub(crate) struct Elect {
     /// Do not stand for it: print who leads, and each change, until interrupted
     #[arg(long, conflicts_with_all = ["value", "command"])]
     pub(crate) observe: bool,
+    /// Do not campaign again when the lead is lost
+    #[arg(long, conflicts_with = "observe")]
+    pub(crate) once: bool,
     /// With --observe: end after so many lines
     #[arg(long, value_name = "N", requires = "observe", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
@@ -41,22 +48,69 @@ pub(crate) struct Elect {
     pub(crate) holding: Holding,
 }
 
+/// How long the end of a session may take whose lead is lost.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long to wait before the cell is looked for again.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// How long a leader waits for its first line to be read before it runs its command.
 const READ_WITHIN: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(cell: &Cell, settings: &Settings, elect: Elect, json: bool) -> Result<u8, Failure> {
-    let election = Election::new(cell, &elect.path).lock_delay(elect.holding.lock_delay);
     let mut signals = Signals::listen()?;
     let Some(value) = &elect.value else {
+        let election = Election::new(cell, &elect.path);
         return observe(cell, &election, &elect, json, &mut signals).await;
     };
+    let mut cell = cell.clone();
+    loop {
+        let ended = campaign(&cell, settings, &elect, value, json, &mut signals).await;
+        // It frees what is left of the lost lead at once; of the first session, the caller sees to that as well.
+        let _gone_either_way = tokio::time::timeout(CLOSE_WITHIN, cell.close()).await;
+        let lost = match ended {
+            Err(failure) if failure.is_lost() && !elect.once => failure,
+            ended => return ended,
+        };
+        output::line(match json {
+            true => json!({ "event": "lost", "why": lost.message() }).to_string(),
+            false => format!("lost: {}", lost.message()),
+        });
+        output::flush().await?;
+        cell = tokio::select! {
+            signal = signals.next() => return Ok(SIGNAL + signal as u8),
+            cell = reconnect(settings) => cell?,
+        };
+    }
+}
+
+/// Begins another session, however long the cell is away.
+async fn reconnect(settings: &Settings) -> Result<Cell, Failure> {
+    loop {
+        match settings.connect(true, None).await {
+            Err(failure) if failure.is_unreachable() => tokio::time::sleep(PAUSE).await,
+            connected => return connected,
+        }
+    }
+}
+
+/// Campaigns, and leads until the command ends, the lead is lost, or a signal comes.
+async fn campaign(
+    cell: &Cell,
+    settings: &Settings,
+    elect: &Elect,
+    value: &str,
+    json: bool,
+    signals: &mut Signals,
+) -> Result<u8, Failure> {
+    let election = Election::new(cell, &elect.path).lock_delay(elect.holding.lock_delay);
     if elect.holding.parents {
         make_parents(cell, &elect.path).await?;
     }
     let leadership = tokio::select! {
         biased;
         signal = signals.next() => return Ok(SIGNAL + signal as u8),
-        won = election.campaign(value.clone()) => {
+        won = election.campaign(value.to_owned()) => {
             won.map_err(|error| Failure::from(error).about(&elect.path))?
         }
         followed = follow(&election, json) => return followed,
@@ -70,7 +124,7 @@ pub(crate) async fn run(cell: &Cell, settings: &Settings, elect: Elect, json: bo
         true => json!({ "event": "leading", "value": value, "token": token.0 }).to_string(),
         false => format!("leading {value} (token {token})"),
     });
-    lead(cell, settings, &elect, leadership, &mut signals).await
+    lead(cell, settings, elect, leadership, signals).await
 }
 
 /// Leads until the command ends, or until interrupted; then resigns.

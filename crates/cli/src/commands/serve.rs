@@ -1,13 +1,12 @@
 //! `wombat serve`: a replica as a service.
 
+use crate::config_file::{ConfigFile, parse_duration};
 use crate::duration;
 use crate::exit::Failure;
 use crate::global::Global;
 use crate::output;
-use crate::settings::{parse_duration, read_toml};
 use crate::supervise::Signals;
 use clap::Args as ClapArgs;
-use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
 use tracing::info;
@@ -26,12 +25,10 @@ Examples:
 A cell is founded when all its peers have met: start each with the same list. A replica whose
 data is lost is started again with an empty directory: it joins anew, and takes the place of what
 it was. The file's keys: cell, dir, listen, advertise, metrics, peers (a list), session_lease,
-master_lease, max_master_lease and cache_lease (durations as text). Flags and the environment go
-before it. Stops cleanly on SIGTERM.")]
+master_lease, max_master_lease, cache_lease (durations as text) and connections_per_address. The
+keys of clients in the same file are left to them. Flags and the environment go before the file.
+Stops cleanly on SIGTERM.")]
 pub(crate) struct Serve {
-    /// The replica's configuration file
-    #[arg(long, value_name = "FILE", env = "WOMBAT_SERVER_CONFIG")]
-    pub(crate) config: Option<PathBuf>,
     /// The data directory
     #[arg(long, env = "WOMBAT_DIR")]
     pub(crate) dir: Option<PathBuf>,
@@ -71,24 +68,6 @@ pub(crate) struct Serve {
     pub(crate) log: String,
 }
 
-/// The server's configuration file.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    cell: Option<String>,
-    dir: Option<PathBuf>,
-    listen: Option<String>,
-    advertise: Option<String>,
-    #[serde(default)]
-    peers: Vec<String>,
-    master_lease: Option<String>,
-    max_master_lease: Option<String>,
-    session_lease: Option<String>,
-    cache_lease: Option<String>,
-    metrics: Option<String>,
-    connections_per_address: Option<usize>,
-}
-
 pub(crate) async fn run(global: &Global, serve: Serve) -> Result<u8, Failure> {
     let queues = output::queue_lines()?;
     let mut config = config(global, &serve)?;
@@ -118,7 +97,7 @@ pub(crate) async fn run(global: &Global, serve: Serve) -> Result<u8, Failure> {
 
 /// What the flags, the environment and the file say, in this order.
 fn config(global: &Global, serve: &Serve) -> Result<Config, Failure> {
-    let file: File = serve.config.as_deref().map(read_toml).transpose()?.unwrap_or_default();
+    let file = global.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
     let needed = |what: &str| Failure::usage(format!("say {what}, by flag or in the file of --config"));
     let cell = global.cell.clone().or(file.cell).ok_or_else(|| needed("which --cell this replica is of"))?;
     let dir = serve.dir.clone().or(file.dir).ok_or_else(|| needed("in which --dir its data lives"))?;

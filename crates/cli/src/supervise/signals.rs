@@ -83,6 +83,8 @@ pub(crate) struct Received {
 /// The signals that end a program, as something to wait for; none of those that were ignored at the start.
 pub(crate) struct Signals {
     pipe: pipe::Receiver,
+    /// Whether one of those has arrived that ask a program to end.
+    asked_to_end: bool,
 }
 
 impl Signals {
@@ -93,7 +95,7 @@ impl Signals {
         nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
         // The pipe before stays open: a handler may be about to write to it.
         PIPE.store(writer.into_raw_fd(), Ordering::Relaxed);
-        let mut signals = Signals { pipe };
+        let mut signals = Signals { pipe, asked_to_end: false };
         signals.add(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])?;
         Ok(signals)
     }
@@ -111,6 +113,11 @@ impl Signals {
         handled.thread_unblock()
     }
 
+    /// Whether SIGINT, SIGTERM or SIGHUP has arrived.
+    pub(crate) fn asked_to_end(&self) -> bool {
+        self.asked_to_end
+    }
+
     /// The next of them.
     pub(crate) async fn next(&mut self) -> Signal {
         self.receive().await.signal
@@ -124,6 +131,7 @@ impl Signals {
             // A word is read at once, as it was written.
             if let Ok(2) = self.pipe.try_read(&mut word) {
                 let signal = Signal::try_from(i32::from(word[0])).expect("it was listened to");
+                self.asked_to_end |= matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP);
                 return Received { signal, from_kernel: word[1] != 0 };
             }
         }

@@ -105,7 +105,7 @@ fn start(plan: &Plan, dir: &Path, number: u32, address: &str, all: &[String]) ->
     command.args(["serve", "--cell", &plan.cell, "--listen", address, "--peers", &all.join(",")]);
     command.args(["--session-lease", &humantime::format_duration(plan.session_lease).to_string()]);
     command.arg("--dir").arg(dir.join(number.to_string()));
-    command.env_remove("WOMBAT_SERVER_CONFIG").env_remove("WOMBAT_ADVERTISE").env_remove("RUST_LOG");
+    command.env_remove("WOMBAT_CONFIG").env_remove("WOMBAT_ADVERTISE").env_remove("RUST_LOG");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log)?);
     command.process_group(0);
     supervise::die_with_this_process(&mut command);
