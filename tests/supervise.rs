@@ -15,7 +15,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 /// Every way to run a command under a lock.
 const HOLDERS: [&[&str]; 3] = [
     &["lock", "/ls/local/lock"],
-    &["elect", "/ls/local/election", "--value", "me"],
+    &["elect", "/ls/local/election", "--value", "me", "--once"],
     &["semaphore", "/ls/local/semaphore", "--permits", "1"],
 ];
 

@@ -125,7 +125,7 @@ async fn without_session(
         Command::Admin(Admin::Audit) => admin::audit(settings, json).await,
         Command::Admin(Admin::Transfer(transfer)) => {
             settings.check_sequencers().await?;
-            admin::transfer(settings, &transfer).await
+            admin::transfer(settings, &transfer, json).await
         }
         _ => unreachable!("it has a session"),
     }

@@ -26,7 +26,7 @@ pub(crate) struct Transfer {
     pub(crate) to: Option<u32>,
 }
 
-pub(crate) async fn transfer(settings: &Settings, args: &Transfer) -> Result<(), Failure> {
+pub(crate) async fn transfer(settings: &Settings, args: &Transfer, json: bool) -> Result<(), Failure> {
     let to = args.to.unwrap_or(0);
     let views = ask_all(settings).await;
     let master = Master::of(&views);
@@ -45,16 +45,19 @@ pub(crate) async fn transfer(settings: &Settings, args: &Transfer) -> Result<(),
         let views = ask_all(settings).await;
         let now = Master::of(&views);
         if now.epoch() > master.epoch() {
-            match &now {
-                Master::Reached(now) => output::line(format_args!(
-                    "replica {} at {} is master, epoch {}",
-                    now.replica, now.master, now.epoch
-                )),
-                Master::Named { address, epoch, .. } => {
-                    output::line(format_args!("the replica at {address} is master, epoch {epoch}"));
-                }
-                Master::Unknown => {}
-            }
+            let (address, epoch) = match &now {
+                Master::Reached(now) => (now.master.as_str(), now.epoch),
+                Master::Named { address, epoch, .. } => (*address, *epoch),
+                Master::Unknown => continue,
+            };
+            let members = views.values().flatten().flat_map(|view| &view.members);
+            let mut replicas = members.filter(|member| member.address == address);
+            let replica = replicas.next().map(|member| member.replica);
+            output::line(match (json, replica) {
+                (true, _) => json!({ "replica": replica, "master": address, "epoch": epoch }).to_string(),
+                (_, Some(replica)) => format!("replica {replica} at {address} is master, epoch {epoch}"),
+                (_, None) => format!("the replica at {address} is master, epoch {epoch}"),
+            });
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

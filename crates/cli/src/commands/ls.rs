@@ -27,13 +27,11 @@ pub(crate) struct Ls {
 pub(crate) async fn run(settings: &Settings, ls: &Ls, json: bool) -> Result<(), Failure> {
     let mut reader = Reader::connect(settings, ls.stale).await?;
     let read = reader.list(&ls.path).await?;
-    if json && ls.stale {
+    if json {
         let path = reader.resolve(&ls.path)?.to_string();
         let mut object = json!({ "path": path, "entries": entries_array(&read.value) });
         read.add_age(&mut object);
         output::line(object);
-    } else if json {
-        output::line(entries_array(&read.value));
     } else {
         show_entries(&read.value, ls.long);
         read.tell_age();

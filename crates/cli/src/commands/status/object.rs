@@ -4,13 +4,21 @@ use super::views::{Master, Views, has_copy, is_reached, lag};
 use serde_json::{Value, json};
 use wombat_client::{CacheStatus, Error, FailOver, MemberStatus, Status};
 
-/// One object, whether there is a master or not. The fields of the master's own status are there if it was reached.
+/// One object with the same fields, whether there is a master or not. Those of the master's own status are null if it
+/// was not reached.
 pub(super) fn object(master: &Master<'_>, views: &Views) -> Value {
     let mut object = match master {
         Master::Reached(status) => of_master(status, views),
-        Master::Named { address, epoch, .. } => json!({ "master": address, "epoch": epoch }),
-        Master::Unknown => json!({ "master": null }),
+        Master::Named { .. } | Master::Unknown => {
+            let mut object = of_master(&Status::default(), views);
+            object.as_object_mut().into_iter().flatten().for_each(|(_, value)| *value = Value::Null);
+            object
+        }
     };
+    if let Master::Named { address, epoch, .. } = master {
+        object["master"] = (*address).into();
+        object["epoch"] = (*epoch).into();
+    }
     object["master_reached"] = matches!(master, Master::Reached(_)).into();
     if let Some(any) = views.values().flatten().next() {
         object["cell"] = any.cell.clone().into();
