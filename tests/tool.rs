@@ -343,7 +343,7 @@ fn a_value_ends_with_its_leader_however_that_ends() {
     for (how, lock_delay) in [("TERM", "0s"), ("break", "0s"), ("KILL", "0s"), ("KILL", "30s")] {
         let value = format!("anna, {how} {lock_delay}");
         let mut leader =
-            serve.wombat(&["elect", "/ls/local/p", "--value", &value, "--lock-delay", lock_delay]);
+            serve.wombat(&["elect", "/ls/local/p", "--value", &value, "--lock-delay", lock_delay, "--once"]);
         let mut leader = leader.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let led = next();
         assert_eq!(led["leader"]["value"], value.as_str());
