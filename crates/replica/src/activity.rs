@@ -1,4 +1,4 @@
-//! Applied changes in words, for whoever watches a cell at work.
+//! Descriptions of applied changes, for people who watch a cell.
 
 use alloc::format;
 use alloc::string::{String, ToString};

@@ -352,7 +352,7 @@ impl Replica {
         }
     }
 
-    /// Drops the memory of a master that is none any more. Its clients find the next master and repeat their requests.
+    /// Drops the memory of a master that leads no longer. Its clients find the next master and repeat their requests.
     fn resign_if_deposed(&mut self, out: &mut Effects) {
         if self.role.epoch().is_none() || self.log.paxos().leads() == self.role.epoch() {
             return;

@@ -111,7 +111,7 @@ impl ReplicatedLog {
         out.rolled_back |= core::mem::take(&mut effects.rolled_back);
         out.snapshot_wanted |= core::mem::take(&mut effects.snapshot_wanted);
         out.notices.append(&mut effects.notices);
-        effects.ended.clear(); // Their clients were told to ask the next master.
+        effects.ended.clear(); // Their clients repeat the requests at the next master.
         core::mem::take(&mut effects.chosen)
     }
 

@@ -1,4 +1,4 @@
-//! A replica's snapshot: who governs which slots, and the state.
+//! A replica's snapshot: the members in force at each slot, and the state.
 
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -51,9 +51,9 @@ fn restore_configurations(chunk: Bytes) -> Option<Configurations> {
     let configurations = log::Configurations::decode(chunk).ok()?;
     let entries = configurations.entries.into_iter().map(|entry| {
         let members = entry.members?;
-        // Whoever joined an existing cell knows nobody that governed its beginning.
-        let nobody = members.voters.is_empty() && members.learners.is_empty();
-        let members = if nobody { Members::default() } else { Members::try_from(members).ok()? };
+        // A replica that joined an existing cell does not know its first members.
+        let is_unknown = members.voters.is_empty() && members.learners.is_empty();
+        let members = if is_unknown { Members::default() } else { Members::try_from(members).ok()? };
         Some((Slot(entry.from), members))
     });
     Configurations::restore(entries.collect::<Option<Vec<_>>>()?, configurations.round)

@@ -96,7 +96,7 @@ impl Master {
         if !matches!(call, Call::KeepAlive(_)) {
             live.lease.idle_since = None;
         }
-        // The master's lease was checked before (SPEC §7), and time stands still in a step: nobody else can have been
+        // The master's lease was checked before (SPEC §7), and time stands still in a step: no other replica can have been
         // master when an answer from the state is given.
         let reply = match check_fences(cx, context, &call) {
             Ok(()) => self.session_call(cx, context, call),

@@ -30,8 +30,8 @@ fn batches(sessions: &[SessionId], held: impl Fn(SessionId) -> usize) -> Vec<&[S
 }
 
 impl Master {
-    /// Ends those of these sessions whose lease is over. Only the log ends a session: its client is told, and its locks
-    /// go free, when the entry is applied.
+    /// Ends those of these sessions whose lease is over. Only the log ends a session: its client gets the error, and its
+    /// locks go free, when the entry is applied.
     pub(super) fn end_expired(&mut self, cx: &mut Cx<'_>, due: Vec<SessionId>, drained_through: Instant) {
         let (now, master_answers, lease) = (cx.now(), cx.lease_holds(), self.lease(cx.view()));
         let mut expired = Vec::new();
