@@ -198,8 +198,6 @@ fn a_replica_that_lost_its_disk_comes_back_under_another_id() {
         Some(five.settled()).filter(|status| ids(status).contains(&6) && ids(status).len() == 5)
     });
     assert!(status["members"].as_array().unwrap().iter().all(|member| member["voter"] == true));
-    let log = five.log(lost);
-    assert!(!log.lines().any(|line| line.trim_end().ends_with("founders at")), "it waits for nobody: {log}");
     // With its vote, two others may die.
     let others: Vec<usize> = (0..5).filter(|number| *number != lost).take(2).collect();
     others.into_iter().for_each(|number| five.kill(number));

@@ -150,3 +150,25 @@ fn a_peer_that_cannot_be_found_by_its_name_is_named() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn replica_without_data_says_for_whom_it_waits_and_never_for_an_empty_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut three = Five::start(dir.path(), 3);
+    three.settled();
+    let (wiped, down) = (0, 1);
+    three.kill(wiped);
+    three.kill(down);
+    three.wipe(wiped);
+    three.restart(wiped);
+    let waits = format!("waiting for the other founders at {}", three.replicas[down].address);
+    wait_for("the list of those that are missing", || three.log(wiped).contains(&waits).then_some(()));
+    // Now all are there, and no master yet that could take it in.
+    three.restart(down);
+    wait_for("the replica to join", || {
+        let members = three.settled()["members"].as_array().cloned().unwrap_or_default();
+        members.iter().any(|member| member["replica"] == 4).then_some(())
+    });
+    let log = three.log(wiped);
+    assert!(!log.lines().any(|line| line.trim_end().ends_with("founders at")), "{log}");
+}
