@@ -420,6 +420,8 @@ impl Client {
         tally: &mut Tally,
     ) {
         let Some(doing) = self.calls.remove(&number) else { return };
+        // The error of a Multi names its step. Each Multi here expects the same of all its steps.
+        let result = result.map_err(|error| error.root().clone());
         if self.session.is_expired() && !self.asked_to_end {
             // I14: after the end of the session every call fails.
             let lost = matches!(result, Err(Error::SessionExpired | Error::Unknown));
