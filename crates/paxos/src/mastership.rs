@@ -69,7 +69,7 @@ impl Leader {
             }
             let mark = peer.mark.filter(|_| returns_marks);
             let reinstates = cx.reinstatements.get(peer.id);
-            let acknowledged = peer.acknowledged();
+            let acknowledged = peer.acknowledged(base);
             let heartbeat = Message::Heartbeat {
                 ballot,
                 base,

@@ -36,9 +36,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Through which slot it has acknowledged that it has every value, durably.
-    pub(crate) fn acknowledged(&self) -> Slot {
-        self.matched.max(self.chosen)
+    /// Through which slot it has acknowledged that it has values, durably. A replica acknowledges the `base` itself
+    /// before it has learned what was chosen up to there.
+    pub(crate) fn acknowledged(&self, base: Slot) -> Slot {
+        let accepted = if self.matched > base { self.matched } else { Slot(0) };
+        accepted.max(self.chosen)
     }
 
     /// A replica that has not answered yet, by a master that proposes the slots after `base`.

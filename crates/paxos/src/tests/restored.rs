@@ -2,7 +2,7 @@
 
 use super::world::{M, World, among, command};
 use crate::{Message, Standing};
-use wombat_proto::Error;
+use wombat_proto::{Error, ReplicaId};
 
 /// Long enough for a candidacy, with the silence after a restart, to begin and to end.
 const LONG: u32 = 12;
@@ -300,4 +300,23 @@ fn rounds_grow_with_the_wall_clock() {
     // One that cannot be right.
     world.restart(1);
     assert_eq!(round_at(&mut world, u64::MAX), 2002);
+}
+
+/// A replica acknowledges the base of a new master before it has learned what was chosen up to there: it has lost
+/// nothing.
+#[test]
+fn replica_behind_the_base_of_a_new_master_keeps_its_vote() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.connect_only(&[(1, 2)]);
+    world.propose(1, "missed by 3").unwrap();
+    world.settle();
+    world.with_paxos(1, |paxos, _| paxos.transfer(ReplicaId(2))).unwrap();
+    world.settle();
+    assert_eq!(world.masters(), [2]);
+    world.heal();
+    world.lose(|message| matches!(message, Message::Learn { .. }));
+    world.run(M);
+    assert!(world.commands(3).is_empty(), "3 was to know nothing yet");
+    assert!(!has_no_vote(&world, 3));
 }
