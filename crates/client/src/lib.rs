@@ -84,7 +84,7 @@ pub use wombat_proto::wire::{
     WaiterInfo,
 };
 pub use wombat_proto::{
-    CellName, Class, Epoch, Error, Generation, Instance, Instant, LockMode, NodePath, Path, ReplicaId,
-    Result, Sequencer, SessionId, Slot, Token, limits,
+    CellName, Class, Epoch, Error, Generation, Instance, Instant, KnownMaster, LockMode, NodePath, Path,
+    ReplicaId, Result, Sequencer, SessionId, Slot, Token, limits,
 };
 pub use wombat_session::SessionEvent;

@@ -1,14 +1,14 @@
 //! `wombat admin`: looking after a cell.
 
 use super::locks::named;
-use super::status::views::{ANSWER_WITHIN, Master, ask_all, no_master};
+use super::status::views::{ANSWER_WITHIN, ask_all, master_of, no_master};
 use crate::exit::{Failure, TIMEOUT};
 use crate::output;
 use crate::settings::Settings;
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
 use std::time::Duration;
-use wombat_client::{relay_transfer, transfer_mastership};
+use wombat_client::{KnownMaster, relay_transfer, transfer_mastership};
 
 #[derive(Subcommand)]
 pub(crate) enum Admin {
@@ -29,26 +29,26 @@ pub(crate) struct Transfer {
 pub(crate) async fn transfer(settings: &Settings, args: &Transfer, json: bool) -> Result<(), Failure> {
     let to = args.to.unwrap_or(0);
     let views = ask_all(settings).await;
-    let master = Master::of(&views);
+    let master = master_of(&views);
     match &master {
-        Master::Reached(status) => transfer_mastership(&status.master, to, ANSWER_WITHIN).await?,
-        Master::Named { by, .. } => {
+        KnownMaster::Reached(status) => transfer_mastership(&status.master, to, ANSWER_WITHIN).await?,
+        KnownMaster::Named { by, .. } => {
             let at =
                 views.iter().find(|(_, view)| view.as_ref().is_ok_and(|view| by.contains(&view.replica)));
             let (at, _) = at.expect("it was reached");
             relay_transfer(at, to, ANSWER_WITHIN).await?;
         }
-        Master::Unknown => return Err(no_master(&views)),
+        KnownMaster::Unknown => return Err(no_master(&views)),
     }
     let by = tokio::time::Instant::now() + settings.connect_timeout;
     while tokio::time::Instant::now() < by {
         let views = ask_all(settings).await;
-        let now = Master::of(&views);
+        let now = master_of(&views);
         if now.epoch() > master.epoch() {
             let (address, epoch) = match &now {
-                Master::Reached(now) => (now.master.as_str(), now.epoch),
-                Master::Named { address, epoch, .. } => (*address, *epoch),
-                Master::Unknown => continue,
+                KnownMaster::Reached(now) => (now.master.as_str(), now.epoch),
+                KnownMaster::Named { address, epoch, .. } => (*address, *epoch),
+                KnownMaster::Unknown => continue,
             };
             let members = views.values().flatten().flat_map(|view| &view.members);
             let mut replicas = members.filter(|member| member.address == address);

@@ -38,7 +38,7 @@ impl World {
         }
         let mut endpoints: Vec<Endpoint> = self.machines.keys().map(|id| Endpoint::Replica(*id)).collect();
         while random.chance(200) {
-            endpoints.push(Endpoint::BAD[random.below(4) as usize]);
+            endpoints.push(Endpoint::BAD[random.below(5) as usize]);
         }
         let first = random.below(endpoints.len() as u64) as usize;
         endpoints.rotate_left(first);

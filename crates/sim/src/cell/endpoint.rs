@@ -15,11 +15,13 @@ pub(super) enum Endpoint {
     Refusing,
     /// A replica of another cell.
     Foreign,
+    /// A replica that takes long to answer, and knows no master.
+    Slow,
 }
 
 impl Endpoint {
-    pub(super) const BAD: [Endpoint; 4] =
-        [Endpoint::Dropped, Endpoint::Mute, Endpoint::Refusing, Endpoint::Foreign];
+    pub(super) const BAD: [Endpoint; 5] =
+        [Endpoint::Dropped, Endpoint::Mute, Endpoint::Refusing, Endpoint::Foreign, Endpoint::Slow];
 
     /// Its address. Several that lead nowhere have different numbers.
     pub(super) fn address(self, number: usize) -> String {

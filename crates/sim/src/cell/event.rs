@@ -17,8 +17,8 @@ pub(super) enum Event {
     LostAtClient(u64),
     /// A client's attempt to connect ends.
     Connected(usize, LinkId, Endpoint),
-    /// A replica of another cell refuses a client's request of that number.
-    Refused(usize, LinkId, u64),
+    /// Something that is no master answers a client on a link.
+    Answered(usize, LinkId, Box<Response>),
     /// A replica hears of another.
     Arrive(ReplicaId, ReplicaId, PeerMessage),
     /// A replica notices that its connection to another is gone.
@@ -36,8 +36,10 @@ pub(super) enum Event {
     Fault,
     /// The master of an epoch, if it is master still, has trouble.
     Hunt,
-    /// Somebody reads what a replica knows.
+    /// A client reads at a replica, whatever that is.
     ReadStale,
+    /// An observer asks the replicas that it reaches.
+    Observe,
 }
 
 impl Event {
@@ -49,7 +51,7 @@ impl Event {
             Event::LostAtReplica(connection) => (3, *connection),
             Event::LostAtClient(connection) => (4, *connection),
             Event::Connected(client, link, _) => (5, *client as u64 ^ link.0 << 8),
-            Event::Refused(client, link, _) => (17, *client as u64 ^ link.0 << 8),
+            Event::Answered(client, link, _) => (17, *client as u64 ^ link.0 << 8),
             Event::Arrive(from, to, _) => (6, u64::from(from.0) << 8 | u64::from(to.0)),
             Event::Tick(id, ..) => (7, u64::from(id.0)),
             Event::Synced(id, life) => (8, u64::from(id.0) | life << 8),
@@ -60,6 +62,7 @@ impl Event {
             Event::Fault => (13, 0),
             Event::Hunt => (14, 0),
             Event::ReadStale => (16, 0),
+            Event::Observe => (18, 0),
             Event::PeerLost(id, peer) => (15, u64::from(id.0) << 8 | u64::from(peer.0)),
         }
     }

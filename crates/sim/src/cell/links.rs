@@ -5,8 +5,9 @@ use super::client::Client;
 use super::endpoint::{Endpoint, Line};
 use super::event::Event;
 use super::world::World;
+use crate::random::Random;
 use std::time::Duration;
-use wombat_proto::wire::{Close, Request, Response, request::Call, response::Result as Answer};
+use wombat_proto::wire::{Close, Request, Response, Welcome, request::Call, response::Result as Answer};
 use wombat_proto::{Error, HandleId};
 use wombat_session::LinkId;
 
@@ -15,6 +16,21 @@ impl Client {
     fn link_of(&self, connection: u64) -> Option<LinkId> {
         let found = self.lines.iter().find(|(_, line)| **line == Line::Connection(connection));
         found.map(|(link, _)| *link)
+    }
+}
+
+/// What an endpoint answers that is no replica of the cell, and after what time.
+fn answer_of(endpoint: Endpoint, request: &Request, random: &mut Random) -> Option<(Duration, Answer)> {
+    match (endpoint, &request.call) {
+        (Endpoint::Foreign, _) => {
+            let error = Error::invalid("this is another cell");
+            Some((random.millis(0, 5), Answer::Error((&error).into())))
+        }
+        (Endpoint::Slow, Some(Call::Hello(_))) => {
+            let welcome = Welcome { cell: "sim".into(), ..Welcome::default() };
+            Some((random.millis(100, 3000), Answer::Welcome(welcome)))
+        }
+        _ => None,
     }
 }
 
@@ -63,9 +79,12 @@ impl World {
         for (link, request) in requests {
             let id = match self.clients[name].lines.get(&link) {
                 Some(Line::Connection(id)) => *id,
-                Some(Line::Other(Endpoint::Foreign)) => {
-                    let wait = self.random.millis(0, 5);
-                    self.after(wait, Event::Refused(name, link, request.number));
+                Some(Line::Other(endpoint)) => {
+                    if let Some((wait, result)) = answer_of(*endpoint, &request, &mut self.random) {
+                        let response =
+                            Response { number: request.number, result: Some(result), ..Response::default() };
+                        self.after(wait, Event::Answered(name, link, Box::new(response)));
+                    }
                     continue;
                 }
                 _ => continue,
@@ -117,14 +136,7 @@ impl World {
         }
     }
 
-    /// A replica of another cell refuses a client.
-    pub(super) fn refused(&mut self, name: usize, link: LinkId, number: u64) {
-        let error = Error::invalid("this is another cell");
-        let result = Some(Answer::Error((&error).into()));
-        self.received(name, link, Response { number, result, ..Response::default() });
-    }
-
-    fn received(&mut self, name: usize, link: LinkId, response: Response) {
+    pub(super) fn received(&mut self, name: usize, link: LinkId, response: Response) {
         self.with_client(name, |client, now, effects| {
             client.session.received(client.clock.read(now), link, response, effects);
         });

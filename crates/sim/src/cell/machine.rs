@@ -33,6 +33,8 @@ pub(super) struct Machine {
     pub(super) running: Option<Running>,
     /// While it is stopped, nothing of it runs.
     pub(super) stopped_until: Duration,
+    /// When its replica started last.
+    pub(super) started: Duration,
     /// Counts the beginnings and ends of its replica's lives.
     pub(super) life: u64,
     /// Its disk takes seconds.
@@ -83,6 +85,7 @@ impl Machine {
             founders,
             running: None,
             stopped_until: Duration::ZERO,
+            started: Duration::ZERO,
             life: 0,
             slow: false,
         }
@@ -107,7 +110,7 @@ impl Machine {
             address: address(self.id),
             founders: Members::founding(addresses),
             master_lease: terms.master_lease,
-            max_master_lease: terms.master_lease * 4,
+            max_master_lease: terms.max_master_lease(),
             seed: random.next(),
             lease: terms.lease(random),
             cache_lease: terms.cache_lease(random),
@@ -118,7 +121,7 @@ impl Machine {
         let accepted = recovered.accepted.iter().map(|one| (one.slot, one.value.clone())).collect();
         let replica =
             Replica::new(config, recovered, self.moment(real)).expect("what was written can be read");
-        self.life += 1;
+        (self.life, self.started) = (self.life + 1, real);
         self.running = Some(Running {
             replica,
             store,

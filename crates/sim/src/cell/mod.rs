@@ -13,6 +13,7 @@
 //! | `swarm.rs`, `faults.rs` | what goes wrong |
 //! | `search_plan.rs`, `search.rs` | runs in which the master is hard to find |
 //! | `reading.rs`, `stale_reads.rs` | when clients read their caches; reads at any replica |
+//! | `observer.rs` | an observer that reaches only some replicas |
 //! | `oracle/` | what must hold |
 
 mod client;
@@ -23,6 +24,7 @@ mod event;
 mod faults;
 mod links;
 mod machine;
+mod observer;
 mod oracle;
 mod reading;
 mod replicas;

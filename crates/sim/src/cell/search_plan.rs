@@ -20,7 +20,7 @@ impl SearchPlan {
         if random.chance(500) {
             random.shuffle(&mut endpoints);
             for bad in &mut endpoints[..(replicas as usize - 1) / 2] {
-                *bad = Endpoint::BAD[random.below(4) as usize];
+                *bad = Endpoint::BAD[random.below(5) as usize];
             }
         }
         SearchPlan { endpoints, began: false }

@@ -41,7 +41,12 @@ impl World {
     }
 
     /// Lets a replica answer at once, unless it has died. With the answer comes the last slot that it had applied.
-    fn ask(&mut self, id: ReplicaId, connection: ConnectionId, input: Input) -> Option<(Slot, Answer)> {
+    pub(super) fn ask(
+        &mut self,
+        id: ReplicaId,
+        connection: ConnectionId,
+        input: Input,
+    ) -> Option<(Slot, Answer)> {
         let now = self.now();
         let applied = self.machine(id).running.as_ref()?.replica.state().stamp();
         self.oracle.caches.begin_step();

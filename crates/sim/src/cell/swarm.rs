@@ -98,6 +98,11 @@ pub(super) struct Terms {
 }
 
 impl Terms {
+    /// The longest that a master lengthens its lease to.
+    pub(super) fn max_master_lease(&self) -> Duration {
+        self.master_lease * 4
+    }
+
     /// The session lease that a replica grants in the life that begins.
     pub(super) fn lease(&self, random: &mut Random) -> Duration {
         match self.leases_vary {

@@ -105,6 +105,7 @@ impl World {
         };
         world.at(first_fault, Event::Fault);
         world.at(Duration::ZERO, Event::ReadStale);
+        world.at(Duration::ZERO, Event::Observe);
         world
     }
 
@@ -177,7 +178,7 @@ impl World {
                 Some(self.connections.get(*connection)?.client)
             }
             Event::Connected(client, ..)
-            | Event::Refused(client, ..)
+            | Event::Answered(client, ..)
             | Event::ClientTick(client, _)
             | Event::Act(client) => Some(*client),
             _ => None,
@@ -268,7 +269,7 @@ impl World {
             Event::Response(id, response) => self.response(id, *response),
             Event::LostAtClient(id) => self.lost_at_client(id),
             Event::Connected(client, link, to) => self.connected(client, link, to),
-            Event::Refused(client, link, number) => self.refused(client, link, number),
+            Event::Answered(client, link, response) => self.received(client, link, *response),
             Event::ClientTick(client, due) if self.clients[client].tick_at == Some(due) => {
                 self.clients[client].tick_at = None;
                 self.with_client(client, |client, now, effects| {
@@ -280,6 +281,7 @@ impl World {
             Event::Fault => self.fault(),
             Event::Hunt => self.hunt(),
             Event::ReadStale => self.read_stale(),
+            Event::Observe => self.observe(),
         }
     }
 }

@@ -10,8 +10,8 @@ pub(super) mod views;
 use crate::exit::Failure;
 use crate::output;
 use crate::settings::Settings;
-use views::{Master, ask_all, no_master};
-use wombat_client::Error;
+use views::{ask_all, master_of, no_master};
+use wombat_client::{Error, KnownMaster};
 
 pub(crate) async fn run(settings: &Settings, json: bool) -> Result<(), Failure> {
     let views = ask_all(settings).await;
@@ -21,7 +21,7 @@ pub(crate) async fn run(settings: &Settings, json: bool) -> Result<(), Failure> 
             return Err(error.clone().into());
         }
     }
-    let master = Master::of(&views);
+    let master = master_of(&views);
     if views.values().any(Result::is_ok) {
         if json {
             output::line(object::object(&master, &views));
@@ -30,7 +30,7 @@ pub(crate) async fn run(settings: &Settings, json: bool) -> Result<(), Failure> 
         }
     }
     match master {
-        Master::Unknown => Err(no_master(&views)),
+        KnownMaster::Unknown => Err(no_master(&views)),
         _ => Ok(()),
     }
 }

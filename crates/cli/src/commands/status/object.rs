@@ -1,25 +1,25 @@
 //! `wombat status --json`.
 
-use super::views::{Master, Views, has_copy, is_reached, lag};
+use super::views::{Views, has_copy, is_reached, lag};
 use serde_json::{Value, json};
-use wombat_client::{CacheStatus, Error, FailOver, MemberStatus, Status};
+use wombat_client::{CacheStatus, Error, FailOver, KnownMaster, MemberStatus, Status};
 
 /// One object with the same fields, whether there is a master or not. Those of the master's own status are null if it
 /// was not reached.
-pub(super) fn object(master: &Master<'_>, views: &Views) -> Value {
+pub(super) fn object(master: &KnownMaster<'_>, views: &Views) -> Value {
     let mut object = match master {
-        Master::Reached(status) => of_master(status, views),
-        Master::Named { .. } | Master::Unknown => {
+        KnownMaster::Reached(status) => of_master(status, views),
+        KnownMaster::Named { .. } | KnownMaster::Unknown => {
             let mut object = of_master(&Status::default(), views);
             object.as_object_mut().into_iter().flatten().for_each(|(_, value)| *value = Value::Null);
             object
         }
     };
-    if let Master::Named { address, epoch, .. } = master {
+    if let KnownMaster::Named { address, epoch, .. } = master {
         object["master"] = (*address).into();
         object["epoch"] = (*epoch).into();
     }
-    object["master_reached"] = matches!(master, Master::Reached(_)).into();
+    object["master_reached"] = matches!(master, KnownMaster::Reached(_)).into();
     if let Some(any) = views.values().flatten().next() {
         object["cell"] = any.cell.clone().into();
         object["cell_id"] = any.cell_id.clone().into();

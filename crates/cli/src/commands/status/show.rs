@@ -1,18 +1,18 @@
 //! `wombat status` for people.
 
-use super::views::{self, Master, Views, has_copy, is_reached, lag};
+use super::views::{self, Views, has_copy, is_reached, lag};
 use crate::output;
 use std::time::Duration;
-use wombat_client::{CacheStatus, FailOver, HeldUpBy, MemberStatus, Status};
+use wombat_client::{CacheStatus, FailOver, HeldUpBy, KnownMaster, MemberStatus, Status};
 
-pub(super) fn show(master: &Master<'_>, views: &Views) {
+pub(super) fn show(master: &KnownMaster<'_>, views: &Views) {
     match master {
-        Master::Reached(status) => {
+        KnownMaster::Reached(status) => {
             show_master(status);
             output::line("");
             show_members(status, views);
         }
-        Master::Named { address, epoch, by } => {
+        KnownMaster::Named { address, epoch, by } => {
             let by: Vec<String> = by.iter().map(ToString::to_string).collect();
             let rows = [
                 (
@@ -26,7 +26,7 @@ pub(super) fn show(master: &Master<'_>, views: &Views) {
             output::line("");
             show_replicas(views);
         }
-        Master::Unknown => show_replicas(views),
+        KnownMaster::Unknown => show_replicas(views),
     }
     for view in views.values().flatten() {
         for warning in &view.warnings {

@@ -5,7 +5,7 @@ use crate::settings::Settings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::task::JoinSet;
-use wombat_client::{CellName, Error, MemberStatus, Status, replica_status};
+use wombat_client::{CellName, Error, KnownMaster, MemberStatus, Status, replica_status};
 
 /// How long one replica may take to answer.
 pub(in super::super) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -14,39 +14,8 @@ pub(in super::super) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 pub(in super::super) type Views = BTreeMap<String, Result<Status, Error>>;
 
 /// The cell's master, by what all views say together.
-pub(in super::super) enum Master<'a> {
-    /// It says so itself.
-    Reached(&'a Status),
-    /// It was not reached, but these replicas have granted it their leases.
-    Named { address: &'a str, epoch: u64, by: Vec<u32> },
-    /// No replica that was reached knows of one.
-    Unknown,
-}
-
-impl<'a> Master<'a> {
-    /// Of two masters the later one counts.
-    pub(in super::super) fn of(views: &'a Views) -> Master<'a> {
-        let all = || views.values().flatten();
-        let own = all().filter(|view| view.standing == "master").max_by_key(|view| view.epoch);
-        let named = all().filter(|view| view.standing != "master" && !view.master.is_empty());
-        let named = named.max_by_key(|view| (view.epoch, std::cmp::Reverse(view.age_ms)));
-        match (own, named) {
-            (Some(own), named) if named.is_none_or(|named| named.epoch <= own.epoch) => Master::Reached(own),
-            (_, Some(Status { master: address, epoch, .. })) => {
-                let by = all().filter(|view| view.master == *address && view.epoch == *epoch);
-                Master::Named { address, epoch: *epoch, by: by.map(|view| view.replica).collect() }
-            }
-            _ => Master::Unknown,
-        }
-    }
-
-    pub(in super::super) fn epoch(&self) -> u64 {
-        match self {
-            Master::Reached(status) => status.epoch,
-            Master::Named { epoch, .. } => *epoch,
-            Master::Unknown => 0,
-        }
-    }
+pub(in super::super) fn master_of(views: &Views) -> KnownMaster<'_> {
+    KnownMaster::of(views.values().flatten())
 }
 
 /// Asks the endpoints, and every replica that they name.

@@ -41,6 +41,7 @@ impl Oracle {
             let digest = machine.running.as_ref().map(|running| running.replica.state().digest());
             assert_eq!(digest, Some(expected), "I19: replica {} ends in another state", machine.id);
         }
+        self.check_last_reports(view);
         self.answers.check_refused(&self.history);
         for client in view.clients {
             tally.count_many("evictions", client.session.cache_stats().evictions);

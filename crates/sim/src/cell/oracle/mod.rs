@@ -8,6 +8,7 @@
 //! | `answers.rs`, `beliefs.rs` | what clients were answered; what they believe to have |
 //! | `cache.rs` | what clients may have cached |
 //! | `stale.rs` | reads at any replica |
+//! | `reports.rs` | what an observer concludes from reports |
 //! | `search.rs` | how soon clients find the master |
 //! | `ending.rs` | the end of a run |
 
@@ -19,6 +20,7 @@ mod events;
 pub(super) mod history;
 mod locks;
 mod replies;
+mod reports;
 pub(super) mod search;
 pub(super) mod stale;
 pub(super) mod view;
