@@ -123,3 +123,19 @@ impl Peers {
         reached[voters.quorum() - 1]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_is_no_acknowledgement_of_slots_before_it() {
+        let (base, now) = (Slot(7), Instant::default());
+        let mut peer = Peer::new(ReplicaId(2), base, now, now);
+        peer.chosen = Slot(3);
+        peer.matched = base;
+        assert_eq!(peer.acknowledged(base), Slot(3), "it may have nothing of the slots 4 to 7");
+        peer.matched = base.next();
+        assert_eq!(peer.acknowledged(base), base.next());
+    }
+}
