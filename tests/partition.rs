@@ -1,5 +1,5 @@
 //! A cell of five hosts, each a network namespace of its own, while the network between them falls apart in
-//! the shapes that have brought others down (PITFALLS 16). Needs root, for the namespaces.
+//! the shapes that have brought others down. Needs root, for the namespaces.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,4 +1,4 @@
-//! What runs under a lock is stopped before the lock can be lost (PITFALLS: a child must not outlive its lock).
+//! What runs under a lock is stopped before the lock can be lost.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;

@@ -12,7 +12,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    done
   1    failed otherwise
-  2    the command line or an argument makes no sense
+  2    the command line or an argument is invalid
   3    not found
   4    refused as things are: exists, another generation, not empty, lock held, sequencer stale
   5    the time allowed (--timeout) has passed, and nothing was changed
@@ -82,7 +82,7 @@ pub(crate) enum Command {
     Sessions,
     /// List the locks that are held or waited for
     Locks(locks::Locks),
-    /// Show how the cell is: its master, its replicas, what may fail
+    /// Show how the cell is: its master, its replicas, and how many more may fail
     Status,
     /// Look after a cell
     #[command(subcommand)]

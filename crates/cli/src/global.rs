@@ -18,7 +18,7 @@ pub(crate) struct Global {
         value_delimiter = ','
     )]
     pub(crate) endpoints: Vec<String>,
-    /// The cell that is meant [default: whichever answers]
+    /// The name of the cell [default: that of the cell that answers]
     #[arg(long, global = true, help_heading = "Everywhere", value_name = "NAME", env = "WOMBAT_CELL")]
     pub(crate) cell: Option<String>,
     /// The configuration file; clients and servers take the keys that they know [default, not of serve:
@@ -28,7 +28,7 @@ pub(crate) struct Global {
     /// Print JSON, errors too
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub(crate) json: bool,
-    /// How long the command may take in all; of lock, semaphore, elect and watch see there [default: 30s]
+    /// How long the command may take in all [default: 30s]; lock, semaphore, elect and watch say what it means there
     #[arg(
         long,
         global = true,
@@ -48,7 +48,7 @@ pub(crate) struct Global {
         value_parser = duration::parse
     )]
     pub(crate) connect_timeout: Option<Duration>,
-    /// Change something only while the lock of this sequencer is held; under a lock, that lock's
+    /// Make changes only while the lock of this sequencer is held. Commands that `wombat lock` starts have it set
     #[arg(
         long = "sequencer",
         global = true,
@@ -57,7 +57,7 @@ pub(crate) struct Global {
         env = "WOMBAT_SEQUENCER"
     )]
     pub(crate) fence: Option<String>,
-    /// Change it whatever became of the lock that WOMBAT_SEQUENCER names
+    /// Make changes even if the lock of WOMBAT_SEQUENCER is no longer held
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub(crate) no_sequencer: bool,
     /// Ask the cell at every read. Commands that end by themselves do so anyway

@@ -8,7 +8,7 @@ use wombat_proto::{Sequencer, limits};
 pub struct Config {
     /// Where its replicas listen, `host:port`. Names are resolved anew at each attempt.
     pub endpoints: Vec<String>,
-    /// The cell that is meant; `None`: whichever answers.
+    /// The name of the cell; `None`: that of the cell that answers.
     pub cell: Option<String>,
     /// What this client says of itself, for people.
     pub client: String,

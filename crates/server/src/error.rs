@@ -46,7 +46,7 @@ impl fmt::Display for ServerError {
                 f,
                 "THIS REPLICA HAS GONE WRONG: its state after slot {slot} is not what the other replicas have. \
                  It has stopped, and its data will not be used again. Find out why (memory? disk?), move its \
-                 data directory away, and start it again: it then joins the cell anew"
+                 data directory away, and start it again: it then joins the cell again"
             ),
             ServerError::System(error) => error.fmt(f),
             ServerError::Vanished => f.write_str("the server's thread ended without saying why (a bug)"),

@@ -219,7 +219,7 @@ impl Joining {
     /// Asks each of the cell's replicas once, and whomever they take for the master.
     async fn ask(&mut self, own: &Own) -> Option<Identity> {
         if !std::mem::replace(&mut self.begun, true) {
-            warn!("the cell {} exists already, and nothing of it is here: joining it anew", own.cell);
+            warn!("the cell {} exists already, and the data directory is empty: joining the cell", own.cell);
         }
         let mut to_ask: Vec<String> = own.founders.iter().rev().cloned().collect();
         let mut asked = BTreeSet::from([own.address.clone()]);
@@ -244,7 +244,7 @@ impl Joining {
             }
         }
         if !refusals.is_empty() && refusals != self.told {
-            info!("nobody lets it join yet: {}", refusals.join("; "));
+            info!("no replica admits this one yet: {}", refusals.join("; "));
             self.told = refusals;
         }
         None

@@ -150,7 +150,7 @@ impl State {
         self.sessions.len()
     }
 
-    /// Notes for good what somebody did.
+    /// Adds an entry to the audit, which keeps the newest ones.
     pub(crate) fn note_audit(&mut self, stamp: Slot, wall_ms: u64, session: SessionId, what: String) {
         let oldest = self.audit.keys().next().copied();
         if let Some(oldest) = oldest.filter(|_| self.audit.len() >= AUDIT_ENTRIES) {

@@ -103,7 +103,7 @@ impl fmt::Display for StorageError {
                 "{file} is damaged at byte {offset}: {what}. It had been written and synced, so this is no \
                  crash's leftover, and starting without it could lose what was acknowledged. Look at the \
                  disk. A replica with peers: move this directory away and start again, it joins the cell \
-                 anew. A cell of one: restore the directory from a backup"
+                 again. A cell of one: restore the directory from a backup"
             ),
             StorageError::InUse { directory } => {
                 write!(
@@ -123,7 +123,7 @@ impl fmt::Display for StorageError {
             StorageError::Condemned { file, why } => write!(
                 f,
                 "{file} says that the data here must not be used: {why}. Move the directory away and start \
-                 again: the replica then joins its cell anew"
+                 again: the replica then joins its cell again"
             ),
             StorageError::OtherOwner { file, found, wanted } => write!(
                 f,

@@ -21,7 +21,7 @@ pub(crate) enum Admin {
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  wombat admin transfer\n  wombat admin transfer --to 3")]
 pub(crate) struct Transfer {
-    /// Which replica, as `wombat status` numbers them [default: the one that is furthest]
+    /// Which replica, as `wombat status` numbers them [default: the one with the least lag]
     #[arg(long, value_name = "REPLICA")]
     pub(crate) to: Option<u32>,
 }

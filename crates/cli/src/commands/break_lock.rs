@@ -18,7 +18,7 @@ Examples:
 The holder hears of it and has a few seconds to stop what it does under the lock; `wombat lock`
 stops its CMD. Only then the lock goes to the next in line, or after the holder's lock-delay if
 it asked for one. A holder that cannot be reached is waited for until its session's lease has
-ended. The break is noted for good: `wombat admin audit`.")]
+ended. `wombat admin audit` shows the break.")]
 pub(crate) struct Break {
     /// The locked node
     pub(crate) path: String,

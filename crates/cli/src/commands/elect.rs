@@ -35,7 +35,7 @@ pub(crate) struct Elect {
     /// What the leader says of itself
     #[arg(long, value_name = "V", required_unless_present = "observe")]
     pub(crate) value: Option<String>,
-    /// Do not stand for it: print who leads, and each change, until interrupted
+    /// Do not campaign: print who leads, and each change, until interrupted
     #[arg(long, conflicts_with_all = ["value", "command"])]
     pub(crate) observe: bool,
     /// Do not campaign again when the lead is lost

@@ -15,7 +15,7 @@ Examples:
   wombat get --json /ls/local/greeting         with its generation
   wombat get --stale /ls/local/config          also while there is no master")]
 pub(crate) struct Get {
-    /// Read what any one replica knows, also while there is no master, and say how old that may be
+    /// Read from any replica, also while there is no master, and print how old the answer may be
     #[arg(long)]
     pub(crate) stale: bool,
     /// The file, /ls/CELL/…

@@ -22,14 +22,14 @@ What CMD leaves running gets SIGTERM when CMD ends, SIGKILL 2s later, and then t
 released. Not reached are processes that another service starts for CMD (systemd-run, at, docker,
 ssh), and those of another user (sudo) unless wombat runs as root.
 
-SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are forwarded; what is ignored at the start
-(nohup) stays ignored. Three Ctrl-C in a row kill CMD. Ctrl-Z stops wombat as well: its lock then
+SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are forwarded; signals that wombat was
+started to ignore (nohup) stay ignored. Three Ctrl-C in a row kill CMD. Ctrl-Z stops wombat as well: its lock then
 ends with the session lease, and CMD is killed.";
 
 /// What `lock`, `semaphore` and `elect` have in common: how to take the lock, and what to do with it.
 #[derive(ClapArgs)]
 pub(crate) struct Holding {
-    /// How long to wait for it; 0s: not at all [default: for as long as it takes]
+    /// How long to wait for the lock; 0s: not at all [default: without a limit]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) timeout: Option<Duration>,
     /// For how long nobody else may have it if this holder dies (at most 60s)

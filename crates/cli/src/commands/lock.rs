@@ -19,8 +19,9 @@ Examples:
   wombat lock break /ls/local/backup --reason 'its host hangs' take it from whoever holds it
 
 CMD gets WOMBAT_SEQUENCER (for the services that it talks to: they can check it),
-WOMBAT_TOKEN (a number that grows with each grant) and WOMBAT_LOCK (the path). What CMD changes
-with wombat is refused once the lock is lost, or another that this command itself runs under.
+WOMBAT_TOKEN (a number that grows with each grant) and WOMBAT_LOCK (the path). Once the lock is
+lost, the cell refuses what CMD changes with wombat. If this command itself runs under another
+lock, the same holds for that lock.
 
 {SUPERVISION}"))]
 pub(crate) struct Lock {
@@ -38,7 +39,7 @@ pub(crate) struct Lock {
 
 #[derive(Subcommand)]
 pub(crate) enum LockAction {
-    /// Take a lock from whoever holds it; it is told first, and its lock-delay is kept
+    /// Take a lock from its holder, which is warned first; its lock-delay is kept
     Break(Break),
 }
 

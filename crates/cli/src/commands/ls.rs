@@ -13,7 +13,7 @@ use serde_json::json;
     after_help = "Examples:\n  wombat ls\n  wombat ls -l /ls/local/services\n  wombat ls --stale /ls/local/services"
 )]
 pub(crate) struct Ls {
-    /// Read what any one replica knows, also while there is no master, and say how old that may be
+    /// Read from any replica, also while there is no master, and print how old the answer may be
     #[arg(long)]
     pub(crate) stale: bool,
     /// Show kinds, sizes, generations and times

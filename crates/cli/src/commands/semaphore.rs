@@ -13,7 +13,7 @@ Examples:
   wombat semaphore /ls/local/crawlers --permits 3 --timeout 10s -- ./crawl.sh
   wombat semaphore /ls/local/crawlers --permits 3                  hold one until Ctrl-C
 
-The first who comes makes the file with that many permits; whoever names another number is
+The first client creates the file with that many permits. A client that names another number is
 refused. CMD gets WOMBAT_SEQUENCER, WOMBAT_TOKEN and WOMBAT_LOCK.
 
 {SUPERVISION}"))]

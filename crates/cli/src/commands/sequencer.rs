@@ -15,7 +15,7 @@ pub(crate) enum Sequencer {
         /// The sequencer
         sequencer: String,
     },
-    /// Show what it says, without asking the cell
+    /// Decode a sequencer, without asking the cell
     Show {
         /// The sequencer
         sequencer: String,

@@ -23,8 +23,8 @@ Examples:
       --peers a:7480,b:7480,c:7480,d:7480,e:7480
 
 A cell is founded when all its peers have met: start each with the same list. A replica whose
-data is lost is started again with an empty directory: it joins anew, and takes the place of what
-it was. The file's keys: cell, dir, listen, advertise, metrics, peers (a list), session_lease,
+data is lost is started again with an empty directory: it joins the cell again, in its
+old place. The file's keys: cell, dir, listen, advertise, metrics, peers (a list), session_lease,
 master_lease, max_master_lease, cache_lease (durations as text) and connections_per_address. The
 keys of clients in the same file are left to them. Flags and the environment go before the file.
 Stops cleanly on SIGTERM.")]
@@ -41,7 +41,7 @@ pub(crate) struct Serve {
     /// All founders of the cell, this one among them [default: it is alone]
     #[arg(long, value_name = "HOST:PORT,…", env = "WOMBAT_PEERS", value_delimiter = ',')]
     pub(crate) peers: Vec<String>,
-    /// Join a cell that exists as a further replica, which learns but has no vote; --peers names some of it
+    /// Join a cell that exists as a learner: a further replica without a vote; --peers names some of its replicas
     #[arg(long)]
     pub(crate) join: bool,
     /// The session lease [default: 12s]
@@ -57,7 +57,7 @@ pub(crate) struct Serve {
     /// [default: 3s]
     #[arg(long, value_name = "DURATION", env = "WOMBAT_MAX_MASTER_LEASE", value_parser = duration::parse)]
     pub(crate) max_master_lease: Option<Duration>,
-    /// Where to tell metrics, at http://HOST:PORT/metrics, to whoever can connect [default: nowhere]
+    /// Where to export metrics, at http://HOST:PORT/metrics, without authentication [default: nowhere]
     #[arg(long, value_name = "HOST:PORT", env = "WOMBAT_METRICS")]
     pub(crate) metrics: Option<String>,
     /// How many clients may connect from one address [default: 8192, and any number from this machine]

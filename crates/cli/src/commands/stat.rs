@@ -12,7 +12,7 @@ use clap::Args as ClapArgs;
     after_help = "Examples:\n  wombat stat /ls/local/greeting\n  wombat stat --json /ls/local/greeting"
 )]
 pub(crate) struct Stat {
-    /// Read what any one replica knows, also while there is no master, and say how old that may be
+    /// Read from any replica, also while there is no master, and print how old the answer may be
     #[arg(long)]
     pub(crate) stale: bool,
     /// The node

@@ -31,7 +31,7 @@ WOMBAT_CELL. Its failure is reported and ends nothing; with --count the exit cod
 
 It goes on over restarts of the cell, and ends when the node is deleted.")]
 pub(crate) struct Watch {
-    /// A file, or a directory whose children are meant
+    /// A file, or a directory whose children are watched
     path: String,
     /// Of a directory: everything below it
     #[arg(short, long)]

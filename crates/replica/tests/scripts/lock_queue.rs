@@ -425,7 +425,7 @@ fn who_has_given_up_while_a_grant_was_on_its_way_is_out_of_the_queue_when_that_i
 
 #[test]
 fn a_grant_checks_at_apply_that_its_session_still_lives() {
-    // PITFALLS 2: the session ends after the grant was proposed and before it is applied.
+    // The session ends after the grant was proposed and before it is applied.
     let mut world = World::new();
     let (mut dies, hd) = opened(&mut world);
     let (mut next, hn) = opened(&mut world);

@@ -47,7 +47,7 @@ pub(in super::super) fn no_master(views: &Views) -> Failure {
         let failure = Failure::from(unreached(views));
         return match outside.is_empty() {
             false => {
-                failure.hint("a replica that is in no cell yet answers nobody: start all the founders that its --peers name")
+                failure.hint("a replica that is in no cell yet answers no client: start all the founders that its --peers name")
             }
             true => failure,
         };
