@@ -93,7 +93,9 @@ impl Settings {
         let deadline = Instant::now() + self.connect_timeout;
         loop {
             match Operator::connect(&self.endpoints, cell, ANSWER_WITHIN.min(self.connect_timeout)).await {
-                Err(Error::Unreachable { .. }) if Instant::now() < deadline => sleep(SEARCH_PAUSE).await,
+                Err(Error::Unreachable { .. } | Error::Overloaded { .. }) if Instant::now() < deadline => {
+                    sleep(SEARCH_PAUSE).await;
+                }
                 found => return Ok(found?),
             }
         }

@@ -288,6 +288,11 @@ impl Place {
         self.entry.kind.get() != Kind::Operator
     }
 
+    /// Whether it has spoken for a session that lived.
+    pub(crate) fn had_session(&self) -> bool {
+        self.entry.had_session.get()
+    }
+
     /// Whether it may begin a session.
     pub(crate) fn may_create_session(&self) -> bool {
         let Place { admission, entry } = self;

@@ -121,7 +121,8 @@ impl Conversation<'_> {
                 Ok(Some(request)) => {
                     self.outbox.push(&overloaded(&request));
                     self.outbox.send();
-                    if !self.place.is_client() {
+                    // A place of the last ones is not for a client that only wants another session.
+                    if !self.place.had_session() {
                         return Ended::Closed("there is no room for its session".into());
                     }
                     continue;

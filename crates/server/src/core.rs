@@ -146,7 +146,7 @@ impl Core {
         let moment = moment();
         self.peers.meet_callers();
         if self.peers.own().rolled_back.take() {
-            info!("another replica knows a later start of this one");
+            warn!("another replica knows a later start of this one: the data directory has been put back");
             self.step(Input::RolledBack, moment);
         }
         let (inputs, heard) = inbox.take(moment.now);

@@ -19,6 +19,9 @@ impl Outbox {
     /// Adds a frame, for the next [`Outbox::send`]. A client that does not read its answers is cut off. Returns
     /// whether nothing waited before.
     pub(crate) fn push(&self, response: &Response) -> bool {
+        if self.overflowed.get() {
+            return false;
+        }
         let first = self.outlet.add(|buffer| frame::write(response, buffer));
         if self.outlet.len() > OUTBOX_BYTES {
             self.overflowed.set(true);

@@ -68,15 +68,21 @@ pub(crate) async fn run(cell: &Cell, settings: &Settings, elect: Elect, json: bo
         let ended = campaign(&cell, settings, &elect, value, json, &mut signals).await;
         // It frees what is left of the lost lead at once; of the first session, the caller sees to that as well.
         let _gone_either_way = tokio::time::timeout(CLOSE_WITHIN, cell.close()).await;
+        // A command that was asked to end meanwhile is not started again.
+        let goes_on = !signals.take_asked_to_stop() && !elect.once;
         let lost = match ended {
-            Err(failure) if failure.is_lost() && !elect.once => failure,
-            ended => return ended,
+            Ok(ended) => return ended,
+            Err(failure) if failure.is_lost() && goes_on => failure,
+            Err(failure) => return Err(failure),
         };
         output::line(match json {
             true => json!({ "event": "lost", "why": lost.message() }).to_string(),
             false => format!("lost: {}", lost.message()),
         });
-        output::flush().await?;
+        // A reader that pauses does not keep it from campaigning.
+        if let Ok(written) = tokio::time::timeout(READ_WITHIN, output::flush()).await {
+            written?;
+        }
         cell = tokio::select! {
             signal = signals.next() => return Ok(SIGNAL + signal as u8),
             cell = reconnect(settings) => cell?,
@@ -94,6 +100,9 @@ async fn reconnect(settings: &Settings) -> Result<Cell, Failure> {
     }
 }
 
+/// How a campaign ended for good.
+type Ended = Result<u8, Failure>;
+
 /// Campaigns, and leads until the command ends, the lead is lost, or a signal comes.
 async fn campaign(
     cell: &Cell,
@@ -102,18 +111,18 @@ async fn campaign(
     value: &str,
     json: bool,
     signals: &mut Signals,
-) -> Result<u8, Failure> {
+) -> Result<Ended, Failure> {
     let election = Election::new(cell, &elect.path).lock_delay(elect.holding.lock_delay);
     if elect.holding.parents {
         make_parents(cell, &elect.path).await?;
     }
     let leadership = tokio::select! {
         biased;
-        signal = signals.next() => return Ok(SIGNAL + signal as u8),
+        signal = signals.next() => return Ok(Ok(SIGNAL + signal as u8)),
         won = election.campaign(value.to_owned()) => {
             won.map_err(|error| Failure::from(error).about(&elect.path))?
         }
-        followed = follow(&election, json) => return followed,
+        followed = follow(&election, json) => return followed.map(Ok),
         () = pass(elect.holding.timeout) => {
             let text = format!("{}: the time allowed has passed, and another leads", elect.path);
             return Err(Failure::new(TIMEOUT, "Timeout", text));
@@ -127,14 +136,15 @@ async fn campaign(
     lead(cell, settings, elect, leadership, signals).await
 }
 
-/// Leads until the command ends, or until interrupted; then resigns.
+/// Leads until the command ends, or until interrupted; then resigns. That the lead is lost by then changes nothing: the
+/// command has ended.
 async fn lead(
     cell: &Cell,
     settings: &Settings,
     elect: &Elect,
     leadership: Leadership,
     signals: &mut Signals,
-) -> Result<u8, Failure> {
+) -> Result<Ended, Failure> {
     let guard = leadership.guard();
     let result = match elect.holding.command.is_empty() {
         true => hold(guard, signals).await,
@@ -146,10 +156,8 @@ async fn lead(
             run_under(cell, settings, guard, &elect.holding.command, signals).await
         }
     };
-    if result.is_ok() {
-        leadership.resign().await?;
-    }
-    result
+    let status = result?;
+    Ok(leadership.resign().await.map(|()| status).map_err(Failure::from))
 }
 
 /// Prints who leads, and each change.

@@ -74,7 +74,7 @@ pub(crate) async fn run(cell: &Cell, settings: &Settings, watch: &Watch, json: b
             false => std::future::pending().await,
         }
     });
-    let mut changes = Changes { cell, watch, open: None, was_absent: false, ended: false };
+    let mut changes = Changes { cell, settings, watch, open: None, was_absent: false, ended: false };
     let mut status = 0;
     for _ in 0..watch.count.unwrap_or(u64::MAX) {
         let handled = async {
@@ -131,6 +131,7 @@ async fn run_at(
 /// What happens to a node; with `--wait`, to each that gets this name.
 struct Changes<'a> {
     cell: &'a Cell,
+    settings: &'a Settings,
     watch: &'a Watch,
     /// The node that has the name now.
     open: Option<(Node, NodeEvents)>,
@@ -158,7 +159,7 @@ impl Changes<'_> {
         let (node, events) = self.open.as_mut().expect("it was just opened");
         let event = events.recv().await;
         let event = event.ok_or_else(|| Failure::lost("the session was lost, and the watch with it"))?;
-        let contents = contents_after(node, &event, self.watch.values).await;
+        let contents = contents_after(node, &event, self.watch.values.then_some(self.settings)).await;
         let change = Change::new(name_of(event.kind), node, event.slot.0, event.child, contents);
         if event.kind == EventKind::HandleInvalid {
             self.open = None;
@@ -196,12 +197,16 @@ impl Changes<'_> {
 }
 
 /// The contents that belong to an event, if there is reason to look: they are what is there now, which may be newer.
-async fn contents_after(node: &Node, event: &NodeEvent, values: bool) -> Option<(Bytes, Stat)> {
-    match (event.kind, &event.child) {
+async fn contents_after(node: &Node, event: &NodeEvent, values: Option<&Settings>) -> Option<(Bytes, Stat)> {
+    match (event.kind, &event.child, values) {
         // After a fail-over or a gap the present contents stand for whatever was missed.
-        (EventKind::ContentsModified | EventKind::FailedOver | EventKind::Gap, None) => contents(node).await,
-        (EventKind::ChildAdded | EventKind::ChildModified, Some(child)) if values => {
-            contents(&node.open(child, OpenOptions::new()).await.ok()?).await
+        (EventKind::ContentsModified | EventKind::FailedOver | EventKind::Gap, None, _) => {
+            contents(node).await
+        }
+        // Without opening it: a watch keeps no ephemeral node alive.
+        (EventKind::ChildAdded | EventKind::ChildModified, Some(child), Some(settings)) => {
+            let path = format!("{}/{child}", node.path());
+            settings.operator().await.ok()?.contents(&path).await.ok()
         }
         _ => None,
     }

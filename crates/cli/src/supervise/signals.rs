@@ -85,6 +85,8 @@ pub(crate) struct Signals {
     pipe: pipe::Receiver,
     /// Whether one of those has arrived that ask a program to end.
     asked_to_end: bool,
+    /// The same without SIGHUP, which many programs take as the wish to read their configuration again.
+    asked_to_stop: bool,
 }
 
 impl Signals {
@@ -95,7 +97,7 @@ impl Signals {
         nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
         // The pipe before stays open: a handler may be about to write to it.
         PIPE.store(writer.into_raw_fd(), Ordering::Relaxed);
-        let mut signals = Signals { pipe, asked_to_end: false };
+        let mut signals = Signals { pipe, asked_to_end: false, asked_to_stop: false };
         signals.add(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])?;
         Ok(signals)
     }
@@ -118,6 +120,11 @@ impl Signals {
         self.asked_to_end
     }
 
+    /// Whether SIGINT or SIGTERM has arrived since the last call.
+    pub(crate) fn take_asked_to_stop(&mut self) -> bool {
+        std::mem::take(&mut self.asked_to_stop)
+    }
+
     /// The next of them.
     pub(crate) async fn next(&mut self) -> Signal {
         self.receive().await.signal
@@ -131,6 +138,7 @@ impl Signals {
             // A word is read at once, as it was written.
             if let Ok(2) = self.pipe.try_read(&mut word) {
                 let signal = Signal::try_from(i32::from(word[0])).expect("it was listened to");
+                self.asked_to_stop |= matches!(signal, Signal::SIGINT | Signal::SIGTERM);
                 self.asked_to_end |= matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP);
                 return Received { signal, from_kernel: word[1] != 0 };
             }

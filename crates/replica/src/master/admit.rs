@@ -14,9 +14,21 @@ use wombat_state::Outcome;
 impl Master {
     /// Answers a request on a connection that has said Hello, begins what will answer it, or defers it.
     pub(crate) fn request(&mut self, cx: &mut Cx<'_>, context: RequestContext, request: Request) {
+        // It takes its place behind those that came before it.
+        let backlogged = self.deferred.is_backlogged();
+        self.answer_or_defer(cx, context, request, backlogged);
+    }
+
+    fn answer_or_defer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        context: RequestContext,
+        request: Request,
+        backlogged: bool,
+    ) {
         // Before a session's secret was shown, answers go to the request's own connection.
         let attached = cx.connections.is_attached(context.connection, context.session);
-        let gate = request.call.as_ref().and_then(|call| self.gate(cx, call));
+        let gate = request.call.as_ref().and_then(|call| self.gate(cx, call, backlogged));
         let (result, cached) = match gate {
             Some(gate) => match self.deferred.push(gate, context.connection, request) {
                 Ok(()) => return,
@@ -37,8 +49,8 @@ impl Master {
         cx.respond(to, context, result, cachable);
     }
 
-    /// What a call has to wait for before it is answered.
-    fn gate(&self, cx: &Cx<'_>, call: &Call) -> Option<Gate> {
+    /// What a call has to wait for before it is answered. `backlogged`: others that came before it wait still.
+    fn gate(&self, cx: &Cx<'_>, call: &Call, backlogged: bool) -> Option<Gate> {
         let fail_over = (!self.fail_over.is_over()).then_some(Gate::FailOver);
         match call {
             // The log decides about these.
@@ -46,7 +58,7 @@ impl Master {
             Call::KeepAlive(_) => None, // It is parked in any case.
             // It takes the session's ephemerals with it, which other sessions may still have cached.
             Call::EndSession(_) => fail_over,
-            _ if !cx.lease_holds() => Some(Gate::Lease),
+            _ if !cx.lease_holds() || backlogged => Some(Gate::Lease),
             Call::ResumeSession(_) | Call::ListSessions(_) | Call::ListLocks(_) | Call::ListAudit(_) => None,
             _ => fail_over,
         }
@@ -63,7 +75,7 @@ impl Master {
             // If the connection is gone, the client repeats the request on another one.
             if cx.connections.get(connection).is_some_and(|connection| !connection.closing) {
                 let context = RequestContext::of(connection, &request);
-                self.request(cx, context, request);
+                self.answer_or_defer(cx, context, request, false);
             }
         }
         any

@@ -21,6 +21,7 @@ impl Master {
     pub(crate) fn tick(&mut self, cx: &mut Cx<'_>, drained_through: Instant) {
         self.run_timers(cx, drained_through);
         self.answers.backlogged = false;
+        self.deferred.tick();
         self.publications.tick();
         self.publish_waiting();
         let ended = self.invalidations.tick(cx.now());
@@ -80,7 +81,8 @@ impl Master {
     pub(crate) fn next_due(&self, now: Instant, lease_holds: bool) -> Option<Instant> {
         let unsent = self.invalidations.has_unsent() || self.cache_keys.has_pending_releases();
         let invalidations = if unsent { Some(now) } else { self.invalidations.next_due() };
-        let unanswered = !self.answers.is_empty() || !self.publications.is_empty();
+        let unanswered =
+            !self.answers.is_empty() || !self.publications.is_empty() || self.deferred.is_backlogged();
         let answers = (unanswered && lease_holds).then_some(now);
         [self.timers.next_due(), invalidations, answers].into_iter().flatten().min()
     }

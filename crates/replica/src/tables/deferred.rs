@@ -12,6 +12,9 @@ use wombat_proto::{Error, Result};
 /// Memory of a deferred request besides its bytes.
 const DEFERRED_OVERHEAD: usize = 256;
 
+/// Most requests that are released in one step: each may be answered with the contents of a file.
+const MAX_RELEASED_AT_ONCE: usize = 256;
+
 /// What a request waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Gate {
@@ -27,9 +30,21 @@ pub(crate) struct Deferred {
     for_lease: VecDeque<(ConnectionId, Request)>,
     for_fail_over: VecDeque<(ConnectionId, Request)>,
     bytes: usize,
+    /// Some that need not wait any more are left for the next tick. Until then others queue behind them.
+    backlogged: bool,
 }
 
 impl Deferred {
+    /// Time has passed: more may be released.
+    pub(crate) fn tick(&mut self) {
+        self.backlogged = false;
+    }
+
+    /// Whether released requests are left for the next tick.
+    pub(crate) fn is_backlogged(&self) -> bool {
+        self.backlogged
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.for_lease.is_empty() && self.for_fail_over.is_empty()
     }
@@ -48,14 +63,20 @@ impl Deferred {
         Ok(())
     }
 
-    /// Takes what need not wait any more, while the lease holds.
+    /// Takes what need not wait any more, while the lease holds: so many that a step stays short. The rest is left
+    /// for the next tick.
     pub(crate) fn release(&mut self, fail_over_is_over: bool) -> VecDeque<(ConnectionId, Request)> {
         let mut released = VecDeque::new();
-        // These have waited for longer: requests that wait for the lease are released whenever it holds.
-        if fail_over_is_over {
-            released.append(&mut self.for_fail_over);
+        if self.backlogged {
+            return released;
         }
-        released.append(&mut self.for_lease);
+        // Requests that wait for the fail-over have waited for longer: the others are released whenever the lease holds.
+        let queues = [fail_over_is_over.then_some(&mut self.for_fail_over), Some(&mut self.for_lease)];
+        for queue in queues.into_iter().flatten() {
+            let count = queue.len().min(MAX_RELEASED_AT_ONCE - released.len());
+            released.extend(queue.drain(..count));
+            self.backlogged |= !queue.is_empty();
+        }
         self.bytes -= released.iter().map(|(_, request)| weight(request)).sum::<usize>();
         released
     }
@@ -94,6 +115,27 @@ mod tests {
         }
         assert_eq!(numbers(deferred.release(false)), [1, 3]);
         assert_eq!(numbers(deferred.release(true)), [2]);
+        assert!(deferred.is_empty() && deferred.bytes == 0);
+    }
+
+    #[test]
+    fn many_requests_are_released_over_several_ticks() {
+        let mut deferred = Deferred::default();
+        for number in 0..600 {
+            let gate = if number < 100 { Gate::FailOver } else { Gate::Lease };
+            assert_eq!(deferred.push(gate, ConnectionId(1), request(number, 0)), Ok(()));
+        }
+        let mut released = numbers(deferred.release(true));
+        assert_eq!(released.len(), MAX_RELEASED_AT_ONCE);
+        assert!(
+            deferred.is_backlogged() && deferred.release(true).is_empty(),
+            "the rest waits for the next tick"
+        );
+        while deferred.is_backlogged() {
+            deferred.tick();
+            released.extend(numbers(deferred.release(true)));
+        }
+        assert_eq!(released, (0..600).collect::<Vec<_>>());
         assert!(deferred.is_empty() && deferred.bytes == 0);
     }
 
