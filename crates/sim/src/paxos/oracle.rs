@@ -155,7 +155,8 @@ impl Oracle {
         let status = running.paxos.status();
         let base = self.ballots.get(&status.ballot).copied().unwrap_or_default();
         for peer in status.peers.iter().filter(|peer| peer.accepted > base) {
-            let Some(peer_host) = hosts.get(&peer.id) else { continue };
+            // What a disk that was put back has lost, it had when it was counted.
+            let Some(peer_host) = hosts.get(&peer.id).filter(|host| !host.disk.is_copy) else { continue };
             let is_so = peer_host.disk.snapshot_slot() >= peer.accepted
                 || peer_host.has_accepted(peer.accepted, |held| {
                     held.ballot >= status.ballot || self.chosen.get(&peer.accepted) == Some(&held.value)
