@@ -182,7 +182,7 @@ fn master_full_of_clients_keeps_its_followers_and_its_office() {
     // A session that lives may still come back, a new one may not begin.
     let lost = clients.pop().unwrap().session;
     let mut other = Raw::attach(&address);
-    let mut newcomer = Raw::dial(&address);
+    let mut newcomer = welcomed(&address);
     let create = Call::CreateSession(wire::CreateSession::default());
     assert!(matches!(newcomer.ask(create), Some(Answer::Error(error)) if error.code() == Code::Overloaded));
     assert!(newcomer.next().is_none(), "its place is free for one that returns");
