@@ -107,7 +107,10 @@ fn a_founder_that_has_begun_to_join_is_still_a_founder_once_it_meets_the_others(
     let mut status = Command::new(WOMBAT);
     status.args(["status", "--endpoints", &five.addresses().join(",")]).env_remove("WOMBAT_CELL");
     let said = shown(&status.output().unwrap());
-    assert!(said.contains(&format!("{} runs, but without the cell's data", five.replicas[1].address)), "{said}");
+    assert!(
+        said.contains(&format!("{} runs, but without the cell's data", five.replicas[1].address)),
+        "{said}"
+    );
     third.show_to(&five.replicas[1].address);
     check_they_are_a_quorum(&five);
 }
