@@ -310,7 +310,7 @@ fn data_that_was_given_up_is_never_opened_again() {
     drop(store);
     disk.crash(1);
     let Err(error) = open(&disk) else { panic!("opened") };
-    assert!(error.to_string().contains("it differs") && error.to_string().contains("joins its cell anew"));
+    assert!(error.to_string().contains("it differs") && error.to_string().contains("joins its cell again"));
 }
 
 #[test]
