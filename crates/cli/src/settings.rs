@@ -101,8 +101,8 @@ impl Settings {
         }
     }
 
-    /// Begins a session with the cell, which changes nothing once a lock that this command runs under is lost. One that does not stay has no time to use a cache, and nobody's change
-    /// shall have to wait for it.
+    /// Begins a session with the cell, which changes nothing once a lock that this command runs under is lost. A session
+    /// that does not stay has no cache: it has no time to use one, and no change of another client waits for it.
     pub(crate) async fn connect(&self, stays: bool, limit: Option<&TimeLimit>) -> Result<Cell, Failure> {
         let mut config = Config::new(self.endpoints.iter().cloned());
         config.cell.clone_from(&self.cell);

@@ -85,46 +85,39 @@ impl Reader<'_> {
 
     /// The contents of a file, and the metadata that belongs to them.
     pub(super) async fn contents(&mut self, path: &str) -> Result<Read<(Bytes, Stat)>, Failure> {
-        loop {
-            let read = match &mut self.at {
-                At::Master(master) => master.contents(path).await.map(Read::now),
-                At::AnyReplica(replica) => replica.contents(path).await.map(Read::from),
-            };
-            match read {
-                Err(error) => self.again(path, error).await?,
-                Ok(read) => {
-                    self.silent_since = None;
-                    return Ok(read);
-                }
-            }
-        }
+        let read = async |at: &mut At| match at {
+            At::Master(master) => master.contents(path).await.map(Read::now),
+            At::AnyReplica(replica) => replica.contents(path).await.map(Read::from),
+        };
+        self.until_answered(path, read).await
     }
 
     /// The metadata of a node.
     pub(super) async fn stat(&mut self, path: &str) -> Result<Read<Stat>, Failure> {
-        loop {
-            let read = match &mut self.at {
-                At::Master(master) => master.stat(path).await.map(Read::now),
-                At::AnyReplica(replica) => replica.stat(path).await.map(Read::from),
-            };
-            match read {
-                Err(error) => self.again(path, error).await?,
-                Ok(read) => {
-                    self.silent_since = None;
-                    return Ok(read);
-                }
-            }
-        }
+        let read = async |at: &mut At| match at {
+            At::Master(master) => master.stat(path).await.map(Read::now),
+            At::AnyReplica(replica) => replica.stat(path).await.map(Read::from),
+        };
+        self.until_answered(path, read).await
     }
 
     /// The children of a directory.
     pub(super) async fn list(&mut self, path: &str) -> Result<Read<Vec<Entry>>, Failure> {
+        let read = async |at: &mut At| match at {
+            At::Master(master) => master.list(path).await.map(Read::now),
+            At::AnyReplica(replica) => replica.list(path).await.map(Read::from),
+        };
+        self.until_answered(path, read).await
+    }
+
+    /// Reads once more for each master that does not answer.
+    async fn until_answered<T>(
+        &mut self,
+        path: &str,
+        read: impl AsyncFn(&mut At) -> Result<Read<T>, Error>,
+    ) -> Result<Read<T>, Failure> {
         loop {
-            let read = match &mut self.at {
-                At::Master(master) => master.list(path).await.map(Read::now),
-                At::AnyReplica(replica) => replica.list(path).await.map(Read::from),
-            };
-            match read {
+            match read(&mut self.at).await {
                 Err(error) => self.again(path, error).await?,
                 Ok(read) => {
                     self.silent_since = None;

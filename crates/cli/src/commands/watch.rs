@@ -1,5 +1,6 @@
 //! `wombat watch`: a line for each event, or a command that runs at each.
 
+use super::reader::Reader;
 use crate::duration;
 use crate::exit::{Failure, TIMEOUT};
 use crate::output;
@@ -13,7 +14,7 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::pin::pin;
 use std::time::Duration;
-use wombat_client::{Cell, Error, EventKind, Node, NodeEvent, NodeEvents, OpenOptions, Stat};
+use wombat_client::{Cell, Error, EventKind, Node, NodeEvents, OpenOptions, Stat};
 
 #[derive(ClapArgs)]
 #[command(after_help = "\
@@ -74,7 +75,8 @@ pub(crate) async fn run(cell: &Cell, settings: &Settings, watch: &Watch, json: b
             false => std::future::pending().await,
         }
     });
-    let mut changes = Changes { cell, settings, watch, open: None, was_absent: false, ended: false };
+    let mut changes =
+        Changes { cell, settings, watch, open: None, reader: None, was_absent: false, ended: false };
     let mut status = 0;
     for _ in 0..watch.count.unwrap_or(u64::MAX) {
         let handled = async {
@@ -135,6 +137,8 @@ struct Changes<'a> {
     watch: &'a Watch,
     /// The node that has the name now.
     open: Option<(Node, NodeEvents)>,
+    /// Reads the files that change in a directory, from the first of them on.
+    reader: Option<Reader<'a>>,
     /// Whether the name stood for nothing since the last event.
     was_absent: bool,
     ended: bool,
@@ -159,7 +163,14 @@ impl Changes<'_> {
         let (node, events) = self.open.as_mut().expect("it was just opened");
         let event = events.recv().await;
         let event = event.ok_or_else(|| Failure::lost("the session was lost, and the watch with it"))?;
-        let contents = contents_after(node, &event, self.watch.values.then_some(self.settings)).await;
+        let contents = match &event.child {
+            None => contents_after(node, event.kind).await,
+            Some(child) if self.watch.values && has_contents(event.kind) => {
+                // Without opening it: a watch keeps no ephemeral node alive.
+                contents_at(self.settings, &mut self.reader, &format!("{}/{child}", node.path())).await
+            }
+            Some(_) => None,
+        };
         let change = Change::new(name_of(event.kind), node, event.slot.0, event.child, contents);
         if event.kind == EventKind::HandleInvalid {
             self.open = None;
@@ -196,20 +207,31 @@ impl Changes<'_> {
     }
 }
 
-/// The contents that belong to an event, if there is reason to look: they are what is there now, which may be newer.
-async fn contents_after(node: &Node, event: &NodeEvent, values: Option<&Settings>) -> Option<(Bytes, Stat)> {
-    match (event.kind, &event.child, values) {
-        // After a fail-over or a gap the present contents stand for whatever was missed.
-        (EventKind::ContentsModified | EventKind::FailedOver | EventKind::Gap, None, _) => {
-            contents(node).await
-        }
-        // Without opening it: a watch keeps no ephemeral node alive.
-        (EventKind::ChildAdded | EventKind::ChildModified, Some(child), Some(settings)) => {
-            let path = format!("{}/{child}", node.path());
-            settings.operator().await.ok()?.contents(&path).await.ok()
-        }
+/// The contents that belong to an event of the node itself, if there is reason to look: they are what is there now,
+/// which may be newer. After a fail-over or a gap they stand for whatever was missed.
+async fn contents_after(node: &Node, kind: EventKind) -> Option<(Bytes, Stat)> {
+    match kind {
+        EventKind::ContentsModified | EventKind::FailedOver | EventKind::Gap => contents(node).await,
         _ => None,
     }
+}
+
+/// Whether the child of such an event may be a file with contents.
+fn has_contents(kind: EventKind) -> bool {
+    matches!(kind, EventKind::ChildAdded | EventKind::ChildModified)
+}
+
+/// The contents of a file, read without opening it. `reader` is made for the first of them.
+async fn contents_at<'a>(
+    settings: &'a Settings,
+    reader: &mut Option<Reader<'a>>,
+    path: &str,
+) -> Option<(Bytes, Stat)> {
+    let reader = match reader {
+        Some(reader) => reader,
+        None => reader.insert(Reader::connect(settings, false).await.ok()?),
+    };
+    reader.contents(path).await.ok().map(|read| read.value)
 }
 
 async fn contents(node: &Node) -> Option<(Bytes, Stat)> {
