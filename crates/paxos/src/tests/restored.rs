@@ -1,6 +1,6 @@
 //! Replicas whose disks are copies: backups that were put back, cells that were moved.
 
-use super::world::{M, World, among, command};
+use super::world::{Disk, M, World, among, command};
 use crate::{Message, Standing};
 use wombat_proto::{Error, ReplicaId};
 
@@ -24,6 +24,18 @@ fn rolled_back_with_one_down() -> World {
     world.put_back(2, &copy);
     world.start(3);
     world
+}
+
+/// "kept" is chosen by 1 and 2 alone, after `copy` was made of the disk of 2.
+fn kept_without_3(copy: impl FnOnce(&mut World) -> Disk) -> (World, Disk) {
+    let mut world = World::new(3);
+    world.elect(1);
+    let copy = copy(&mut world);
+    world.cut(1, 3);
+    world.propose(1, "kept").unwrap();
+    world.settle();
+    assert_eq!(world.commands(1), ["kept"], "by 1 and 2 alone");
+    (world, copy)
 }
 
 #[test]
@@ -60,13 +72,7 @@ fn a_rolled_back_replica_votes_again_once_it_has_learned() {
 /// a ballot that does not, before that replica may vote.
 #[test]
 fn a_master_takes_a_new_ballot_for_a_rolled_back_replica() {
-    let mut world = World::new(3);
-    world.elect(1);
-    let copy = world.backup(2);
-    world.cut(1, 3);
-    world.propose(1, "kept").unwrap();
-    world.settle();
-    assert_eq!(world.commands(1), ["kept"], "by 1 and 2 alone");
+    let (mut world, copy) = kept_without_3(|world| world.backup(2));
     let before = world.paxos(1).ballot();
     world.put_back(2, &copy);
     world.heal();
@@ -120,13 +126,7 @@ fn a_rolled_back_replica_with_a_higher_ballot_is_reinstated() {
 /// Nothing on the disk shows that it was put back. The master knows what this replica has acknowledged.
 #[test]
 fn a_replica_with_less_than_it_acknowledged_loses_its_vote() {
-    let mut world = World::new(3);
-    world.elect(1);
-    let copy = world.unmarked_backup(2);
-    world.cut(1, 3);
-    world.propose(1, "kept").unwrap();
-    world.settle();
-    assert_eq!(world.commands(1), ["kept"], "by 1 and 2 alone");
+    let (mut world, copy) = kept_without_3(|world| world.unmarked_backup(2));
     world.put_back(2, &copy);
     world.cut(2, 3);
     world.run(M / 2);
